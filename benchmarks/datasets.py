@@ -1,0 +1,123 @@
+"""The real data sets of the benchmarks: arrays in the usual splits.
+
+Files are read from the folder that ``JEIDNN_DATA`` names (default ``../shared/data`` from the
+project's root). Where a table's file is missing, the public source (OpenML) is asked, and said so.
+"""
+
+import io
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.datasets import fetch_openml, load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OPENML_NAMES = {"adult": "adult", "letter": "letter", "pendigits": "pendigits", "krkopt": "kropt"}
+TARGETS = {"adult": "income", "letter": "letter", "pendigits": "digit", "krkopt": "depth"}
+TABLES = ["adult", "letter", "digits", "pendigits", "krkopt"]
+
+
+class Split(NamedTuple):
+    X_train: np.ndarray
+    X_test: np.ndarray
+    y_train: np.ndarray
+    y_test: np.ndarray
+
+
+def data_folder():
+    return pathlib.Path(os.environ.get("JEIDNN_DATA", ROOT.parent / "shared" / "data"))
+
+
+def load(name):
+    """A table as floats, encoded as its usual pipeline would: (X_train, X_test, y_train, y_test)."""
+    return {
+        "adult": load_adult,
+        "letter": load_letter,
+        "digits": load_digits_table,
+        "pendigits": load_pendigits,
+        "krkopt": load_krkopt,
+    }[name]()
+
+
+def load_adult():
+    """Official split; one-hot for words, scaling for numbers."""
+    table, y = _read_table("adult")
+    is_train = (table.pop("split") == "train").to_numpy()
+    encode = make_column_transformer(
+        (
+            OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+            make_column_selector(dtype_exclude="number"),
+        ),
+        (StandardScaler(), make_column_selector(dtype_include="number")),
+    )
+    X_train = encode.fit_transform(table[is_train])
+    return _as_split(X_train, encode.transform(table[~is_train]), y[is_train], y[~is_train])
+
+
+def load_letter():
+    """The first 16,000 rows train, the last 4,000 test."""
+    table, y = _read_table("letter")
+    X = table.to_numpy()
+    return _as_split(X[:16000], X[16000:], y[:16000], y[16000:])
+
+
+def load_pendigits():
+    """Official split: other writers in the test rows."""
+    table, y = _read_table("pendigits")
+    is_train = (table.pop("split") == "train").to_numpy()
+    X = table.to_numpy()
+    return _as_split(X[is_train], X[~is_train], y[is_train], y[~is_train])
+
+
+def load_krkopt():
+    """Chess endgames: 70/30 stratified, one-hot."""
+    table, y = _read_table("krkopt")
+    X = OneHotEncoder(sparse_output=False).fit_transform(table)
+    return _as_split(*train_test_split(X, y, test_size=0.3, stratify=y, random_state=0))
+
+
+def load_digits_table():
+    """scikit-learn's digits: 70/30 stratified, 64 columns."""
+    X, y = load_digits(return_X_y=True)
+    return _as_split(*train_test_split(X, y, test_size=0.3, stratify=y, random_state=0))
+
+
+def load_cifar10(n_train=50000):
+    """CIFAR-10 pixels, uint8 (n, 3, 32, 32): the first ``n_train`` training rows in file order, all test rows."""
+    from PIL import Image
+
+    archive = np.load(data_folder() / "cifar10_jpeg.npz")
+    jpeg, offset = archive["jpeg"], archive["offset"]
+    is_train, y = archive["is_train"].astype(bool), archive["classes"][archive["label"]]
+    chosen_train = np.flatnonzero(is_train)[:n_train]
+
+    def decode(rows):
+        files = (io.BytesIO(jpeg[offset[i] : offset[i + 1]].tobytes()) for i in rows)
+        return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files]).transpose(0, 3, 1, 2)
+
+    test = np.flatnonzero(~is_train)
+    return Split(decode(chosen_train), decode(test), y[chosen_train], y[test])
+
+
+def _read_table(name):
+    """(table of features and split, target)"""
+    path = data_folder() / f"{name}.csv.gz"
+    if path.exists():
+        table = pd.read_csv(path)
+        return table, table.pop(TARGETS[name]).to_numpy()
+    print(f"{path} is missing (set JEIDNN_DATA); asking OpenML for {OPENML_NAMES[name]}.")
+    fetched = fetch_openml(OPENML_NAMES[name], version=1, as_frame=True)
+    table = fetched.data
+    if name in ("adult", "pendigits"):
+        print("OpenML's copy has no official split: the first two thirds of the rows train.")
+        table["split"] = np.where(np.arange(len(table)) < 2 * len(table) // 3, "train", "test")
+    return table, fetched.target.to_numpy()
+
+
+def _as_split(X_train, X_test, y_train, y_test):
+    return Split(np.float32(X_train), np.float32(X_test), y_train, y_test)

@@ -1,0 +1,576 @@
+"""The estimator: arrays in, arrays out."""
+
+import contextlib
+import copy
+import inspect
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from . import conformal, metrics
+from ._bilevel import train_bilevel
+from ._costs import relative_exit_costs
+from ._heads import HEADS
+from ._joint import train_jointly
+from ._losses import GATE_LOSSES
+from ._network import build_network
+from ._policy import EXIT_MASSES
+from ._splits import halve, hold_out
+from ._stages import auto_exits
+from ._training import RowsDataset, exit_features, train_exits, train_heads
+from .backbones import default_backbone
+
+PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
+PREDICTION_BATCH = 1024
+EARLY_WEIGHT = 0.2
+N_PROBE_ROWS = 2
+
+
+class Routed(NamedTuple):
+    """Where rows left, and with what probabilities."""
+
+    probabilities: np.ndarray  # (n_samples, n_classes)
+    exit_index: np.ndarray  # (n_samples,)
+
+
+class Rows(NamedTuple):
+    """Validated rows of data."""
+
+    X: np.ndarray  # (n_samples, ...) float32
+    y: np.ndarray  # (n_samples,) class codes
+    weight: np.ndarray  # (n_samples,)
+
+    def take(self, rows):
+        return Rows(self.X[rows], self.y[rows], self.weight[rows])
+
+
+class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
+    """Neural classifier that spends on a row only as much computation as the row needs.
+
+    A torch backbone is cut into stages. After each stage but the last stand a head, a small classifier,
+    and a gate, which decides row by row whether to leave with the head's answer. Heads and gates are
+    trained for accuracy plus ``cost_weight`` times cost [1]_. Prediction sets are split-conformal.
+
+    Parameters
+    ----------
+    module : torch module (class or instance), default=None
+        The backbone: takes one float tensor ``(n_samples, ...)``, answers logits ``(n_samples, n_classes)``.
+        A class is built as ``module.from_data(X, n_classes, **module__params)`` where it has that
+        method, else as ``module(**module__params)``; an instance is copied. None takes
+        :class:`~sklearn_jeidnn.backbones.TabularResNet` for 2-D ``X`` and
+        :class:`~sklearn_jeidnn.backbones.ImageResNet` for 3-D and 4-D ``X``, and for 2-D ``X`` if
+        ``module__image_shape`` is given.
+    exits : "auto" or list of str, default="auto"
+        Names of the backbone's submodules after which rows may leave. "auto" takes every block but the
+        last of an ``nn.ModuleList``, or the gaps between weighted children of an ``nn.Sequential``.
+    head : {"mlp", "linear"}, default="mlp"
+        What classifies at an early exit: two layers on rich pools of the stage's output and the log-
+        probabilities of the exit before, or one linear layer on the average (the paper's).
+    cost_weight : float, default=0.1
+        What one unit of cost, a pass of the plain backbone, is worth in units of the loss: at 0.1 a row
+        runs on only if every tenth of a pass makes it 1 % likelier to be right.
+    gate_training : {"joint", "bilevel"}, default="joint"
+        "joint" descends the objective itself, the gates on held-out rows. "bilevel" is the paper's:
+        warm-up, then turns of heads and gates, the gates on surrogate targets.
+    gate_loss : {"cross_entropy", "zero_one", "minus_true_probability"}, default="cross_entropy"
+        What "bilevel" compares exits by. "joint" counts errors (zero-one).
+    exit_distribution : {"sequential", "direct"}, default="sequential"
+        How gate values become exit probabilities: each takes its share of what is left, or its own value
+        as far as it is left (the paper's).
+    freeze_backbone : bool, default=False
+        Take the module, a trained instance, as it is, and train heads and gates only.
+    max_epochs : int, default=50
+        Epochs of the backbone with its exits (of the heads, where the backbone is frozen).
+    lr : float, default=0.001
+        Largest learning rate; it rises and falls once over the training (``callbacks__lr_schedule=None``
+        keeps it constant).
+    batch_size : int, default=128
+        Rows of a training step; -1 takes all.
+    optimizer : torch optimizer class, default=torch.optim.AdamW
+    callbacks : list of skorch callbacks, default=None
+        Added to the learning-rate schedule ("lr_schedule") and to the callback that puts back the epoch
+        of least held-out loss ("best_epoch").
+    class_weight : dict or "balanced", default=None
+        Weights of the classes, as in scikit-learn. Calibration takes all rows alike.
+    validation_fraction : float, default=0.1
+        Share of the rows that is held out if ``fit`` is given no ``X_val``: half of it for the gates and
+        the choice of epoch, half for calibration.
+    device : str or torch.device, default="cpu"
+    verbose : int, default=0
+        1 prints skorch's line for each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Pass an int for the same result in every call.
+    **kwargs
+        ``module__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``,
+        as in skorch.
+
+    Attributes
+    ----------
+    classes_ : ndarray (n_classes,)
+    n_features_in_ : int
+        Length of the second axis of ``X``.
+    feature_names_in_ : ndarray (n_features_in_,)
+        Only where ``X`` has column names that are all strings.
+    exits_ : list of str
+        Submodules after which rows may leave, in order; the last exit is the backbone's end.
+    exit_costs_ : ndarray (n_exits,)
+        Multiply-adds of everything run up to each exit, relative to one pass of the plain backbone. The
+        last is more than 1: it counts the heads and gates on the way.
+    module_ : torch module
+        The plain backbone, trained.
+    network_ : torch module
+        Its stages with heads and gates.
+    history_ : skorch History
+        Of the backbone's training, or of the heads' where it is frozen.
+    conformity_scores_ : ndarray (n_calibration,)
+        Scores of the calibration rows.
+
+    References
+    ----------
+    .. [1] Regol, Chataoui, Coates, "Jointly-Learned Exit and Inference for a Dynamic Neural Network",
+       ICLR 2024, arXiv 2310.09163.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
+    >>> from sklearn_jeidnn import EarlyExitClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
+    >>> clf = EarlyExitClassifier(max_epochs=20, random_state=0).fit(X_train, y_train)
+    >>> bool(clf.score(X_test, y_test) > 0.9)
+    True
+    >>> bool(clf.mean_cost(X_test) < 1)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "exits": [StrOptions({"auto"}), "array-like"],
+        "head": [StrOptions(set(HEADS))],
+        "cost_weight": [Interval(Real, 0, None, closed="left")],
+        "gate_training": [StrOptions({"joint", "bilevel"})],
+        "gate_loss": [StrOptions(set(GATE_LOSSES))],
+        "exit_distribution": [StrOptions(set(EXIT_MASSES))],
+        "freeze_backbone": ["boolean"],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({-1})],
+        "optimizer": [callable],
+        "callbacks": [list, tuple, None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "device": [str, HasMethods("type")],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        module=None,
+        *,
+        exits="auto",
+        head="mlp",
+        cost_weight=0.1,
+        gate_training="joint",
+        gate_loss="cross_entropy",
+        exit_distribution="sequential",
+        freeze_backbone=False,
+        max_epochs=50,
+        lr=1e-3,
+        batch_size=128,
+        optimizer=torch.optim.AdamW,
+        callbacks=None,
+        class_weight=None,
+        validation_fraction=0.1,
+        device="cpu",
+        verbose=0,
+        random_state=None,
+        **kwargs,
+    ):
+        self.module = module
+        self.exits = exits
+        self.head = head
+        self.cost_weight = cost_weight
+        self.gate_training = gate_training
+        self.gate_loss = gate_loss
+        self.exit_distribution = exit_distribution
+        self.freeze_backbone = freeze_backbone
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.callbacks = callbacks
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+        _refuse_unknown(kwargs)
+        vars(self).update(kwargs)
+
+    def _prefixed(self, *prefixes):
+        return {name: value for name, value in vars(self).items() if name.startswith(prefixes)}
+
+    def get_params(self, deep=True):
+        """Parameters by name, those with a skorch prefix included.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        return {**super().get_params(deep=deep), **self._prefixed(*PREFIXES)}
+
+    def set_params(self, **params):
+        """Set parameters by name, those with a skorch prefix included.
+
+        Returns
+        -------
+        self
+        """
+        prefixed = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
+        super().set_params(**{name: params[name] for name in params if name not in prefixed})
+        vars(self).update(prefixed)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train the backbone, its heads and its gates, and calibrate prediction sets.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+            2-D for tables, 3-D or 4-D for images; made float32.
+        y : array-like (n_samples,)
+            Labels.
+        sample_weight : array-like (n_samples,), default=None
+            Weights in what is minimised; rows of weight 0 are left out. Calibration takes the others alike.
+        X_val, y_val : array-like, default=None
+            Held-out rows, halved at random for the gates and for calibration; all of ``X`` then trains.
+            None splits off ``validation_fraction`` of ``X``.
+        sample_weight_val : array-like, default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where a parameter or the data do not fit; the message says what came and what is allowed.
+        """
+        rng = check_random_state(self.random_state)
+        train, gate, calibration = self._three_parts(
+            X, y, sample_weight, X_val, y_val, sample_weight_val, rng
+        )
+        with _seeded(rng.randint(2**31), torch.device(self.device)):
+            self._build(train.X)
+            self._train(_dataset(train), _dataset(gate))
+        self._keep_scores(calibration.X, calibration.y)
+        return self
+
+    def _three_parts(self, X, y, sample_weight, X_val, y_val, sample_weight_val, rng):
+        """Rows that train, rows that set the gates, rows that calibrate."""
+        rows = self._training_rows(X, y, sample_weight)
+        if X_val is None and y_val is None:
+            numbers = hold_out(rows.y, self.validation_fraction, rng)
+            return [rows.take(part) for part in numbers]
+        if X_val is None or y_val is None:
+            raise ValueError("X_val and y_val go together; one of them was not given.")
+        held_out = self._held_out_rows(X_val, y_val, sample_weight_val)
+        return [rows, *(held_out.take(part) for part in halve(len(held_out.y), rng))]
+
+    def _training_rows(self, X, y, sample_weight):
+        X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
+        check_classification_targets(y)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y has {len(self.classes_)} class (of rows with sample_weight above 0); a classifier "
+                f"needs at least 2 classes."
+            )
+        self._row_shape = X.shape[1:]
+        return self._weighted(X, codes, weight)
+
+    def _held_out_rows(self, X, y, sample_weight):
+        X = self._check_X(X)
+        codes = self._codes(y, X, "y_val")
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        keep = weight > 0
+        return self._weighted(X[keep], codes[keep], weight[keep])
+
+    def _weighted(self, X, codes, weight):
+        weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
+        return Rows(X, codes, np.float32(weight / weight.mean()))
+
+    def _check_X(self, X):
+        X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
+        if X.shape[1:] != self._row_shape:
+            raise ValueError(
+                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} was fitted on rows of "
+                f"shape {self._row_shape}."
+            )
+        return X
+
+    def _codes(self, y, X, name):
+        """Labels -> columns of ``classes_``."""
+        y = np.asarray(y)
+        if y.shape != (len(X),):
+            raise ValueError(f"{name} has shape {y.shape}, but there are {len(X)} rows.")
+        unknown = sorted(set(y.tolist()) - set(self.classes_.tolist()), key=str)
+        if unknown:
+            raise ValueError(
+                f"{name} has labels {unknown[:5]} that are not among classes_ {self.classes_[:12].tolist()}."
+            )
+        return np.searchsorted(self.classes_, y)
+
+    def _build(self, X):
+        """Backbone, cut into stages; heads and gates, untrained; what each exit costs."""
+        self.module_ = self._make_backbone(X).to(self.device)
+        exits = auto_exits(self.module_) if isinstance(self.exits, str) else list(self.exits)
+        probe = _tensor(X[:N_PROBE_ROWS]).to(self.device)
+        self.network_, self.exits_ = build_network(
+            self.module_,
+            exits,
+            probe,
+            len(self.classes_),
+            head=self.head,
+            exit_mass=self.exit_distribution,
+            frozen=self.freeze_backbone,
+        )
+        self.exit_costs_ = relative_exit_costs(self.network_, probe)
+
+    def _make_backbone(self, X):
+        params = {name.removeprefix("module__"): v for name, v in self._prefixed("module__").items()}
+        if isinstance(self.module, torch.nn.Module):
+            return _copied(self.module, params)
+        module = default_backbone(X.ndim, params) if self.module is None else self.module
+        if not (inspect.isclass(module) and issubclass(module, torch.nn.Module)):
+            raise TypeError(
+                f"module={module!r} is not a torch module; give a class or instance of torch.nn.Module, "
+                f"or None for the ready backbone."
+            )
+        if self.freeze_backbone:
+            raise ValueError(
+                "freeze_backbone=True needs module to be a trained instance of a torch module; got "
+                f"module={self.module!r}, whose weights would be random."
+            )
+        return _constructed(module, params, X, len(self.classes_))
+
+    def _train(self, train, gate):
+        """The backbone with its exits (or heads alone, where it is frozen), then heads with gates."""
+        options = dict(
+            max_epochs=self.max_epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            callbacks=self.callbacks,
+            device=self.device,
+            verbose=self.verbose,
+            **self._prefixed(*PREFIXES[1:]),
+        )
+        if not self.freeze_backbone:
+            net = train_exits(self.network_, train, gate, early_weight=EARLY_WEIGHT, **options)
+        seen = exit_features(self.network_, train, PREDICTION_BATCH, self.device)
+        held_out = exit_features(self.network_, gate, PREDICTION_BATCH, self.device)
+        if self.freeze_backbone:
+            net = train_heads(self.network_.heads, seen, held_out, **options)
+        self.history_ = net.history
+        self.network_.requires_grad_(True).eval()
+        self._train_gates(seen, held_out)
+        self.network_.requires_grad_(False).eval()
+
+    def _train_gates(self, seen, held_out):
+        costs = torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
+        batch_size = self.batch_size if self.batch_size > 0 else len(seen.y)
+        if self.gate_training == "joint":
+            train_jointly(self.network_, seen, held_out, costs, self.cost_weight, batch_size)
+            return
+        train_bilevel(
+            self.network_,
+            seen,
+            held_out,
+            costs,
+            self.cost_weight,
+            gate_loss=self.gate_loss,
+            max_epochs=self.max_epochs,
+            batch_size=batch_size,
+        )
+
+    def conformalize(self, X, y):
+        """Calibrate prediction sets on rows that trained and chose nothing.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+        y : array-like (n_samples,)
+
+        Returns
+        -------
+        self
+            Only what ``predict_set`` answers changes.
+        """
+        check_is_fitted(self)
+        X = self._check_X(X)
+        self._keep_scores(X, self._codes(y, X, "y"))
+        return self
+
+    def _keep_scores(self, X, codes):
+        scores = conformal.lac_scores(self._routed(X).probabilities)
+        self.conformity_scores_ = conformal.true_label_scores(scores, codes)
+
+    def _route(self, X):
+        check_is_fitted(self)
+        return self._routed(self._check_X(X))
+
+    def _routed(self, X):
+        """Rows stage by stage, those that left dropped; results in the order of the rows."""
+        batch_size = getattr(self, "iterator_valid__batch_size", PREDICTION_BATCH)
+        parts = [self.network_.route(x.to(self.device)) for x in _tensor(X).split(batch_size)]
+        logits, exit_index = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return Routed(logits.softmax(1).cpu().numpy(), exit_index.cpu().numpy())
+
+    def predict(self, X):
+        """Label of each row, as the exit it takes gives it.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+
+        Returns
+        -------
+        y : ndarray (n_samples,)
+        """
+        return self.classes_[self._route(X).probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X):
+        """Probabilities of the exit that each row takes.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+
+        Returns
+        -------
+        probabilities : ndarray (n_samples, n_classes)
+            Columns as ``classes_``.
+        """
+        return self._route(X).probabilities
+
+    def predict_exit(self, X):
+        """Exit that each row takes.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+
+        Returns
+        -------
+        exit_index : ndarray of int (n_samples,)
+            From 0; ``len(exits_)`` is the last.
+        """
+        return self._route(X).exit_index
+
+    def mean_cost(self, X):
+        """Mean cost of these rows, relative to one pass of the plain backbone.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+
+        Returns
+        -------
+        float
+        """
+        return metrics.mean_cost(self.predict_exit(X), self.exit_costs_)
+
+    def predict_set(self, X, *, confidence_level=0.9):
+        """Labels that hold the truth with the given confidence.
+
+        On rows exchangeable with the calibration rows a set holds the right label with probability at
+        least ``confidence_level``, on average over rows. Calibration rows too few for the level give sets of
+        all labels.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+        confidence_level : float, default=0.9
+            In (0, 1).
+
+        Returns
+        -------
+        sets : ndarray of bool (n_samples, n_classes)
+            Columns as ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            Where ``confidence_level`` is not in (0, 1).
+        """
+        if not (isinstance(confidence_level, Real) and 0 < confidence_level < 1):
+            raise ValueError(
+                f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1."
+            )
+        scores = conformal.lac_scores(self._route(X).probabilities)
+        quantile = conformal.score_quantile(self.conformity_scores_, confidence_level)
+        return conformal.prediction_sets(scores, quantile)
+
+
+def _refuse_unknown(kwargs):
+    unknown = [name for name in kwargs if not name.startswith(PREFIXES)]
+    if unknown:
+        raise TypeError(
+            f"EarlyExitClassifier got unexpected parameters {unknown}; besides its own it takes those that "
+            f"start with one of {PREFIXES}."
+        )
+
+
+def _copied(module, params):
+    if params:
+        raise ValueError(
+            f"module__* parameters {sorted(params)} build a class, but module is an instance of "
+            f"{type(module).__name__}; give the class, or set them on the instance."
+        )
+    return copy.deepcopy(module)
+
+
+def _constructed(module, params, X, n_classes):
+    try:
+        if hasattr(module, "from_data"):
+            return module.from_data(X, n_classes, **params)
+        return module(**params)
+    except TypeError as error:
+        raise TypeError(
+            f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _seeded(seed, device):
+    """torch's random numbers from this seed on, and the caller's as they were afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _dataset(rows):
+    return RowsDataset(_tensor(rows.X), torch.as_tensor(rows.y), _tensor(rows.weight))
+
+
+def _tensor(array):
+    # torch warns of arrays that it may not write to, though it does not write.
+    return torch.as_tensor(np.require(array, requirements="W"))

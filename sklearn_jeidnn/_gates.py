@@ -1,0 +1,99 @@
+"""Gates: class logits of this exit and the one before -> probability of leaving here."""
+
+import torch
+from torch import nn
+
+N_LARGEST = 4
+EPSILON = 1e-12
+
+
+def uncertainty_statistics(probs):
+    """Largest probability, entropy, top-2 margin, entropy of the squared and renormalised probabilities.
+
+    The paper's gate inputs (section 4.2 of arXiv 2310.09163).
+
+    Parameters
+    ----------
+    probs : tensor (..., n_classes)
+
+    Returns
+    -------
+    tensor (..., 4)
+    """
+    top2 = probs.topk(2, dim=-1).values
+    squared = probs.square()
+    squared = squared / squared.sum(-1, keepdim=True)
+    statistics = [top2[..., 0], _entropy(probs), top2[..., 0] - top2[..., 1], _entropy(squared)]
+    return torch.stack(statistics, dim=-1)
+
+
+def _entropy(probs):
+    return -(probs * (probs + EPSILON).log()).sum(-1)
+
+
+def gate_inputs(logits, previous_logits):
+    """What a gate reads.
+
+    The four statistics here and at the exit before, the largest log-probabilities, whether the two
+    exits agree, and the probability that the one before gave to this one's label. At the first exit
+    what concerns the one before is 0.
+
+    Parameters
+    ----------
+    logits : tensor (n_samples, n_classes)
+    previous_logits : tensor (n_samples, n_classes) or None
+
+    Returns
+    -------
+    tensor (n_samples, n_inputs)
+        Detached: gates never move heads.
+    """
+    probs = logits.detach().softmax(-1)
+    label = probs.argmax(-1, keepdim=True)
+    n_largest = min(N_LARGEST, probs.shape[-1])
+    largest = (probs.topk(n_largest, dim=-1).values + EPSILON).log()
+    here = [uncertainty_statistics(probs), largest]
+    if previous_logits is None:
+        return torch.cat([*here, probs.new_zeros(len(probs), 6)], dim=-1)
+    previous = previous_logits.detach().softmax(-1)
+    agree = (previous.argmax(-1, keepdim=True) == label).to(probs.dtype)
+    return torch.cat([*here, uncertainty_statistics(previous), agree, previous.gather(-1, label)], dim=-1)
+
+
+def all_gate_inputs(logits):
+    """Logits (n_samples, n_exits, n_classes) -> (n_samples, n_exits - 1, n_inputs)"""
+    at_exit = [None, *logits.unbind(1)]
+    pairs = zip(at_exit[1:-1], at_exit[:-2], strict=True)
+    return torch.stack([gate_inputs(here, before) for here, before in pairs], dim=1)
+
+
+class Gates(nn.Module):
+    """One logistic gate for each exit but the last, on standardised inputs.
+
+    Parameters
+    ----------
+    n_gates : int
+    n_inputs : int
+    """
+
+    def __init__(self, n_gates, n_inputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_gates, n_inputs))
+        self.bias = nn.Parameter(torch.zeros(n_gates))
+        self.register_buffer("mean", torch.zeros(n_gates, n_inputs))
+        self.register_buffer("scale", torch.ones(n_gates, n_inputs))
+
+    def standardise(self, inputs):
+        """Take mean and deviation of these inputs, (n_samples, n_gates, n_inputs), as the standard."""
+        self.mean.copy_(inputs.mean(0))
+        self.scale.copy_(inputs.std(0, correction=0).clamp(min=1e-3))
+
+    def forward(self, inputs):
+        """(n_samples, n_gates, n_inputs) -> probability of leaving (n_samples, n_gates)"""
+        standard = (inputs - self.mean) / self.scale
+        return torch.sigmoid((standard * self.weight).sum(-1) + self.bias)
+
+    def one(self, exit_index, inputs):
+        """(n_samples, n_inputs) -> probability of leaving at one exit (n_samples,)"""
+        standard = (inputs - self.mean[exit_index]) / self.scale[exit_index]
+        return torch.sigmoid((standard * self.weight[exit_index]).sum(-1) + self.bias[exit_index])

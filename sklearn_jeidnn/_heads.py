@@ -1,0 +1,104 @@
+"""Heads: what an exit reads of its stage's output, and how it turns that into class logits."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+HIDDEN_UNITS = 64
+
+
+def average_pool(output):
+    """Stage output -> exit feature ``(n_samples, d)``: the mean over positions.
+
+    ``output`` is ``(n, d)``, tokens ``(n, n_tokens, d)`` or maps ``(n, d, height, width)``.
+    """
+    if output.ndim == 2:
+        return output
+    return output.mean(1) if output.ndim == 3 else output.flatten(2).mean(2)
+
+
+def rich_pool(output):
+    """Stage output -> exit feature ``(n_samples, d)`` that keeps more than the mean.
+
+    Vectors pass; of tokens the first and the mean; of maps mean, deviation, and mean and maximum of a
+    2x2 grid.
+    """
+    if output.ndim == 2:
+        return output
+    if output.ndim == 3:
+        return torch.cat([output[:, 0], output.mean(1)], dim=1)
+    positions = output.flatten(2)
+    mean = positions.mean(2)
+    deviation = (positions.square().mean(2) - mean.square()).clamp(min=1e-6).sqrt()
+    grids = [F.adaptive_avg_pool2d(output, 2), F.adaptive_max_pool2d(output, 2)]
+    return torch.cat([mean, deviation, *(grid.flatten(1) for grid in grids)], dim=1)
+
+
+class LinearHead(nn.Module):
+    """The paper's inference module: one linear layer on the average-pooled stage output."""
+
+    pool = staticmethod(average_pool)
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_classes)
+
+    def forward(self, feature, previous_logits):
+        """feature (n_samples, n_features) -> logits (n_samples, n_classes)"""
+        return self.linear(feature)
+
+
+class MLPHead(nn.Module):
+    """Two layers on the richly pooled stage output, given what the exit before thought."""
+
+    pool = staticmethod(rich_pool)
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(n_features)
+        self.hidden = nn.Linear(n_features, HIDDEN_UNITS)
+        self.from_previous = nn.Linear(n_classes, HIDDEN_UNITS, bias=False)
+        self.output = nn.Linear(HIDDEN_UNITS, n_classes)
+
+    def forward(self, feature, previous_logits):
+        """feature (n_samples, n_features), previous (n_samples, n_classes) or None -> logits"""
+        hidden = self.hidden(self.norm(feature))
+        if previous_logits is not None:
+            hidden = hidden + self.from_previous(F.log_softmax(previous_logits, dim=1))
+        return self.output(torch.relu(hidden))
+
+
+HEADS = {"linear": LinearHead, "mlp": MLPHead}
+
+
+class ExitHeads(nn.Module):
+    """The heads of all exits; the last exit's logits are the backbone's own answer.
+
+    Parameters
+    ----------
+    heads : list of nn.Module
+        One for each exit but the last; ``head(feature, previous_logits) -> logits``.
+    """
+
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def pool(self, exit_index, output):
+        """Stage output -> exit feature, ``(n_samples, d)``."""
+        return self.heads[exit_index].pool(output)
+
+    def one(self, exit_index, feature, previous_logits):
+        """Logits (n_samples, n_classes) at one exit. No gradient flows to the exit before."""
+        previous = None if previous_logits is None else previous_logits.detach()
+        return self.heads[exit_index](feature, previous)
+
+    def forward(self, features):
+        """Exit features, one (n_samples, d) for each exit -> logits (n_samples, n_exits, n_classes).
+
+        The last exit's feature is its logits.
+        """
+        logits = [None]
+        for exit_index, feature in enumerate(features[:-1]):
+            logits.append(self.one(exit_index, feature, logits[-1]))
+        return torch.stack([*logits[1:], features[-1]], dim=1)

@@ -1,0 +1,99 @@
+"""What heads minimise and what gates minimise: pure tensor functions."""
+
+import torch
+from torch.nn import functional as F
+
+
+def cross_entropy(logits, y):
+    """(n_samples, n_exits, n_classes), (n_samples,) -> loss of each row at each exit (n_samples, n_exits)"""
+    return F.cross_entropy(logits.movedim(-1, 1), y[:, None].expand(-1, logits.shape[1]), reduction="none")
+
+
+def zero_one(logits, y):
+    """1 where the exit's label is wrong, else 0; shapes as in :func:`cross_entropy`."""
+    return (logits.argmax(-1) != y[:, None]).to(logits.dtype)
+
+
+def minus_true_probability(logits, y):
+    """Minus the probability given to the right class; shapes as in :func:`cross_entropy`."""
+    true = y[:, None, None].expand(-1, logits.shape[1], 1)
+    return -logits.softmax(-1).gather(-1, true).squeeze(-1)
+
+
+GATE_LOSSES = {
+    "cross_entropy": cross_entropy,
+    "zero_one": zero_one,
+    "minus_true_probability": minus_true_probability,
+}
+
+
+def exits_together(logits, y, early_weight, distilled=0.5):
+    """Loss of each row when the backbone learns with its exits: the last exit's, plus a little of the others'.
+
+    An early exit's loss is part cross-entropy, part cross-entropy against the last exit's probabilities,
+    so that early exits ask of the trunk little that the last one does not want.
+
+    Parameters
+    ----------
+    logits : tensor (n_samples, n_exits, n_classes)
+    y : tensor (n_samples,)
+    early_weight : float
+        Weight of the early exits' mean loss; the last exit's is 1.
+    distilled : float, default=0.5
+        Share of the early exits' loss that is measured against the last exit.
+
+    Returns
+    -------
+    tensor (n_samples,)
+    """
+    early, last = logits[:, :-1], logits[:, -1]
+    answer = last.detach().softmax(-1)[:, None]
+    against_last = -(answer * early.log_softmax(-1)).sum(-1)
+    early_loss = (1 - distilled) * cross_entropy(early, y) + distilled * against_last
+    return F.cross_entropy(last, y, reduction="none") + early_weight * early_loss.mean(1)
+
+
+def expected_cost(exit_distribution, losses, exit_costs, cost_weight):
+    """The objective of each row: ``sum_l P_l (loss_l + cost_weight * c_l)``.
+
+    Method page, equation of section *The objective*; equation 4 of arXiv 2310.09163.
+
+    Parameters
+    ----------
+    exit_distribution : tensor (n_samples, n_exits)
+    losses : tensor (n_samples, n_exits)
+    exit_costs : tensor (n_exits,)
+    cost_weight : float
+
+    Returns
+    -------
+    tensor (n_samples,)
+    """
+    return (exit_distribution * (losses + cost_weight * exit_costs)).sum(-1)
+
+
+def weighted_by_exit(exit_distribution, losses):
+    """Loss of each row with every exit's weighed by how likely the row leaves there.
+
+    The distribution is detached, and a row's weights are rescaled so that its sum stays that of all
+    exits: heads that few rows reach keep learning (the authors' head phase).
+    """
+    weighted = exit_distribution.detach() * losses
+    rescale = losses.detach().sum(1) / weighted.detach().sum(1).clamp(min=1e-12)
+    return rescale * weighted.sum(1)
+
+
+def best_exit(losses, exit_costs, cost_weight):
+    """In hindsight, the exit of least loss plus cost: ``argmin_l loss_l + cost_weight * c_l``, (n_samples,)."""
+    return (losses + cost_weight * exit_costs).argmin(1)
+
+
+def surrogate_targets(best, n_gates):
+    """1 at every gate from a row's best exit on, 0 before it: (n_samples,) -> (n_samples, n_gates)"""
+    return (best[:, None] <= torch.arange(n_gates, device=best.device)).float()
+
+
+def positive_weights(best, n_gates, largest=5.0):
+    """How much rarer each gate's exit is as the best one than not, clipped: (n_gates,)"""
+    chosen = torch.bincount(best, minlength=n_gates + 1)[:n_gates].float()
+    return ((len(best) - chosen) / chosen.clamp(min=1)).clamp(max=largest)

@@ -1,0 +1,62 @@
+"""Which rows train, which choose, which calibrate: three disjoint parts (NumPy only)."""
+
+import numpy as np
+
+FEWEST_ROWS = 4
+
+
+def hold_out(y, fraction, rng):
+    """Split rows three ways: those that train, those that set the gates, those that calibrate.
+
+    Half of the held-out rows, drawn first and at random from all rows, calibrate: exchangeability with
+    new rows, and with it the guarantee, asks for nothing less. The other half is drawn evenly over the
+    classes, and never takes the last row of one.
+
+    Parameters
+    ----------
+    y : ndarray of int (n_samples,)
+        Class codes.
+    fraction : float
+        Share of the rows held out.
+    rng : numpy.random.RandomState
+
+    Returns
+    -------
+    train, gate, calibration : ndarray of int
+        Row numbers.
+
+    Raises
+    ------
+    ValueError
+        Where no rows can be spared.
+    """
+    if len(y) < FEWEST_ROWS:
+        raise ValueError(
+            f"X has n_samples = {len(y)}; at least {FEWEST_ROWS} are needed, to hold out one row for the "
+            f"gates and one for calibration. Give more rows."
+        )
+    n_held_out = min(max(2, round(fraction * len(y))), len(y) - 2)
+    calibration, rest = np.split(rng.permutation(len(y)), [n_held_out // 2])
+    gate = rest[_spread_over_classes(y[rest], n_held_out - len(calibration))]
+    return np.setdiff1d(rest, gate), np.sort(gate), np.sort(calibration)
+
+
+def halve(n_samples, rng):
+    """Two random halves of given held-out rows: gates, calibration."""
+    if n_samples < 2:
+        raise ValueError(
+            f"X_val has n_samples = {n_samples}; at least 2 are needed, one for the gates and one for "
+            f"calibration."
+        )
+    calibration, gate = np.split(rng.permutation(n_samples), [n_samples // 2])
+    return np.sort(gate), np.sort(calibration)
+
+
+def _spread_over_classes(y, n_chosen):
+    """Positions of ``n_chosen`` rows at even steps through the rows ordered by class."""
+    by_class = np.argsort(y, kind="stable")
+    is_last_of_class = np.append(np.diff(y[by_class]) != 0, True)
+    spare = by_class[~is_last_of_class]
+    spare = spare if len(spare) >= n_chosen else by_class
+    steps = (np.arange(n_chosen) + 0.5) * len(spare) / n_chosen
+    return spare[steps.astype(int)]

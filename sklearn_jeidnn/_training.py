@@ -1,0 +1,184 @@
+"""The skorch nets: the backbone together with its exits, or heads alone on cached exit features."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, LRScheduler
+from skorch.helper import predefined_split
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from ._losses import exits_together
+
+
+class RowsDataset(torch.utils.data.Dataset):
+    """Rows with their label and weight, fetched a batch at a time.
+
+    Parameters
+    ----------
+    X : tensor (n_samples, ...)
+    y : tensor (n_samples,)
+        Class codes.
+    weight : tensor (n_samples,)
+    """
+
+    def __init__(self, X, y, weight):
+        self.X, self.y, self.weight = X, y, weight
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, row):
+        return {"X": self.X[row], "sample_weight": self.weight[row]}, self.y[row]
+
+    def __getitems__(self, rows):
+        X, y, weight = (column[rows].unbind() for column in (self.X, self.y, self.weight))
+        inputs = ({"X": x, "sample_weight": w} for x, w in zip(X, weight, strict=True))
+        return list(zip(inputs, y, strict=True))
+
+
+class ExitFeatures(NamedTuple):
+    """What frozen stages say of some rows, with what the heads and gates have to learn of them."""
+
+    features: list  # one (n_samples, d_l) for each exit
+    y: torch.Tensor  # (n_samples,)
+    weight: torch.Tensor  # (n_samples,)
+
+
+class ExitsTogetherLoss(nn.Module):
+    """Loss of each row over all exits (see :func:`_losses.exits_together`)."""
+
+    def __init__(self, early_weight):
+        super().__init__()
+        self.early_weight = early_weight
+
+    def forward(self, logits, y):
+        return exits_together(logits, y, self.early_weight)
+
+
+def last_exit_probabilities(logits):
+    """(n_samples, n_exits, n_classes) -> (n_samples, n_classes)"""
+    return logits[:, -1].softmax(-1)
+
+
+class ExitsNet(NeuralNetClassifier):
+    """skorch net whose module answers the logits of all exits, and whose rows carry weights."""
+
+    def infer(self, x, **fit_params):
+        return super().infer(x["X"], **fit_params)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        weight = X["sample_weight"].to(y_pred.device)
+        return (self.criterion_(y_pred, y_true.to(y_pred.device)) * weight).mean()
+
+
+class KeepBestEpoch(Callback):
+    """Put back the parameters of the epoch with the least held-out loss when training ends."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.least_, self.state_ = float("inf"), None
+
+    def on_epoch_end(self, net, **kwargs):
+        loss = net.history[-1].get("valid_loss", float("inf"))
+        if loss < self.least_:
+            self.least_, self.state_ = loss, copy.deepcopy(net.module_.state_dict())
+
+    def on_train_end(self, net, **kwargs):
+        if self.state_ is not None:
+            net.module_.load_state_dict(self.state_)
+        self.state_ = None
+
+
+class HeadsOnFeatures(nn.Module):
+    """The heads alone, on exit features laid side by side in one tensor."""
+
+    def __init__(self, heads, widths):
+        super().__init__()
+        self.heads = heads
+        self.widths = widths
+
+    def forward(self, X):
+        """(n_samples, sum of widths) -> logits (n_samples, n_exits, n_classes)"""
+        return self.heads(X.split(self.widths, dim=1))
+
+
+def train_exits(module, train, held_out, *, early_weight, max_epochs, lr, batch_size, callbacks, **options):
+    """Train a module that answers the logits of all exits.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Trained in place.
+    train, held_out : RowsDataset
+        Rows that train, rows that ``valid_loss`` and ``valid_acc`` are measured on.
+    early_weight : float
+        See :func:`_losses.exits_together`.
+    max_epochs, lr, batch_size, callbacks, **options
+        As in skorch.
+
+    Returns
+    -------
+    ExitsNet
+        Trained.
+    """
+    rows_per_batch = options.get("iterator_train__batch_size", batch_size)
+    rows_per_batch = len(train) if rows_per_batch == -1 else rows_per_batch
+    # Batch normalisation cannot learn from a batch of one row.
+    lone_row = len(train) > rows_per_batch and len(train) % rows_per_batch == 1
+    defaults = {"iterator_train__shuffle": True, "iterator_train__drop_last": lone_row}
+    options = {**defaults, **options}
+    n_batches = len(train) // rows_per_batch
+    if not options["iterator_train__drop_last"]:
+        n_batches = -(-len(train) // rows_per_batch)
+    schedule = LRScheduler(
+        OneCycleLR,
+        max_lr=lr,
+        total_steps=max(1, n_batches) * max_epochs + 1,
+        pct_start=0.1,
+        step_every="batch",
+        event_name=None,
+    )
+    net = ExitsNet(
+        module,
+        criterion=ExitsTogetherLoss,
+        criterion__early_weight=early_weight,
+        lr=lr,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        train_split=predefined_split(held_out),
+        classes=list(range(int(train.y.max()) + 1)),
+        predict_nonlinearity=last_exit_probabilities,
+        callbacks=[("lr_schedule", schedule), ("best_epoch", KeepBestEpoch()), *(callbacks or [])],
+        **options,
+    )
+    return net.fit(train, None)
+
+
+@torch.no_grad()
+def exit_features(network, rows, batch_size, device):
+    """Run the stages once over some rows and keep what each exit reads.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+    rows : RowsDataset
+
+    Returns
+    -------
+    ExitFeatures
+    """
+    network.eval()
+    batches = [network.exit_features(X.to(device)) for X in rows.X.split(batch_size)]
+    features = [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    return ExitFeatures(features, rows.y.to(device), rows.weight.to(device))
+
+
+def train_heads(heads, train, held_out, **options):
+    """Train heads alone on cached exit features; parameters as in :func:`train_exits`."""
+    widths = [feature.shape[1] for feature in train.features]
+    datasets = (
+        RowsDataset(torch.cat(rows.features, dim=1), rows.y, rows.weight) for rows in (train, held_out)
+    )
+    return train_exits(HeadsOnFeatures(heads, widths), *datasets, early_weight=1.0, **options)

@@ -1,0 +1,78 @@
+"""One data set of 300 rows, two tiny backbones, one fitted estimator."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from sklearn_jeidnn import EarlyExitClassifier
+
+torch.set_num_threads(1)
+
+
+class TinyConv(nn.Module):
+    """Three convolutions in a list; takes flattened 8x8 images."""
+
+    def __init__(self, n_classes=10, width=8):
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+            for _ in range(3)
+        )
+        self.classifier = nn.Linear(width, n_classes)
+
+    def forward(self, X):
+        maps = self.stem(X.reshape(-1, 1, 8, 8) / 16)
+        for block in self.blocks:
+            maps = maps + block(maps)
+        return self.classifier(maps.mean((2, 3)))
+
+
+class TinyTransformer(nn.Module):
+    """Rows of 8x8 images as tokens; a value computed before the first block is read after the last."""
+
+    def __init__(self, n_classes=10, width=16):
+        super().__init__()
+        self.embedding = nn.Linear(8, width)
+        self.position = nn.Parameter(torch.zeros(8, width))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 2, 32, dropout=0.0, batch_first=True) for _ in range(3)
+        )
+        self.classifier = nn.Linear(width, n_classes)
+
+    def forward(self, X):
+        tokens = embedded = self.embedding(X.reshape(-1, 8, 8) / 16) + self.position
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.classifier((tokens + embedded).mean(1) + self.position.mean(0))
+
+
+@pytest.fixture(scope="session")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return np.float32(X[:300]), y[:300]
+
+
+@pytest.fixture(scope="session")
+def fresh_digits():
+    X, y = load_digits(return_X_y=True)
+    return np.float32(X[300:]), y[300:]
+
+
+@pytest.fixture(params=[TinyConv, TinyTransformer])
+def backbone(request):
+    torch.manual_seed(0)
+    return request.param().eval()
+
+
+def quick_classifier(**params):
+    """An estimator that is fitted in about a second."""
+    quick = {"module__width": 32, "module__n_blocks": 4} if "module" not in params else {}
+    return EarlyExitClassifier(**{"max_epochs": 8, "lr": 5e-3, "random_state": 0, **quick, **params})
+
+
+@pytest.fixture(scope="session")
+def fitted(digits):
+    return quick_classifier(validation_fraction=0.3).fit(*digits)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from sklearn_jeidnn._policy import EXIT_MASSES, direct_mass, exit_distribution, leaves, sequential_mass
+
+
+@pytest.fixture
+def gate_probs():
+    return torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_MASSES.values())
+def test_exit_distribution_sums_to_one_and_is_not_negative(gate_probs, exit_mass):
+    distribution = exit_distribution(gate_probs, exit_mass)
+    torch.testing.assert_close(distribution.sum(1), torch.ones(len(gate_probs)))
+    assert (distribution >= 0).all()
+
+
+def test_sequential_distribution_is_the_product_formula(gate_probs):
+    distribution = exit_distribution(gate_probs, sequential_mass)
+    stayed = torch.cumprod(1 - gate_probs, dim=1)
+    torch.testing.assert_close(distribution[:, 3], gate_probs[:, 3] * stayed[:, 2])
+    torch.testing.assert_close(distribution[:, -1], stayed[:, -1])
+
+
+def test_direct_distribution_is_the_papers_clipped_formula(gate_probs):
+    distribution = exit_distribution(gate_probs, direct_mass)
+    for exit_index in range(gate_probs.shape[1]):
+        left = 1 - gate_probs[:, :exit_index].sum(1)
+        expected = torch.minimum(gate_probs[:, exit_index], left).clamp(min=0)
+        torch.testing.assert_close(distribution[:, exit_index], expected)
+
+
+def test_a_row_leaves_where_at_least_half_of_the_remaining_mass_is_taken():
+    mass, unspent = torch.tensor([0.2, 0.19]), torch.tensor([0.4, 0.4])
+    assert leaves(mass, unspent).tolist() == [True, False]
