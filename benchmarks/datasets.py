@@ -98,7 +98,9 @@ def load_cifar10(n_train=50000):
 
     def decode(rows):
         files = (io.BytesIO(jpeg[offset[i] : offset[i + 1]].tobytes()) for i in rows)
-        return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files]).transpose(0, 3, 1, 2)
+        return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files]).transpose(
+            0, 3, 1, 2
+        )
 
     test = np.flatnonzero(~is_train)
     return Split(decode(chosen_train), decode(test), y[chosen_train], y[test])

@@ -44,15 +44,16 @@ def train_bilevel(
     with torch.no_grad():
         network.gates.standardise(all_gate_inputs(network.heads(train.features)))
     _alternate(
-        network, train, held_out, exit_costs, cost_weight, GATE_LOSSES[gate_loss], max_epochs, batch_size
+        network,
+        train,
+        held_out,
+        exit_costs,
+        cost_weight,
+        GATE_LOSSES[gate_loss],
+        max_epochs,
+        batch_size,
     )
     network.eval()
-
-
-def _batches(rows, batch_size):
-    for batch in torch.randperm(len(rows.y)).split(batch_size):
-        if len(batch) > 1:
-            yield [feature[batch] for feature in rows.features], rows.y[batch], rows.weight[batch]
 
 
 def _warm_up(heads, train, held_out, max_epochs, batch_size):
@@ -64,7 +65,7 @@ def _warm_up(heads, train, held_out, max_epochs, batch_size):
     best_state, epochs_since = [None] * n_heads, [0] * n_heads
     for _ in range(max_epochs):
         heads.train()
-        for features, y, weight in _batches(train, batch_size):
+        for features, y, weight in train.batches(batch_size):
             losses = cross_entropy(heads(features)[:, :-1], y) * exit_weights
             _step(optimizer, weight * losses.sum(1))
         for i, accuracy in enumerate(_accuracies(heads, held_out)[:-1]):
@@ -84,12 +85,14 @@ def _accuracies(heads, rows):
     return (rows.weight[:, None] * correct).mean(0).tolist()
 
 
-def _alternate(network, train, held_out, exit_costs, cost_weight, gate_loss, max_epochs, batch_size):
+def _alternate(
+    network, train, held_out, exit_costs, cost_weight, gate_loss, max_epochs, batch_size
+):
     """A fixed number of batches for the gates, then as many for the heads, and so on."""
     head_optimizer = torch.optim.Adam(network.heads.parameters(), lr=LR)
     gate_optimizer = torch.optim.Adam(network.gates.parameters(), lr=LR)
     positive = None
-    batches = itertools.chain.from_iterable(_batches(train, batch_size) for _ in range(max_epochs))
+    batches = itertools.chain.from_iterable(train.batches(batch_size) for _ in range(max_epochs))
     for turn, batch in enumerate(batches):
         gates_turn = (turn // BATCHES_A_TURN) % 2 == 0
         if gates_turn and turn % BATCHES_A_TURN == 0:

@@ -55,62 +55,65 @@ class Rows(NamedTuple):
 class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     """Neural classifier that spends on a row only as much computation as the row needs.
 
-    A torch backbone is cut into stages. After each stage but the last stand a head, a small classifier,
-    and a gate, which decides row by row whether to leave with the head's answer. Heads and gates are
-    trained for accuracy plus ``cost_weight`` times cost [1]_. Prediction sets are split-conformal.
+    A torch backbone is cut into stages. After each stage but the last stand a head, a small
+    classifier, and a gate, which decides row by row whether to leave with the head's answer. Heads
+    and gates are trained for accuracy plus ``cost_weight`` times cost [1]_. Prediction sets are
+    split-conformal.
 
     Parameters
     ----------
     module : torch module (class or instance), default=None
-        The backbone: takes one float tensor ``(n_samples, ...)``, answers logits ``(n_samples, n_classes)``.
-        A class is built as ``module.from_data(X, n_classes, **module__params)`` where it has that
-        method, else as ``module(**module__params)``; an instance is copied. None takes
-        :class:`~sklearn_jeidnn.backbones.TabularResNet` for 2-D ``X`` and
+        The backbone: takes one float tensor ``(n_samples, ...)``, answers logits ``(n_samples,
+        n_classes)``. A class is built as ``module.from_data(X, n_classes, **module__params)``
+        where it has that method, else as ``module(**module__params)``; an instance is copied. None
+        takes :class:`~sklearn_jeidnn.backbones.TabularResNet` for 2-D ``X`` and
         :class:`~sklearn_jeidnn.backbones.ImageResNet` for 3-D and 4-D ``X``, and for 2-D ``X`` if
         ``module__image_shape`` is given.
     exits : "auto" or list of str, default="auto"
         Names of the backbone's submodules after which rows may leave. "auto" takes every block but the
         last of an ``nn.ModuleList``, or the gaps between weighted children of an ``nn.Sequential``.
-    head : {"mlp", "linear"}, default="mlp"
-        What classifies at an early exit: two layers on rich pools of the stage's output and the log-
-        probabilities of the exit before, or one linear layer on the average (the paper's).
+    head : {"rich", "linear"}, default="rich"
+        What classifies at an early exit. "rich" reads the log-probabilities of the exit before and, of
+        vectors, all, of maps, mean, deviation and a 2x2 grid of means and maxima, of tokens the
+        first and the mean, with two layers on maps and tokens. "linear" is the paper's: one layer
+        on the mean.
     cost_weight : float, default=0.1
-        What one unit of cost, a pass of the plain backbone, is worth in units of the loss: at 0.1 a row
-        runs on only if every tenth of a pass makes it 1 % likelier to be right.
+        What one unit of cost, a pass of the plain backbone, is worth in units of the loss: at 0.1
+        a row runs on only if every tenth of a pass makes it 1 % likelier to be right.
     gate_training : {"joint", "bilevel"}, default="joint"
         "joint" descends the objective itself, the gates on held-out rows. "bilevel" is the paper's:
         warm-up, then turns of heads and gates, the gates on surrogate targets.
     gate_loss : {"cross_entropy", "zero_one", "minus_true_probability"}, default="cross_entropy"
         What "bilevel" compares exits by. "joint" counts errors (zero-one).
     exit_distribution : {"sequential", "direct"}, default="sequential"
-        How gate values become exit probabilities: each takes its share of what is left, or its own value
-        as far as it is left (the paper's).
+        How gate values become exit probabilities: each takes its share of what is left, or its own
+        value as far as it is left (the paper's).
     freeze_backbone : bool, default=False
         Take the module, a trained instance, as it is, and train heads and gates only.
-    max_epochs : int, default=50
+    max_epochs : int, default=100
         Epochs of the backbone with its exits (of the heads, where the backbone is frozen).
-    lr : float, default=0.001
-        Largest learning rate; it rises and falls once over the training (``callbacks__lr_schedule=None``
-        keeps it constant).
-    batch_size : int, default=128
+    lr : float, default=0.002
+        Largest learning rate; it rises and falls once over the training
+        (``callbacks__lr_schedule=None`` keeps it constant).
+    batch_size : int, default=256
         Rows of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW
     callbacks : list of skorch callbacks, default=None
-        Added to the learning-rate schedule ("lr_schedule") and to the callback that puts back the epoch
-        of least held-out loss ("best_epoch").
+        Added to the learning-rate schedule ("lr_schedule") and to the callback that puts back an
+        earlier epoch where held-out rows say that the last one overfits ("best_epoch").
     class_weight : dict or "balanced", default=None
         Weights of the classes, as in scikit-learn. Calibration takes all rows alike.
     validation_fraction : float, default=0.1
-        Share of the rows that is held out if ``fit`` is given no ``X_val``: half of it for the gates and
-        the choice of epoch, half for calibration.
+        Share of the rows that is held out if ``fit`` is given no ``X_val``: half of it for the
+        gates and the choice of epoch, half for calibration.
     device : str or torch.device, default="cpu"
     verbose : int, default=0
         1 prints skorch's line for each epoch.
     random_state : int, RandomState instance or None, default=None
         Pass an int for the same result in every call.
     **kwargs
-        ``module__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``,
-        as in skorch.
+        ``module__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*``,
+        ``callbacks__*``, as in skorch.
 
     Attributes
     ----------
@@ -122,8 +125,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     exits_ : list of str
         Submodules after which rows may leave, in order; the last exit is the backbone's end.
     exit_costs_ : ndarray (n_exits,)
-        Multiply-adds of everything run up to each exit, relative to one pass of the plain backbone. The
-        last is more than 1: it counts the heads and gates on the way.
+        Multiply-adds of everything run up to each exit, relative to one pass of the plain
+        backbone. The last is more than 1: it counts the heads and gates on the way.
     module_ : torch module
         The plain backbone, trained.
     network_ : torch module
@@ -177,15 +180,15 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         module=None,
         *,
         exits="auto",
-        head="mlp",
+        head="rich",
         cost_weight=0.1,
         gate_training="joint",
         gate_loss="cross_entropy",
         exit_distribution="sequential",
         freeze_backbone=False,
-        max_epochs=50,
-        lr=1e-3,
-        batch_size=128,
+        max_epochs=100,
+        lr=2e-3,
+        batch_size=256,
         optimizer=torch.optim.AdamW,
         callbacks=None,
         class_weight=None,
@@ -213,11 +216,19 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
-        _refuse_unknown(kwargs)
         vars(self).update(kwargs)
 
     def _prefixed(self, *prefixes):
         return {name: value for name, value in vars(self).items() if name.startswith(prefixes)}
+
+    def _further_params(self):
+        """Parameters that came as ``**kwargs``, or were set under a skorch prefix."""
+        own = self._get_param_names()
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in own and not name.startswith("_") and not name.endswith("_")
+        }
 
     def get_params(self, deep=True):
         """Parameters by name, those with a skorch prefix included.
@@ -230,7 +241,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         -------
         dict
         """
-        return {**super().get_params(deep=deep), **self._prefixed(*PREFIXES)}
+        return {**super().get_params(deep=deep), **self._further_params()}
 
     def set_params(self, **params):
         """Set parameters by name, those with a skorch prefix included.
@@ -255,10 +266,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         y : array-like (n_samples,)
             Labels.
         sample_weight : array-like (n_samples,), default=None
-            Weights in what is minimised; rows of weight 0 are left out. Calibration takes the others alike.
+            Weights in what is minimised; rows of weight 0 are left out. Calibration takes the
+            others alike.
         X_val, y_val : array-like, default=None
-            Held-out rows, halved at random for the gates and for calibration; all of ``X`` then trains.
-            None splits off ``validation_fraction`` of ``X``.
+            Held-out rows, halved at random for the gates and for calibration; all of ``X`` then
+            trains. None splits off ``validation_fraction`` of ``X``.
         sample_weight_val : array-like, default=None
 
         Returns
@@ -268,16 +280,18 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            Where a parameter or the data do not fit; the message says what came and what is allowed.
+            Where a parameter or the data do not fit; the message says what came and what is
+            allowed.
         """
+        _refuse_unknown(self._further_params())
         rng = check_random_state(self.random_state)
-        train, gate, calibration = self._three_parts(
-            X, y, sample_weight, X_val, y_val, sample_weight_val, rng
-        )
-        with _seeded(rng.randint(2**31), torch.device(self.device)):
-            self._build(train.X)
-            self._train(_dataset(train), _dataset(gate))
-        self._keep_scores(calibration.X, calibration.y)
+        with _all_or_nothing(self):
+            held_out = (X_val, y_val, sample_weight_val)
+            train, gate, calibration = self._three_parts(X, y, sample_weight, *held_out, rng)
+            with _seeded(rng.randint(2**31), torch.device(self.device)):
+                self._build(train.X)
+                self._train(_dataset(train), _dataset(gate))
+            self._keep_scores(calibration.X, calibration.y)
         return self
 
     def _three_parts(self, X, y, sample_weight, X_val, y_val, sample_weight_val, rng):
@@ -354,7 +368,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.exit_costs_ = relative_exit_costs(self.network_, probe)
 
     def _make_backbone(self, X):
-        params = {name.removeprefix("module__"): v for name, v in self._prefixed("module__").items()}
+        params = {
+            name.removeprefix("module__"): v for name, v in self._prefixed("module__").items()
+        }
         if isinstance(self.module, torch.nn.Module):
             return _copied(self.module, params)
         module = default_backbone(X.ndim, params) if self.module is None else self.module
@@ -454,7 +470,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         -------
         y : ndarray (n_samples,)
         """
-        return self.classes_[self._route(X).probabilities.argmax(axis=1)]
+        codes = self._route(X).probabilities.argmax(axis=1)
+        return self.classes_[codes]
 
     def predict_proba(self, X):
         """Probabilities of the exit that each row takes.
@@ -495,14 +512,15 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         -------
         float
         """
-        return metrics.mean_cost(self.predict_exit(X), self.exit_costs_)
+        exit_index = self.predict_exit(X)
+        return metrics.mean_cost(exit_index, self.exit_costs_)
 
     def predict_set(self, X, *, confidence_level=0.9):
         """Labels that hold the truth with the given confidence.
 
-        On rows exchangeable with the calibration rows a set holds the right label with probability at
-        least ``confidence_level``, on average over rows. Calibration rows too few for the level give sets of
-        all labels.
+        On rows exchangeable with the calibration rows a set holds the right label with probability
+        at least ``confidence_level``, on average over rows. Calibration rows too few for the level
+        give sets of all labels.
 
         Parameters
         ----------
@@ -529,8 +547,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         return conformal.prediction_sets(scores, quantile)
 
 
-def _refuse_unknown(kwargs):
-    unknown = [name for name in kwargs if not name.startswith(PREFIXES)]
+def _refuse_unknown(further_params):
+    unknown = [name for name in further_params if not name.startswith(PREFIXES)]
     if unknown:
         raise TypeError(
             f"EarlyExitClassifier got unexpected parameters {unknown}; besides its own it takes those that "
@@ -556,6 +574,18 @@ def _constructed(module, params, X, n_classes):
         raise TypeError(
             f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
         ) from error
+
+
+@contextlib.contextmanager
+def _all_or_nothing(estimator):
+    """Where fitting fails, what was fitted before is put back."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 @contextlib.contextmanager

@@ -57,7 +57,9 @@ def gate_inputs(logits, previous_logits):
         return torch.cat([*here, probs.new_zeros(len(probs), 6)], dim=-1)
     previous = previous_logits.detach().softmax(-1)
     agree = (previous.argmax(-1, keepdim=True) == label).to(probs.dtype)
-    return torch.cat([*here, uncertainty_statistics(previous), agree, previous.gather(-1, label)], dim=-1)
+    return torch.cat(
+        [*here, uncertainty_statistics(previous), agree, previous.gather(-1, label)], dim=-1
+    )
 
 
 def all_gate_inputs(logits):

@@ -20,8 +20,8 @@ def average_pool(output):
 def rich_pool(output):
     """Stage output -> exit feature ``(n_samples, d)`` that keeps more than the mean.
 
-    Vectors pass; of tokens the first and the mean; of maps mean, deviation, and mean and maximum of a
-    2x2 grid.
+    Vectors pass; of tokens the first and the mean; of maps mean, deviation, and mean and maximum
+    of a 2x2 grid.
     """
     if output.ndim == 2:
         return output
@@ -48,8 +48,28 @@ class LinearHead(nn.Module):
         return self.linear(feature)
 
 
-class MLPHead(nn.Module):
-    """Two layers on the richly pooled stage output, given what the exit before thought."""
+class VectorHead(nn.Module):
+    """One layer on a normalised vector, given what the exit before thought."""
+
+    pool = staticmethod(rich_pool)
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.norm = nn.LayerNorm(n_features)
+        self.linear = nn.Linear(n_features, n_classes)
+        self.from_previous = nn.Linear(n_classes, n_classes, bias=False)
+        nn.init.zeros_(self.from_previous.weight)
+
+    def forward(self, feature, previous_logits):
+        """feature (n_samples, n_features), previous (n_samples, n_classes) or None -> logits"""
+        logits = self.linear(torch.relu(self.norm(feature)))
+        if previous_logits is None:
+            return logits
+        return logits + self.from_previous(F.log_softmax(previous_logits, dim=1))
+
+
+class PooledHead(nn.Module):
+    """Two layers on the rich pools of maps or tokens, given what the exit before thought."""
 
     pool = staticmethod(rich_pool)
 
@@ -68,7 +88,18 @@ class MLPHead(nn.Module):
         return self.output(torch.relu(hidden))
 
 
-HEADS = {"linear": LinearHead, "mlp": MLPHead}
+def linear_head(output, n_classes):
+    """The paper's head for a stage that answers like ``output``."""
+    return LinearHead(average_pool(output).shape[1], n_classes)
+
+
+def rich_head(output, n_classes):
+    """The head that sees enough of a stage that answers like ``output``."""
+    head = VectorHead if output.ndim == 2 else PooledHead
+    return head(rich_pool(output).shape[1], n_classes)
+
+
+HEADS = {"linear": linear_head, "rich": rich_head}
 
 
 class ExitHeads(nn.Module):

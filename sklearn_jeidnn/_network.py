@@ -24,8 +24,8 @@ class EarlyExitNetwork(nn.Module):
     Parameters
     ----------
     stages : list of nn.Module
-        Stage l takes the tensors that cross the cut before it; all but the last return a tuple whose
-        first tensor is what the exit reads; the last returns logits.
+        Stage l takes the tensors that cross the cut before it; all but the last return a tuple
+        whose first tensor is what the exit reads; the last returns logits.
     heads : ExitHeads
     gates : Gates
     exit_mass : str
@@ -143,10 +143,10 @@ def build_network(backbone, exits, X, n_classes, *, head, exit_mass, frozen):
     backbone.eval()
     stages, names = cut(backbone, exits)
     check_stages(stages, type(backbone).__name__, X, n_classes)
-    head_class, carried, heads = HEADS[head], (X,), []
+    carried, heads = (X,), []
     for stage in stages[:-1]:
         carried = stage(*carried)
-        heads.append(head_class(head_class.pool(carried[0]).shape[1], n_classes).eval())
+        heads.append(HEADS[head](carried[0], n_classes))
     n_inputs = gate_inputs(X.new_zeros(1, n_classes), None).shape[1]
     gates = Gates(len(heads), n_inputs)
     network = EarlyExitNetwork(stages, ExitHeads(heads), gates, exit_mass, frozen)

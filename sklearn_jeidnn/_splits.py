@@ -8,9 +8,9 @@ FEWEST_ROWS = 4
 def hold_out(y, fraction, rng):
     """Split rows three ways: those that train, those that set the gates, those that calibrate.
 
-    Half of the held-out rows, drawn first and at random from all rows, calibrate: exchangeability with
-    new rows, and with it the guarantee, asks for nothing less. The other half is drawn evenly over the
-    classes, and never takes the last row of one.
+    Half of the held-out rows, drawn first and at random from all rows, calibrate: exchangeability
+    with new rows, and with it the guarantee, asks for nothing less. The other half is drawn evenly
+    over the classes, and never takes the last row of one.
 
     Parameters
     ----------

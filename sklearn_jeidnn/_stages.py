@@ -1,7 +1,7 @@
 """Cut a module into stages, and say where it can be cut.
 
-Only the modules that contain a cut are traced; every other submodule stays whole, so whatever it does
-inside is of no concern. Stages share parameters with the module that they were cut from.
+Only the modules that contain a cut are traced; every other submodule stays whole, so whatever it
+does inside is of no concern. Stages share parameters with the module that they were cut from.
 """
 
 from bisect import bisect_left
@@ -88,11 +88,11 @@ def cut(module, exits):
     boundaries = sorted((_position(nodes, name), name) for name in set(exits))
     positions = [position for position, _ in boundaries]
     stage_of = {node: bisect_left(positions, i) for i, node in enumerate(nodes)}
-    crossing = [_crossing(nodes, stage_of, l, nodes[p]) for l, p in enumerate(positions)]
+    crossing = [_crossing(nodes, stage_of, i, nodes[p]) for i, p in enumerate(positions)]
     inputs = [[node for node in nodes if node.op == "placeholder"], *crossing]
     stages = [
-        _build_stage(module, [n for n in nodes if stage_of[n] == l], taken, returned)
-        for l, (taken, returned) in enumerate(zip(inputs, [*crossing, None], strict=True))
+        _build_stage(module, [n for n in nodes if stage_of[n] == i], taken, returned)
+        for i, (taken, returned) in enumerate(zip(inputs, [*crossing, None], strict=True))
     ]
     return stages, [name for _, name in boundaries]
 
@@ -109,7 +109,9 @@ def _check_names(module, exits):
 
 
 def _trace(module, exits):
-    opened = {".".join(name.split(".")[:depth]) for name in exits for depth in range(name.count(".") + 1)}
+    opened = {
+        ".".join(name.split(".")[:depth]) for name in exits for depth in range(name.count(".") + 1)
+    }
     try:
         graph = _OuterTracer(opened).trace(module)
     except Exception as error:
@@ -119,7 +121,9 @@ def _trace(module, exits):
             f"inside a submodule."
         ) from error
     if sum(node.op == "placeholder" for node in graph.nodes) != 1:
-        raise ValueError(f"module={type(module).__name__} must take one tensor; forward takes more.")
+        raise ValueError(
+            f"module={type(module).__name__} must take one tensor; forward takes more."
+        )
     return graph
 
 

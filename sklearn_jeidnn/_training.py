@@ -1,14 +1,16 @@
 """The skorch nets: the backbone together with its exits, or heads alone on cached exit features."""
 
 import copy
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, LRScheduler
 from skorch.helper import predefined_split
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from ._losses import exits_together
 
@@ -46,6 +48,14 @@ class ExitFeatures(NamedTuple):
     y: torch.Tensor  # (n_samples,)
     weight: torch.Tensor  # (n_samples,)
 
+    def batches(self, batch_size):
+        """The rows in random order, a batch at a time; a lone last row is left out, for batch normalisation."""
+        for rows in torch.randperm(len(self.y)).split(batch_size):
+            if len(rows) > 1:
+                yield ExitFeatures(
+                    [f[rows] for f in self.features], self.y[rows], self.weight[rows]
+                )
+
 
 class ExitsTogetherLoss(nn.Module):
     """Loss of each row over all exits (see :func:`_losses.exits_together`)."""
@@ -75,20 +85,65 @@ class ExitsNet(NeuralNetClassifier):
 
 
 class KeepBestEpoch(Callback):
-    """Put back the parameters of the epoch with the least held-out loss when training ends."""
+    """Put back an earlier epoch when training ends, where held-out rows say that the last is worse.
+
+    The last epoch has the lowest learning rate and is the best one unless it overfits, so it stays
+    unless the least Brier score of all epochs lies well below its own: by more than ``n_errors``
+    standard errors of their difference, row by row, and one row's worth. On a few dozen rows that
+    is next to never.
+
+    Parameters
+    ----------
+    n_errors : float, default=3
+    """
+
+    def __init__(self, n_errors=3.0):
+        self.n_errors = n_errors
 
     def on_train_begin(self, net, **kwargs):
-        self.least_, self.state_ = float("inf"), None
+        self.least_, self.best_scores_, self.state_ = float("inf"), None, None
 
-    def on_epoch_end(self, net, **kwargs):
-        loss = net.history[-1].get("valid_loss", float("inf"))
-        if loss < self.least_:
-            self.least_, self.state_ = loss, copy.deepcopy(net.module_.state_dict())
+    def on_epoch_end(self, net, dataset_valid=None, **kwargs):
+        self.last_scores_ = _brier_scores(net, dataset_valid)
+        mean = float(self.last_scores_.mean())
+        net.history.record("valid_brier", mean)
+        if mean < self.least_:
+            self.least_, self.best_scores_ = mean, self.last_scores_
+            self.state_ = copy.deepcopy(net.module_.state_dict())
 
     def on_train_end(self, net, **kwargs):
-        if self.state_ is not None:
+        if self.best_scores_ is not None and self._last_is_worse():
             net.module_.load_state_dict(self.state_)
         self.state_ = None
+
+    def _last_is_worse(self):
+        loss = self.last_scores_ - self.best_scores_
+        return loss.mean() > self.n_errors * loss.std() / np.sqrt(len(loss)) + 1 / len(loss)
+
+
+def _brier_scores(net, rows):
+    """Squared distance of the last exit's probabilities from the truth: (n_samples,)"""
+    probs = net.predict_proba(rows)
+    truth = np.eye(probs.shape[1])[np.asarray([int(y) for _, y in rows])]
+    return np.square(probs - truth).sum(1)
+
+
+class WarmUpAndCosine:
+    """Share of the learning rate at a step: a straight rise, then half a cosine down to 0.
+
+    Parameters
+    ----------
+    n_steps : int
+    """
+
+    rise = 0.1
+
+    def __init__(self, n_steps):
+        self.n_steps = max(1, n_steps)
+
+    def __call__(self, step):
+        done = min(1, step / self.n_steps)
+        return min((done + 1 / self.n_steps) / self.rise, 0.5 * (1 + math.cos(math.pi * done)))
 
 
 class HeadsOnFeatures(nn.Module):
@@ -104,7 +159,9 @@ class HeadsOnFeatures(nn.Module):
         return self.heads(X.split(self.widths, dim=1))
 
 
-def train_exits(module, train, held_out, *, early_weight, max_epochs, lr, batch_size, callbacks, **options):
+def train_exits(
+    module, train, held_out, *, early_weight, max_epochs, lr, batch_size, callbacks, **options
+):
     """Train a module that answers the logits of all exits.
 
     Parameters
@@ -132,14 +189,8 @@ def train_exits(module, train, held_out, *, early_weight, max_epochs, lr, batch_
     n_batches = len(train) // rows_per_batch
     if not options["iterator_train__drop_last"]:
         n_batches = -(-len(train) // rows_per_batch)
-    schedule = LRScheduler(
-        OneCycleLR,
-        max_lr=lr,
-        total_steps=max(1, n_batches) * max_epochs + 1,
-        pct_start=0.1,
-        step_every="batch",
-        event_name=None,
-    )
+    shape = WarmUpAndCosine(n_batches * max_epochs)
+    schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
     net = ExitsNet(
         module,
         criterion=ExitsTogetherLoss,
@@ -150,7 +201,11 @@ def train_exits(module, train, held_out, *, early_weight, max_epochs, lr, batch_
         train_split=predefined_split(held_out),
         classes=list(range(int(train.y.max()) + 1)),
         predict_nonlinearity=last_exit_probabilities,
-        callbacks=[("lr_schedule", schedule), ("best_epoch", KeepBestEpoch()), *(callbacks or [])],
+        callbacks=[
+            ("lr_schedule", schedule),
+            ("best_epoch", KeepBestEpoch()),
+            *(callbacks or []),
+        ],
         **options,
     )
     return net.fit(train, None)
@@ -179,6 +234,7 @@ def train_heads(heads, train, held_out, **options):
     """Train heads alone on cached exit features; parameters as in :func:`train_exits`."""
     widths = [feature.shape[1] for feature in train.features]
     datasets = (
-        RowsDataset(torch.cat(rows.features, dim=1), rows.y, rows.weight) for rows in (train, held_out)
+        RowsDataset(torch.cat(rows.features, dim=1), rows.y, rows.weight)
+        for rows in (train, held_out)
     )
     return train_exits(HeadsOnFeatures(heads, widths), *datasets, early_weight=1.0, **options)

@@ -15,8 +15,8 @@ MAX_IMAGE_CHANNELS = 4
 class PiecewiseLinearEncoding(nn.Module):
     """Encode each numeric column by how far its value has come through each of the column's bins.
 
-    One value per bin: 0 below the bin, 1 above it, linear inside [1]_. A column of two values keeps one
-    bin, so one-hot columns pass unchanged (up to scale).
+    One value per bin: 0 below the bin, 1 above it, linear inside [1]_. A column of two values
+    keeps one bin, so one-hot columns pass unchanged (up to scale).
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ class PiecewiseLinearEncoding(nn.Module):
 def bin_edges(X, n_bins):
     """Bin edges of each column: its values where they are few, quantiles where they are many.
 
-    Half of the edges are quantiles of the rows, half of the distinct values: a column that is mostly
-    zero keeps edges among its other values.
+    Half of the edges are quantiles of the rows, half of the distinct values: a column that is
+    mostly zero keeps edges among its other values.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def bin_edges(X, n_bins):
     Returns
     -------
     edges : list of n_features ndarray
-        Increasing; a constant column gets one bin of width 1.
+        Increasing; a constant column gets one bin.
     """
     return [_column_edges(column, n_bins) for column in np.asarray(X, dtype=np.float64).T]
 
@@ -76,7 +76,7 @@ def _column_edges(column, n_bins):
         edges = np.unique([np.quantile(column, levels), np.quantile(distinct, levels)])
     float32_resolution = 1e-6 * np.abs(edges).max()
     edges = edges[np.append(True, np.diff(edges) > float32_resolution)]
-    return edges if len(edges) > 1 else np.array([edges[0], edges[0] + 1])
+    return edges if len(edges) > 1 else edges[0] + np.array([0, max(1, abs(edges[0]))])
 
 
 class TabularBlock(nn.Module):
@@ -106,7 +106,7 @@ class TabularResNet(nn.Module):
         Units of each layer.
     n_blocks : int, default=6
         Residual blocks of two layers each.
-    dropout : float, default=0.1
+    dropout : float, default=0.3
         Share of units dropped inside each block while training.
 
     References
@@ -116,7 +116,7 @@ class TabularResNet(nn.Module):
     row never depends on its batch.
     """
 
-    def __init__(self, edges, n_classes, *, width=256, n_blocks=6, dropout=0.1):
+    def __init__(self, edges, n_classes, *, width=256, n_blocks=6, dropout=0.3):
         super().__init__()
         self.encoding = PiecewiseLinearEncoding(edges)
         self.input = nn.Linear(self.encoding.n_outputs, width)
@@ -225,8 +225,8 @@ class ImageBlock(nn.Module):
 class ImageResNet(nn.Module):
     """Small residual convolutional network for images of any size.
 
-    The blocks come in three groups; each later group halves the map and doubles the width. Images of
-    at least 24 pixels are halved once more by the stem.
+    The blocks come in three groups; each later group halves the map and doubles the width. Images
+    of at least 24 pixels are halved once more by the stem.
 
     Parameters
     ----------

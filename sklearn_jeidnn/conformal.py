@@ -1,7 +1,7 @@
 """Split-conformal prediction sets (NumPy only).
 
-Scores are computed on calibration rows that trained and chose nothing, and kept: any confidence level
-can be asked later.
+Scores are computed on calibration rows that trained and chose nothing, and kept: any confidence
+level can be asked later.
 """
 
 import math
@@ -39,8 +39,8 @@ def least_calibration_size(confidence_level):
 def score_quantile(scores, confidence_level):
     """Smallest score that covers a new exchangeable row with the given confidence.
 
-    The ``ceil((n + 1) * confidence_level)``-th smallest of n calibration scores. Too few scores for the
-    level give infinity: every label enters the set, and the guarantee holds.
+    The ``ceil((n + 1) * confidence_level)``-th smallest of n calibration scores. Too few scores
+    for the level give infinity: every label enters the set, and the guarantee holds.
 
     Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; Lei et al.,
     "Distribution-Free Predictive Inference for Regression", JASA 2018, theorem 2.2.

@@ -26,7 +26,7 @@ class TinyConv(nn.Module):
     def forward(self, X):
         maps = self.stem(X.reshape(-1, 1, 8, 8) / 16)
         for block in self.blocks:
-            maps = maps + block(maps)
+            maps = block(maps)
         return self.classifier(maps.mean((2, 3)))
 
 
@@ -38,7 +38,8 @@ class TinyTransformer(nn.Module):
         self.embedding = nn.Linear(8, width)
         self.position = nn.Parameter(torch.zeros(8, width))
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, 2, 32, dropout=0.0, batch_first=True) for _ in range(3)
+            nn.TransformerEncoderLayer(width, 2, 32, dropout=0.0, batch_first=True)
+            for _ in range(3)
         )
         self.classifier = nn.Linear(width, n_classes)
 
@@ -70,7 +71,9 @@ def backbone(request):
 def quick_classifier(**params):
     """An estimator that is fitted in about a second."""
     quick = {"module__width": 32, "module__n_blocks": 4} if "module" not in params else {}
-    return EarlyExitClassifier(**{"max_epochs": 8, "lr": 5e-3, "random_state": 0, **quick, **params})
+    return EarlyExitClassifier(
+        **{"max_epochs": 10, "lr": 5e-3, "batch_size": 32, "random_state": 0, **quick, **params}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ from sklearn_jeidnn._gates import Gates, all_gate_inputs, gate_inputs, uncertain
 def test_statistics_of_a_uniform_row_are_those_of_total_doubt():
     statistics = uncertainty_statistics(torch.full((1, 4), 0.25))
     log4 = torch.log(torch.tensor(4.0))
-    torch.testing.assert_close(statistics[0], torch.stack([torch.tensor(0.25), log4, log4 * 0, log4]))
+    torch.testing.assert_close(
+        statistics[0], torch.stack([torch.tensor(0.25), log4, log4 * 0, log4])
+    )
 
 
 def test_statistics_of_a_certain_row_are_those_of_no_doubt():
@@ -15,7 +17,10 @@ def test_statistics_of_a_certain_row_are_those_of_no_doubt():
 
 
 def test_gate_inputs_exist_for_two_classes_and_the_first_exit():
-    assert gate_inputs(torch.zeros(3, 2), None).shape == gate_inputs(torch.zeros(3, 2), torch.ones(3, 2)).shape
+    assert (
+        gate_inputs(torch.zeros(3, 2), None).shape
+        == gate_inputs(torch.zeros(3, 2), torch.ones(3, 2)).shape
+    )
 
 
 def test_gate_inputs_say_whether_two_exits_agree():

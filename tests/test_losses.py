@@ -24,7 +24,10 @@ def test_expected_cost_is_the_objective_of_the_method_page():
 
 
 def test_surrogate_targets_are_one_from_the_best_exit_on():
-    losses, costs = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]), torch.tensor([0.2, 0.5, 1])
+    losses, costs = (
+        torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]),
+        torch.tensor([0.2, 0.5, 1]),
+    )
     best = _losses.best_exit(losses, costs, 0.1)
     assert best.tolist() == [0, 1, 2]
     assert _losses.surrogate_targets(best, 2).tolist() == [[1, 1], [0, 1], [0, 0]]

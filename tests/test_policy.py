@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from sklearn_jeidnn._policy import EXIT_MASSES, direct_mass, exit_distribution, leaves, sequential_mass
+from sklearn_jeidnn._policy import (
+    EXIT_MASSES,
+    direct_mass,
+    exit_distribution,
+    leaves,
+    sequential_mass,
+)
 
 
 @pytest.fixture

@@ -27,7 +27,9 @@ def test_gate_rows_never_take_the_last_row_of_a_class():
 
 def test_calibration_rows_are_drawn_alike_from_all_rows():
     y = np.append(np.zeros(9, dtype=int), 1)
-    drawn = np.concatenate([hold_out(y, 0.4, np.random.RandomState(seed))[2] for seed in range(500)])
+    drawn = np.concatenate(
+        [hold_out(y, 0.4, np.random.RandomState(seed))[2] for seed in range(500)]
+    )
     counts = np.bincount(drawn, minlength=10)
     assert counts.min() > 70 and counts.max() < 130  # 100 expected, five deviations to either side
 

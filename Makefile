@@ -1,0 +1,41 @@
+# Everything runs in a virtual environment of its own, made once and made anew when what it needs changes.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+READY = $(VENV)/.ready
+# Two threads: what the figures were measured with, and no result depends on the machine's number of cores.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test slow check format benchmarks clean
+
+demo: $(READY)  ## fit on real data and show what early exits save
+	$(RUN) examples/01_first_steps.py
+
+test: $(READY)  ## quick tests, doctests, README blocks and examples
+	$(RUN) -m pytest -q -m "not slow" sklearn_jeidnn tests
+
+slow: $(READY)  ## the tests on larger real data as well
+	$(RUN) -m pytest -q sklearn_jeidnn tests
+
+check: $(READY)  ## formatting, lint, tests
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(MAKE) test
+
+format: $(READY)
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+benchmarks: $(READY)  ## every figure of the README (about an hour on two cores)
+	$(RUN) benchmarks/main_job.py
+	$(RUN) benchmarks/cost_weights.py
+	$(RUN) benchmarks/routing_speedup.py
+	$(RUN) benchmarks/grid_search.py
+
+$(READY): setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from sklearn_jeidnn._heads import (
+    ExitHeads,
+    LinearHead,
+    PooledHead,
+    VectorHead,
+    average_pool,
+    rich_pool,
+)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 5, 6), (4, 6, 7, 7), (4, 6, 1, 1)])
+def test_pools_give_one_vector_a_row_that_does_not_depend_on_other_rows(shape):
+    output = torch.randn(shape)
+    for pool in (average_pool, rich_pool):
+        assert pool(output).ndim == 2
+        torch.testing.assert_close(pool(output)[1:2], pool(output[1:2]))
+
+
+def test_average_pool_of_maps_is_their_mean():
+    maps = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(average_pool(maps), maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize("head", [LinearHead, VectorHead, PooledHead])
+def test_heads_run_alone_answer_what_they_answer_together(head):
+    torch.manual_seed(0)
+    heads = ExitHeads([head(6, 3), head(8, 3)]).eval()
+    features = [torch.randn(5, 6), torch.randn(5, 8), torch.randn(5, 3)]
+    together = heads(features)
+    first = heads.one(0, features[0], None)
+    torch.testing.assert_close(together[:, 0], first)
+    torch.testing.assert_close(together[:, 1], heads.one(1, features[1], first))
+    torch.testing.assert_close(together[:, 2], features[2])
+
+
+def test_no_gradient_flows_from_a_head_to_the_one_before():
+    heads = ExitHeads([PooledHead(6, 3), PooledHead(6, 3)]).eval()
+    features = [torch.randn(5, 6), torch.randn(5, 6), torch.zeros(5, 3)]
+    heads(features)[:, 1].sum().backward()
+    assert not any(p.grad is not None and p.grad.any() for p in heads.heads[0].parameters())
+    assert heads.heads[1].output.bias.grad.any()

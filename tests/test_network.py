@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from sklearn_jeidnn._costs import relative_exit_costs
+from sklearn_jeidnn._gates import all_gate_inputs
+from sklearn_jeidnn._network import build_network
+
+EXITS = ["blocks.0", "blocks.1"]
+
+
+@pytest.fixture(params=["sequential", "direct"])
+def network(request, backbone, digits):
+    torch.manual_seed(1)
+    X = torch.as_tensor(digits[0])
+    network, _ = build_network(
+        backbone, EXITS, X[:2], 10, head="rich", exit_mass=request.param, frozen=False
+    )
+    torch.nn.init.normal_(network.gates.weight)
+    with torch.no_grad():
+        network.gates.standardise(all_gate_inputs(network(X)))
+    return network
+
+
+def open_gates(network, bias):
+    torch.nn.init.zeros_(network.gates.weight)
+    torch.nn.init.constant_(network.gates.bias, bias)
+
+
+def test_dense_and_routed_answers_agree(network, digits):
+    X = torch.as_tensor(digits[0])
+    with torch.no_grad():
+        logits = network(X)
+        distribution = network.exit_distribution(logits)
+    left = torch.cumsum(distribution, 1)
+    unspent = 1 - left + distribution
+    expected = (distribution >= 0.5 * unspent).float().argmax(1)
+    routed = network.route(X)
+    assert len(expected.unique()) > 1
+    assert torch.equal(routed.exit_index, expected)
+    torch.testing.assert_close(routed.logits, logits[torch.arange(len(X)), expected])
+
+
+def test_a_gate_that_always_says_leave_gives_the_first_exit(network, digits):
+    open_gates(network, 50.0)
+    X = torch.as_tensor(digits[0])
+    routed = network.route(X)
+    assert (routed.exit_index == 0).all()
+    torch.testing.assert_close(routed.logits, network(X)[:, 0])
+
+
+def test_gates_that_never_say_leave_give_the_plain_backbones_answer(network, backbone, digits):
+    open_gates(network, -50.0)
+    X = torch.as_tensor(digits[0])
+    routed = network.route(X)
+    assert (routed.exit_index == 2).all()
+    torch.testing.assert_close(routed.logits, backbone(X))
+
+
+def test_a_stage_sees_only_the_rows_that_stayed(network, digits):
+    seen = []
+    for stage in network.stages:
+        stage.register_forward_hook(lambda stage, inputs, output: seen.append(len(inputs[0])))
+    routed = network.route(torch.as_tensor(digits[0]))
+    stayed = [int((routed.exit_index >= exit_index).sum()) for exit_index in range(3)]
+    assert seen == stayed
+    assert seen[0] == 300 > seen[1] > seen[2] > 0
+
+
+def test_stages_that_no_row_reaches_do_not_run(network, digits):
+    open_gates(network, 50.0)
+    network.stages[1].register_forward_hook(lambda *_: pytest.fail("stage 1 ran"))
+    network.route(torch.as_tensor(digits[0]))
+
+
+def test_costs_increase_and_count_heads_and_gates(network, digits):
+    costs = relative_exit_costs(network, torch.as_tensor(digits[0]))
+    assert (costs[1:] > costs[:-1]).all()
+    assert costs[-1] > 1
+
+
+def test_costs_of_a_linear_chain_are_the_multiply_adds_by_hand():
+    layers = [
+        torch.nn.Linear(4, 8),
+        torch.nn.ReLU(),
+        torch.nn.Linear(8, 8),
+        torch.nn.ReLU(),
+        torch.nn.Linear(8, 3),
+    ]
+    network, _ = build_network(
+        torch.nn.Sequential(*layers),
+        ["1"],
+        torch.zeros(2, 4),
+        3,
+        head="linear",
+        exit_mass="direct",
+        frozen=True,
+    )
+    head, gate, plain = 8 * 3, network.gates.weight.shape[1], 32 + 64 + 24
+    costs = relative_exit_costs(network, torch.zeros(2, 4))
+    assert costs.tolist() == pytest.approx(
+        [(32 + head + gate) / plain, (plain + head + gate) / plain]
+    )
+
+
+def test_a_backbone_that_multiplies_nothing_has_no_costs():
+    backbone = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Tanh())
+    network, _ = build_network(
+        backbone, ["0"], torch.zeros(2, 3), 3, head="linear", exit_mass="direct", frozen=True
+    )
+    with pytest.raises(ValueError, match="no multiplications"):
+        relative_exit_costs(network, torch.zeros(2, 3))
+
+
+def test_frozen_stages_stay_in_evaluation_mode(backbone, digits):
+    X = torch.as_tensor(digits[0])
+    network, _ = build_network(
+        backbone, EXITS, X[:2], 10, head="rich", exit_mass="direct", frozen=True
+    )
+    network.train()
+    assert not any(module.training for module in network.stages.modules())
+    assert network.heads.training
+    assert not any(p.requires_grad for p in network.stages.parameters())

@@ -1,0 +1,172 @@
+"""The estimator behaves as scikit-learn's own do."""
+
+import copy
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_jeidnn import EarlyExitClassifier
+
+from .conftest import quick_classifier
+
+# What MLPClassifier itself is excused from: rows are drawn into batches at random.
+EXCUSED = {
+    "check_sample_weight_equivalence_on_dense_data": "weighted and repeated rows fall into other batches"
+}
+
+
+@parametrize_with_checks([EarlyExitClassifier()], expected_failed_checks=lambda _: EXCUSED)
+@pytest.mark.filterwarnings("default")
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("copied", [lambda c: pickle.loads(pickle.dumps(c)), copy.deepcopy])
+def test_a_copy_of_a_fitted_estimator_answers_the_same(fitted, fresh_digits, copied):
+    X, _ = fresh_digits
+    assert np.array_equal(copied(fitted).predict_proba(X), fitted.predict_proba(X))
+    assert np.array_equal(copied(fitted).predict_set(X), fitted.predict_set(X))
+
+
+def test_joblib_keeps_a_fitted_estimator(fitted, fresh_digits, tmp_path):
+    joblib.dump(fitted, tmp_path / "clf.joblib")
+    loaded = joblib.load(tmp_path / "clf.joblib")
+    assert np.array_equal(
+        loaded.predict_proba(fresh_digits[0]), fitted.predict_proba(fresh_digits[0])
+    )
+
+
+def test_a_copy_still_shares_parameters_between_its_backbone_and_its_stages(fitted):
+    copied = pickle.loads(pickle.dumps(fitted))
+    parameters = {id(p) for p in copied.network_.stages.parameters()}
+    assert {id(p) for p in copied.module_.parameters()} == parameters
+
+
+def test_clone_keeps_every_parameter_the_prefixed_ones_too():
+    original = quick_classifier(optimizer__weight_decay=0.3, iterator_train__num_workers=0)
+    assert clone(original).get_params() == original.get_params()
+
+
+def test_set_params_sets_prefixed_ones_and_refuses_unknown_ones():
+    assert quick_classifier().set_params(module__width=7).get_params()["module__width"] == 7
+    with pytest.raises(ValueError, match="Invalid parameter 'widht'"):
+        quick_classifier().set_params(widht=7)
+
+
+def test_parameters_that_are_neither_own_nor_prefixed_are_refused_at_fit(digits):
+    with pytest.raises(TypeError, match=r"unexpected parameters \['widht'\]"):
+        quick_classifier(widht=7).fit(*digits)
+
+
+def test_an_instance_as_module_is_cloned_with_the_estimator(backbone):
+    cloned = clone(quick_classifier(module=backbone))
+    assert cloned.module is not backbone
+    assert torch.equal(cloned.module.classifier.weight, backbone.classifier.weight)
+
+
+def test_grid_search_over_cost_weight_and_module_width(digits):
+    grid = {
+        "earlyexitclassifier__cost_weight": [0, 1],
+        "earlyexitclassifier__module__width": [8, 32],
+    }
+    search = GridSearchCV(make_pipeline(StandardScaler(), quick_classifier()), grid, cv=2).fit(
+        *digits
+    )
+    assert search.best_params_["earlyexitclassifier__module__width"] == 32
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_cross_validate_with_several_scorers(digits):
+    scores = cross_validate(quick_classifier(), *digits, cv=2, scoring=["accuracy", "neg_log_loss"])
+    assert scores["test_accuracy"].mean() > 0.7
+    assert np.isfinite(scores["test_neg_log_loss"]).all()
+
+
+def test_mixed_columns_of_a_data_frame_through_a_column_transformer():
+    table = load_wine(as_frame=True)
+    X = table.data.assign(colour=np.where(table.data["color_intensity"] > 5, "deep", "pale"))
+    numbers = [name for name in X if name != "colour"]
+    encode = make_column_transformer((OneHotEncoder(), ["colour"]), (StandardScaler(), numbers))
+    pipeline = make_pipeline(encode, quick_classifier(max_epochs=30))
+    assert pipeline.fit(X, table.target).score(X, table.target) > 0.9
+
+
+def test_feature_names_are_kept_and_checked(digits):
+    X, y = digits
+    frame = pd.DataFrame(X, columns=[f"pixel{i}" for i in range(64)])
+    clf = quick_classifier().fit(frame, y)
+    assert clf.feature_names_in_.tolist() == list(frame.columns)
+    assert clf.n_features_in_ == 64
+    with pytest.raises(ValueError, match="feature names should match"):
+        clf.predict(frame[frame.columns[::-1]])
+
+
+def test_string_labels_come_back_as_strings(digits):
+    X, y = digits
+    names = np.array(["nought", "one", "two"])
+    few = y < 3
+    clf = quick_classifier().fit(X[few], names[y[few]])
+    assert clf.classes_.tolist() == sorted(names)
+    assert set(clf.predict(X[few])) <= set(names)
+    assert clf.score(X[few], names[y[few]]) > 0.9
+
+
+def test_two_classes():
+    X, y = load_breast_cancer(return_X_y=True)
+    clf = quick_classifier().fit(X, y)
+    assert clf.predict_proba(X).shape == (569, 2)
+    assert clf.score(X, y) > 0.9
+
+
+def test_a_class_with_one_row(digits):
+    X, y = digits
+    y = y.copy()
+    y[17] = 99
+    clf = quick_classifier().fit(X, y)
+    assert clf.predict_set(X).shape == (300, 11)
+
+
+def test_probabilities_can_be_recalibrated_by_scikit_learn(digits):
+    calibrated = CalibratedClassifierCV(quick_classifier(), cv=2).fit(*digits)
+    assert calibrated.score(*digits) > 0.8
+
+
+def test_sample_weight_moves_what_is_learned(digits):
+    X, y = digits
+    favoured = np.where(y < 5, 1.0, 1e-3)
+    clf = quick_classifier().fit(X, y, sample_weight=favoured)
+    assert clf.score(X[y < 5], y[y < 5]) > 0.9 > clf.score(X[y >= 5], y[y >= 5])
+
+
+def test_rows_of_weight_zero_are_as_good_as_absent(digits):
+    X, y = digits
+    weight = np.repeat([1.0, 0.0], 150)
+    with_zeros = quick_classifier().fit(X, y, sample_weight=weight)
+    without = quick_classifier().fit(X[:150], y[:150])
+    assert np.array_equal(with_zeros.predict_proba(X), without.predict_proba(X))
+
+
+def test_class_weight_moves_what_is_learned(digits):
+    X, y = digits
+    clf = quick_classifier(class_weight={k: 1.0 if k < 5 else 1e-3 for k in range(10)}).fit(X, y)
+    assert clf.score(X[y < 5], y[y < 5]) > 0.9 > clf.score(X[y >= 5], y[y >= 5])
+
+
+def test_fitting_again_with_other_data_starts_anew(digits):
+    X, y = digits
+    clf = quick_classifier().fit(X[:, :10], y)
+    assert np.array_equal(
+        clf.fit(X, y).predict_proba(X), quick_classifier().fit(X, y).predict_proba(X)
+    )
