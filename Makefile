@@ -31,6 +31,9 @@ benchmarks: $(READY)  ## every figure of the README (about an hour on two cores)
 	$(RUN) benchmarks/cost_weights.py
 	$(RUN) benchmarks/routing_speedup.py
 	$(RUN) benchmarks/grid_search.py
+	$(RUN) benchmarks/coverage.py
+	$(RUN) benchmarks/exactness.py
+	$(RUN) benchmarks/paper_recipe.py
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -118,7 +118,10 @@ class KeepBestEpoch(Callback):
 
     def _last_is_worse(self):
         loss = self.last_scores_ - self.best_scores_
-        return loss.mean() > self.n_errors * loss.std() / np.sqrt(len(loss)) + 1 / len(loss)
+        if len(loss) < 2:
+            return False
+        error = loss.std(ddof=1) / np.sqrt(len(loss))
+        return loss.mean() > self.n_errors * error + 1 / len(loss)
 
 
 def _brier_scores(net, rows):

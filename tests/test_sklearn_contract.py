@@ -27,9 +27,20 @@ EXCUSED = {
 }
 
 
-@parametrize_with_checks([EarlyExitClassifier()], expected_failed_checks=lambda _: EXCUSED)
+def excused(_):
+    return EXCUSED
+
+
+@parametrize_with_checks([EarlyExitClassifier(max_epochs=15)], expected_failed_checks=excused)
 @pytest.mark.filterwarnings("default")
 def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([EarlyExitClassifier()], expected_failed_checks=excused)
+@pytest.mark.filterwarnings("default")
+def test_check_estimator_with_every_default(estimator, check):
     check(estimator)
 
 

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from sklearn_jeidnn._training import (
+    ExitFeatures,
+    KeepBestEpoch,
+    RowsDataset,
+    WarmUpAndCosine,
+    train_exits,
+)
+
+
+class TwoExits(nn.Module):
+    """Both exits answer the same linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, X):
+        logits = self.linear(X)
+        return torch.stack([logits, logits], dim=1)
+
+
+def rows(n_samples, seed=0, noise=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(n_samples, 2, generator=generator)
+    flipped = torch.rand(n_samples, generator=generator) < noise
+    return RowsDataset(X, ((X[:, 0] > 0) ^ flipped).long(), torch.ones(n_samples))
+
+
+def train(train_rows, held_out, **options):
+    torch.manual_seed(0)
+    defaults = {"max_epochs": 5, "lr": 0.1, "batch_size": 32, "callbacks": None, "verbose": 0}
+    return train_exits(
+        TwoExits(), train_rows, held_out, early_weight=0.2, **{**defaults, **options}
+    )
+
+
+def test_rows_fetched_together_are_the_rows_fetched_one_by_one():
+    dataset = rows(10)
+    together = next(iter(DataLoader(dataset, batch_size=10)))
+    one_by_one = [dataset[row] for row in range(10)]
+    assert torch.equal(together[0]["X"], torch.stack([inputs["X"] for inputs, _ in one_by_one]))
+    assert torch.equal(together[1], torch.stack([y for _, y in one_by_one]))
+
+
+def test_rows_of_no_weight_teach_nothing():
+    taught, held_out = rows(200), rows(50, seed=1)
+    wrong = RowsDataset(taught.X, 1 - taught.y, taught.weight)
+    both = RowsDataset(
+        torch.cat([taught.X, wrong.X]),
+        torch.cat([taught.y, wrong.y]),
+        torch.cat([taught.weight, 0 * wrong.weight]),
+    )
+    net = train(both, held_out, max_epochs=20)
+    assert (net.predict(held_out) == held_out.y.numpy()).mean() > 0.9
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing():
+    shape = WarmUpAndCosine(100)
+    shares = np.array([shape(step) for step in range(101)])
+    assert shares[0] < 0.2 and shares.max() <= 1 and shares[-1] == pytest.approx(0)
+    assert (np.diff(shares[:9]) > 0).all() and (np.diff(shares[12:]) < 0).all()
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 2, 10])
+def test_the_learning_rate_is_defined_for_a_few_steps(n_steps):
+    assert all(0 <= WarmUpAndCosine(n_steps)(step) <= 1 for step in range(n_steps + 2))
+
+
+class Spoil(KeepBestEpoch):
+    """Turns the answer round after the third epoch, before the score is taken."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 4:
+            with torch.no_grad():
+                net.module_.linear.weight.neg_()
+        super().on_epoch_end(net, **kwargs)
+
+
+def test_an_earlier_epoch_comes_back_where_the_last_is_clearly_worse():
+    options = {"callbacks__best_epoch": Spoil(), "max_epochs": 4, "optimizer": torch.optim.SGD, "lr": 3.0}
+    held_out = rows(300, seed=1)
+    net = train(rows(300), held_out, **options)
+    assert net.history[-1, "valid_brier"] > 2 * net.history[-2, "valid_brier"]
+    assert (net.predict(held_out) == held_out.y.numpy()).mean() > 0.9
+
+
+def test_the_last_epoch_stays_where_held_out_rows_are_too_few_to_tell():
+    options = {"callbacks__best_epoch": Spoil(), "max_epochs": 4, "optimizer": torch.optim.SGD, "lr": 3.0}
+    net = train(rows(300), rows(1, seed=1), **options)
+    test = rows(300, seed=2)
+    assert (net.predict(test) == test.y.numpy()).mean() < 0.3
+
+
+def test_batches_of_features_hold_every_row_once_but_a_lone_one():
+    features = ExitFeatures([torch.arange(9.0)[:, None]], torch.arange(9), torch.ones(9))
+    seen = torch.cat([batch.y for batch in features.batches(4)])
+    assert len(seen) == 8 and len(seen.unique()) == 8
+    assert all(
+        torch.equal(batch.features[0][:, 0], batch.y.float()) for batch in features.batches(4)
+    )
