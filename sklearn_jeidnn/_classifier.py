@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -170,7 +170,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "device": [str, HasMethods("type")],
+        "device": [str, torch.device],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -288,7 +288,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         with _all_or_nothing(self):
             held_out = (X_val, y_val, sample_weight_val)
             train, gate, calibration = self._three_parts(X, y, sample_weight, *held_out, rng)
-            with _seeded(rng.randint(2**31), torch.device(self.device)):
+            with _seeded(rng.randint(2**31), _usable(self.device)):
                 self._build(train.X)
                 self._train(_dataset(train), _dataset(gate))
             self._keep_scores(calibration.X, calibration.y)
@@ -297,11 +297,13 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _three_parts(self, X, y, sample_weight, X_val, y_val, sample_weight_val, rng):
         """Rows that train, rows that set the gates, rows that calibrate."""
         rows = self._training_rows(X, y, sample_weight)
-        if X_val is None and y_val is None:
+        if X_val is None and y_val is None and sample_weight_val is None:
             numbers = hold_out(rows.y, self.validation_fraction, rng)
             return [rows.take(part) for part in numbers]
         if X_val is None or y_val is None:
-            raise ValueError("X_val and y_val go together; one of them was not given.")
+            raise ValueError(
+                "X_val and y_val go together (and sample_weight_val with them); one is missing."
+            )
         held_out = self._held_out_rows(X_val, y_val, sample_weight_val)
         return [rows, *(held_out.take(part) for part in halve(len(held_out.y), rng))]
 
@@ -405,7 +407,6 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         if self.freeze_backbone:
             net = train_heads(self.network_.heads, seen, held_out, **options)
         self.history_ = net.history
-        self.network_.requires_grad_(True).eval()
         self._train_gates(seen, held_out)
         self.network_.requires_grad_(False).eval()
 
@@ -574,6 +575,13 @@ def _constructed(module, params, X, n_classes):
         raise TypeError(
             f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
         ) from error
+
+
+def _usable(device):
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} cannot be used on this machine: {error}") from error
 
 
 @contextlib.contextmanager

@@ -1,17 +1,32 @@
 """What it costs to leave at each exit: multiply-adds, relative to one pass of the plain backbone."""
 
+import contextlib
+
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 N_PROBE_ROWS = 2
+
+
+@contextlib.contextmanager
+def _countable_attention():
+    """Attention as matrix products: the counter does not know torch's fused kernels on a CPU."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @torch.no_grad()
 def multiply_adds(function, *inputs):
     """(what the call returns, multiply-adds it took for one row)"""
     counter = FlopCounterMode(display=False)
-    with counter:
+    with _countable_attention(), counter:
         result = function(*inputs)
     # The counter counts a multiply-add as two operations.
     return result, counter.get_total_flops() / (2 * len(inputs[0]))

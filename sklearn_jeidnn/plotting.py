@@ -2,58 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-
-class ExitRateDisplay:
-    """Share of rows that left at each exit, over the exit's cost.
-
-    Parameters
-    ----------
-    exit_rates : ndarray (n_exits,)
-        As :func:`sklearn_jeidnn.metrics.exit_rates` gives them.
-    exit_costs : ndarray (n_exits,)
-        Relative to the plain backbone.
-    name : str, default=None
-        For the legend.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-    """
-
-    def __init__(self, exit_rates, exit_costs, *, name=None):
-        self.exit_rates = exit_rates
-        self.exit_costs = exit_costs
-        self.name = name
-
-    def plot(self, *, ax=None) -> ExitRateDisplay:
-        """Draw stems at each exit's cost.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-
-        Returns
-        -------
-        self
-        """
-        import matplotlib.pyplot as plt
-
-        ax = plt.subplots()[1] if ax is None else ax
-        width = 0.6 * np.diff(self.exit_costs).min()
-        bars = ax.bar(self.exit_costs, self.exit_rates, width=width, label=self.name, alpha=0.6)
-        ax.bar_label(
-            bars, [f"{rate:.0%}" if rate >= 0.005 else "" for rate in self.exit_rates], fontsize=8
-        )
-        ax.set(
-            xlabel="Cost of the exit (plain backbone = 1)", ylabel="Share of rows that leave here"
-        )
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
-
 
 class AccuracyCostDisplay:
     """Accuracy over mean cost: operating points beside the plain backbone and single exits.

@@ -150,6 +150,11 @@ def test_freezing_weights_that_would_be_random(digits):
     )
 
 
+@pytest.mark.parametrize("device", ["tpu9", "meta:x", "cuda:99"])
+def test_a_device_that_is_not_there(digits, device):
+    refused(f"device='{device}' cannot be used on this machine", digits=digits, device=device)
+
+
 def test_too_few_rows_to_hold_any_out():
     with pytest.raises(ValueError, match="n_samples = 3; at least 4 are needed"):
         quick_classifier().fit(np.eye(3), [0, 1, 0])
@@ -160,6 +165,7 @@ def test_held_out_rows_that_do_not_fit(digits):
     for wrong, match in [
         ({"X_val": X}, "X_val and y_val go together"),
         ({"y_val": y}, "X_val and y_val go together"),
+        ({"sample_weight_val": y}, "X_val and y_val go together"),
         ({"X_val": X[:1], "y_val": y[:1]}, "X_val has n_samples = 1; at least 2"),
         ({"X_val": X, "y_val": y[:-1]}, r"y_val has shape \(299,\), but there are 300 rows"),
         ({"X_val": X, "y_val": y + 1}, r"y_val has labels \[10\] that are not among classes_"),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sklearn_jeidnn._costs import relative_exit_costs
+from sklearn_jeidnn._costs import multiply_adds, relative_exit_costs
 from sklearn_jeidnn._gates import all_gate_inputs
 from sklearn_jeidnn._network import build_network
 
@@ -68,8 +68,10 @@ def test_a_stage_sees_only_the_rows_that_stayed(network, digits):
 
 def test_stages_that_no_row_reaches_do_not_run(network, digits):
     open_gates(network, 50.0)
-    network.stages[1].register_forward_hook(lambda *_: pytest.fail("stage 1 ran"))
+    ran = []
+    network.stages[1].register_forward_hook(lambda *_: ran.append(1))
     network.route(torch.as_tensor(digits[0]))
+    assert not ran
 
 
 def test_costs_increase_and_count_heads_and_gates(network, digits):
@@ -100,6 +102,16 @@ def test_costs_of_a_linear_chain_are_the_multiply_adds_by_hand():
     assert costs.tolist() == pytest.approx(
         [(32 + head + gate) / plain, (plain + head + gate) / plain]
     )
+
+
+def test_attention_is_counted_whole():
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    n_tokens, width, inner = 8, 16, 32
+    projections = n_tokens * (4 * width * width + 2 * width * inner)
+    scores_and_mean = 2 * n_tokens * n_tokens * width
+    _, count = multiply_adds(layer, torch.zeros(2, n_tokens, width))
+    assert count == projections + scores_and_mean
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_a_backbone_that_multiplies_nothing_has_no_costs():

@@ -1,8 +1,7 @@
 import matplotlib
-import numpy as np
 import pytest
 
-from sklearn_jeidnn.plotting import AccuracyCostDisplay, ExitRateDisplay
+from sklearn_jeidnn.plotting import AccuracyCostDisplay
 
 matplotlib.use("Agg")
 
@@ -13,13 +12,6 @@ def close_figures():
     import matplotlib.pyplot as plt
 
     plt.close("all")
-
-
-def test_exit_rates_are_drawn_at_their_costs():
-    display = ExitRateDisplay(np.array([0.7, 0.1, 0.2]), np.array([0.2, 0.6, 1.1])).plot()
-    bars = display.ax_.patches
-    assert [bar.get_height() for bar in bars] == [0.7, 0.1, 0.2]
-    assert [bar.get_center()[0] for bar in bars] == pytest.approx([0.2, 0.6, 1.1])
 
 
 def test_accuracy_is_drawn_over_cost_on_the_given_axes():

@@ -83,7 +83,12 @@ class Spoil(KeepBestEpoch):
 
 
 def test_an_earlier_epoch_comes_back_where_the_last_is_clearly_worse():
-    options = {"callbacks__best_epoch": Spoil(), "max_epochs": 4, "optimizer": torch.optim.SGD, "lr": 3.0}
+    options = {
+        "callbacks__best_epoch": Spoil(),
+        "max_epochs": 4,
+        "optimizer": torch.optim.SGD,
+        "lr": 3.0,
+    }
     held_out = rows(300, seed=1)
     net = train(rows(300), held_out, **options)
     assert net.history[-1, "valid_brier"] > 2 * net.history[-2, "valid_brier"]
@@ -91,7 +96,12 @@ def test_an_earlier_epoch_comes_back_where_the_last_is_clearly_worse():
 
 
 def test_the_last_epoch_stays_where_held_out_rows_are_too_few_to_tell():
-    options = {"callbacks__best_epoch": Spoil(), "max_epochs": 4, "optimizer": torch.optim.SGD, "lr": 3.0}
+    options = {
+        "callbacks__best_epoch": Spoil(),
+        "max_epochs": 4,
+        "optimizer": torch.optim.SGD,
+        "lr": 3.0,
+    }
     net = train(rows(300), rows(1, seed=1), **options)
     test = rows(300, seed=2)
     assert (net.predict(test) == test.y.numpy()).mean() < 0.3
