@@ -9,6 +9,7 @@ import argparse
 import datasets
 import numpy as np
 import records
+from joblib import Parallel, delayed
 
 from sklearn_jeidnn import EarlyExitClassifier
 
@@ -52,10 +53,12 @@ if __name__ == "__main__":
     )
     quick = parser.parse_args().quick
     print(f"{'':10}", *(f"cost_weight={w:<6g}" for w in COST_WEIGHTS))
+    names = ["digits", "pendigits"] if quick else datasets.TABLES
+    jobs = Parallel(2, return_as="generator_unordered")
     all_rows, claims = [], []
-    for data in ["digits", "pendigits"] if quick else datasets.TABLES:
-        rows = run(data, 5 if quick else EPOCHS)
+    for rows in jobs(delayed(run)(name, 5 if quick else EPOCHS) for name in names):
         report(rows)
+        data = rows[0]["data"]
         costs = [row["mean_cost"] for row in rows]
         claims.append((f"{data}: never raised", bool(np.all(np.diff(costs) <= 0))))
         claims.append((f"{data}: lower at 1 than at 0", costs[-1] < costs[0]))

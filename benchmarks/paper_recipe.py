@@ -12,7 +12,7 @@ import records
 from sklearn_jeidnn import EarlyExitClassifier
 
 SEED = 0
-EPOCHS = 25
+EPOCHS = 15
 PAPER = {"gate_training": "bilevel", "exit_distribution": "direct", "head": "linear"}
 RECIPES = {
     "default": {},

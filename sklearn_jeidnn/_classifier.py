@@ -290,7 +290,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             train, gate, calibration = self._three_parts(X, y, sample_weight, *held_out, rng)
             with _seeded(rng.randint(2**31), _usable(self.device)):
                 self._build(train.X)
-                self._train(_dataset(train), _dataset(gate))
+                self._train(self._dataset(train), self._dataset(gate))
             self._keep_scores(calibration.X, calibration.y)
         return self
 
@@ -319,18 +319,20 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
                 f"needs at least 2 classes."
             )
         self._row_shape = X.shape[1:]
-        return self._weighted(X, codes, weight)
+        return Rows(X, codes, np.float32(weight))
 
     def _held_out_rows(self, X, y, sample_weight):
         X = self._check_X(X)
         codes = self._codes(y, X, "y_val")
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         keep = weight > 0
-        return self._weighted(X[keep], codes[keep], weight[keep])
+        return Rows(X[keep], codes[keep], np.float32(weight[keep]))
 
-    def _weighted(self, X, codes, weight):
-        weight = weight * compute_sample_weight(self.class_weight, self.classes_[codes])
-        return Rows(X, codes, np.float32(weight / weight.mean()))
+    def _dataset(self, rows):
+        """Rows as skorch takes them, weighted by class too, with weights of mean 1."""
+        by_class = compute_sample_weight(self.class_weight, self.classes_[rows.y])
+        weight = _tensor(np.float32(rows.weight * by_class))
+        return RowsDataset(_tensor(rows.X), torch.as_tensor(rows.y), weight / weight.mean())
 
     def _check_X(self, X):
         X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
@@ -603,10 +605,6 @@ def _seeded(seed, device):
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
-
-
-def _dataset(rows):
-    return RowsDataset(_tensor(rows.X), torch.as_tensor(rows.y), _tensor(rows.weight))
 
 
 def _tensor(array):
