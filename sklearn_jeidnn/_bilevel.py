@@ -41,8 +41,7 @@ def train_bilevel(
     batch_size : int
     """
     _warm_up(network.heads, train, held_out, max_epochs, batch_size)
-    with torch.no_grad():
-        network.gates.standardise(all_gate_inputs(network.heads(train.features)))
+    network.gates.standardise(_gate_inputs(network.heads, train, batch_size))
     _alternate(
         network,
         train,
@@ -56,16 +55,26 @@ def train_bilevel(
     network.eval()
 
 
+@torch.no_grad()
+def _gate_inputs(heads, rows, batch_size):
+    device = next(heads.parameters()).device
+    batches = torch.arange(len(rows.y)).split(batch_size)
+    return torch.cat(
+        [all_gate_inputs(heads(rows.take(batch).to(device).features)) for batch in batches]
+    )
+
+
 def _warm_up(heads, train, held_out, max_epochs, batch_size):
     """Heads alone, earlier exits weighing more; each head keeps the epoch that was its best on held-out rows."""
     n_heads = len(heads.heads)
-    exit_weights = torch.arange(n_heads, 0, -1, device=train.y.device)
+    exit_weights = torch.arange(n_heads, 0, -1, device=held_out.y.device)
     optimizer = torch.optim.Adam(heads.parameters(), lr=LR)
     best_accuracy = [-1.0] * n_heads
     best_state, epochs_since = [None] * n_heads, [0] * n_heads
     for _ in range(max_epochs):
         heads.train()
-        for features, y, weight in train.batches(batch_size):
+        for batch in train.batches(batch_size):
+            features, y, weight = batch.to(held_out.y.device)
             losses = cross_entropy(heads(features)[:, :-1], y) * exit_weights
             _step(optimizer, weight * losses.sum(1))
         for i, accuracy in enumerate(_accuracies(heads, held_out)[:-1]):
@@ -100,7 +109,7 @@ def _alternate(
         if gates_turn:
             _gate_step(network, gate_optimizer, batch, positive, exit_costs, cost_weight, gate_loss)
         else:
-            _head_step(network, head_optimizer, batch)
+            _head_step(network, head_optimizer, batch.to(exit_costs.device))
 
 
 @torch.no_grad()
@@ -111,7 +120,7 @@ def _positive_weights(network, held_out, exit_costs, cost_weight, gate_loss):
 
 def _gate_step(network, optimizer, batch, positive, exit_costs, cost_weight, gate_loss):
     """Binary cross-entropy of each gate against whether the best exit has been reached."""
-    features, y, weight = batch
+    features, y, weight = batch.to(exit_costs.device)
     with torch.no_grad():
         logits = network.heads.eval()(features)
         best = best_exit(gate_loss(logits, y), exit_costs, cost_weight)

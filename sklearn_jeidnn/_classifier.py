@@ -10,28 +10,37 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    check_memory,
+    validate_data,
+)
 
 from . import conformal, metrics
 from ._bilevel import train_bilevel
 from ._costs import relative_exit_costs
+from ._features import exit_features
+from ._graphs import Answering, embeds
 from ._heads import HEADS
+from ._inputs import as_integers, holds_integers, is_named, named_arrays
 from ._joint import train_jointly
 from ._losses import GATE_LOSSES
-from ._network import build_network
+from ._memory import fingerprint, remembered
+from ._network import N_PROBE_ROWS, PRECISIONS, build_network
 from ._policy import EXIT_MASSES
+from ._rows import RowsDataset
 from ._splits import halve, hold_out
-from ._stages import auto_exits
-from ._training import RowsDataset, exit_features, train_exits, train_heads
+from ._training import train_exits, train_heads
 from .backbones import default_backbone
 
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 PREDICTION_BATCH = 1024
 EARLY_WEIGHT = 0.2
-N_PROBE_ROWS = 2
 
 
 class Routed(NamedTuple):
@@ -44,12 +53,12 @@ class Routed(NamedTuple):
 class Rows(NamedTuple):
     """Validated rows of data."""
 
-    X: np.ndarray  # (n_samples, ...) float32
+    inputs: tuple  # ndarrays (n_samples, ...), one for each input of the module
     y: np.ndarray  # (n_samples,) class codes
     weight: np.ndarray  # (n_samples,)
 
     def take(self, rows):
-        return Rows(self.X[rows], self.y[rows], self.weight[rows])
+        return Rows(tuple(array[rows] for array in self.inputs), self.y[rows], self.weight[rows])
 
 
 class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
@@ -63,20 +72,23 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     module : torch module (class or instance), default=None
-        The backbone: takes one float tensor ``(n_samples, ...)``, answers logits ``(n_samples,
-        n_classes)``. A class is built as ``module.from_data(X, n_classes, **module__params)``
-        where it has that method, else as ``module(**module__params)``; an instance is copied. None
-        takes :class:`~sklearn_jeidnn.backbones.TabularResNet` for 2-D ``X`` and
+        The backbone: takes float tensors ``(n_samples, ...)``, or whole numbers that it embeds, and
+        answers logits ``(n_samples, n_classes)``, or an object that holds them as ``logits``. A
+        class is built as ``module.from_data(X, n_classes, **module__params)`` where it has that
+        method, else as ``module(**module__params)``; an instance is copied. None takes
+        :class:`~sklearn_jeidnn.backbones.TabularResNet` for 2-D ``X`` and
         :class:`~sklearn_jeidnn.backbones.ImageResNet` for 3-D and 4-D ``X``, and for 2-D ``X`` if
         ``module__image_shape`` is given.
-    exits : "auto" or list of str, default="auto"
-        Names of the backbone's submodules after which rows may leave. "auto" takes every block but the
-        last of an ``nn.ModuleList``, or the gaps between weighted children of an ``nn.Sequential``.
-    head : {"rich", "linear"}, default="rich"
+    exits : "auto", int or list of str, default="auto"
+        Names of the backbone's submodules after which rows may leave; or how many early exits, spread
+        evenly by cost over its repeated blocks. "auto" takes every block that saves more than a head
+        costs, at most eight of them.
+    head : {"rich", "linear"} or torch module class, default="rich"
         What classifies at an early exit. "rich" reads the log-probabilities of the exit before and, of
         vectors, all, of maps, mean, deviation and a 2x2 grid of means and maxima, of tokens the
         first and the mean, with two layers on maps and tokens. "linear" is the paper's: one layer
-        on the mean.
+        on the mean. A class is built as ``head(n_features, n_classes)`` on the features that "rich"
+        reads, or on ``head.pool(output)``, and answers logits.
     cost_weight : float, default=0.1
         What one unit of cost, a pass of the plain backbone, is worth in units of the loss: at 0.1
         a row runs on only if every tenth of a pass makes it 1 % likelier to be right.
@@ -90,6 +102,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         value as far as it is left (the paper's).
     freeze_backbone : bool, default=False
         Take the module, a trained instance, as it is, and train heads and gates only.
+    feature_passes : int, default=1
+        Passes of a frozen backbone over the training rows whose exit features are kept. More than
+        one make sense with a random transform in ``iterator_train__collate_fn``.
     max_epochs : int, default=100
         Epochs of the backbone with its exits (of the heads, where the backbone is frozen).
     lr : float, default=0.002
@@ -106,6 +121,13 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     validation_fraction : float, default=0.1
         Share of the rows that is held out if ``fit`` is given no ``X_val``: half of it for the
         gates and the choice of epoch, half for calibration.
+    memory : str or joblib.Memory, default=None
+        Where to keep a trained backbone, its heads and exit features, so that fits which differ
+        only in ``cost_weight`` and the gates' parameters train it once. What is kept is told by
+        data, weights, code and parameters; callbacks are not called where it is taken from there.
+    precision : {"float32", "bfloat16"}, default="float32"
+        What stages and heads compute in where they do not learn. In bfloat16 a row's answer may
+        differ in the last digit with the size of its batch.
     device : str or torch.device, default="cpu"
     verbose : int, default=0
         1 prints skorch's line for each epoch.
@@ -156,13 +178,14 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "exits": [StrOptions({"auto"}), "array-like"],
-        "head": [StrOptions(set(HEADS))],
+        "exits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
+        "head": [StrOptions(set(HEADS)), type],
         "cost_weight": [Interval(Real, 0, None, closed="left")],
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
         "exit_distribution": [StrOptions(set(EXIT_MASSES))],
         "freeze_backbone": ["boolean"],
+        "feature_passes": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({-1})],
@@ -170,6 +193,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "memory": [str, HasMethods(["cache"]), None],
+        "precision": [StrOptions(set(PRECISIONS))],
         "device": [str, torch.device],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -186,6 +211,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         gate_loss="cross_entropy",
         exit_distribution="sequential",
         freeze_backbone=False,
+        feature_passes=1,
         max_epochs=100,
         lr=2e-3,
         batch_size=256,
@@ -193,6 +219,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         callbacks=None,
         class_weight=None,
         validation_fraction=0.1,
+        memory=None,
+        precision="float32",
         device="cpu",
         verbose=0,
         random_state=None,
@@ -206,6 +234,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.gate_loss = gate_loss
         self.exit_distribution = exit_distribution
         self.freeze_backbone = freeze_backbone
+        self.feature_passes = feature_passes
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
@@ -213,6 +242,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.callbacks = callbacks
         self.class_weight = class_weight
         self.validation_fraction = validation_fraction
+        self.memory = memory
+        self.precision = precision
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
@@ -261,8 +292,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
-            2-D for tables, 3-D or 4-D for images; made float32.
+        X : array-like (n_samples, ...) or dict of str to array-like
+            2-D for tables, 3-D or 4-D for images; made float32. For a module of several inputs, the
+            arrays by the names of its forward's arguments; integers stay integers.
         y : array-like (n_samples,)
             Labels.
         sample_weight : array-like (n_samples,), default=None
@@ -289,9 +321,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             held_out = (X_val, y_val, sample_weight_val)
             train, gate, calibration = self._three_parts(X, y, sample_weight, *held_out, rng)
             with _seeded(rng.randint(2**31), _usable(self.device)):
-                self._build(train.X)
+                self._build(train.inputs)
                 self._train(self._dataset(train), self._dataset(gate))
-            self._keep_scores(calibration.X, calibration.y)
+            self._keep_scores(calibration)
         return self
 
     def _three_parts(self, X, y, sample_weight, X_val, y_val, sample_weight_val, rng):
@@ -308,46 +340,90 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         return [rows, *(held_out.take(part) for part in halve(len(held_out.y), rng))]
 
     def _training_rows(self, X, y, sample_weight):
-        X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
+        inputs, y = self._first_inputs(X, y)
         check_classification_targets(y)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
+        weight = _check_sample_weight(
+            sample_weight, inputs[0], dtype=np.float64, ensure_non_negative=True
+        )
+        inputs = tuple(array[weight > 0] for array in inputs)
+        y, weight = y[weight > 0], weight[weight > 0]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y has {len(self.classes_)} class (of rows with sample_weight above 0); a classifier "
                 f"needs at least 2 classes."
             )
-        self._row_shape = X.shape[1:]
-        return Rows(X, codes, np.float32(weight))
+        self._row_shapes = [array.shape[1:] for array in inputs]
+        return Rows(inputs, codes, np.float32(weight))
+
+    def _first_inputs(self, X, y):
+        """Arrays of the training rows, and their labels; what later rows must be like is noted."""
+        if is_named(X):
+            y = validate_data(self, X="no_validation", y=y)
+            arrays = named_arrays(X)
+            self._input_names, inputs = tuple(arrays), tuple(arrays.values())
+            check_consistent_length(inputs[0], y)
+            return inputs, y
+        self._input_names = None
+        X, y = validate_data(self, X, y, dtype=self._dtype(X), allow_nd=True)
+        return (X,), y
+
+    def _dtype(self, X):
+        """A module may embed whole numbers (which is seen once it is built); ready backbones take floats."""
+        return np.int64 if self.module is not None and holds_integers(X) else np.float32
 
     def _held_out_rows(self, X, y, sample_weight):
-        X = self._check_X(X)
-        codes = self._codes(y, X, "y_val")
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        keep = weight > 0
-        return Rows(X[keep], codes[keep], np.float32(weight[keep]))
+        inputs = self._check_inputs(X)
+        codes = self._codes(y, inputs, "y_val")
+        weight = _check_sample_weight(
+            sample_weight, inputs[0], dtype=np.float64, ensure_non_negative=True
+        )
+        rows = Rows(inputs, codes, np.float32(weight))
+        return rows.take(weight > 0)
 
     def _dataset(self, rows):
         """Rows as skorch takes them, weighted by class too, with weights of mean 1."""
         by_class = compute_sample_weight(self.class_weight, self.classes_[rows.y])
         weight = _tensor(np.float32(rows.weight * by_class))
-        return RowsDataset(_tensor(rows.X), torch.as_tensor(rows.y), weight / weight.mean())
+        inputs = self._tensors(rows.inputs)
+        return RowsDataset(inputs, torch.as_tensor(rows.y), weight / weight.mean())
 
-    def _check_X(self, X):
-        X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
-        if X.shape[1:] != self._row_shape:
+    def _tensors(self, inputs):
+        """What the module takes: of a lone array floats, unless it embeds whole numbers."""
+        if self._input_names is None:
+            array = as_integers(inputs[0]) if self._embeds else np.float32(inputs[0])
+            inputs = (array,)
+        return tuple(_tensor(array) for array in inputs)
+
+    def _check_inputs(self, X):
+        """Arrays of rows like those of the training."""
+        name = type(self).__name__
+        if is_named(X) != (self._input_names is not None):
+            came, fitted = ("a mapping", "an array") if is_named(X) else ("an array", "a mapping")
+            raise ValueError(f"X is {came}, but {name} was fitted on {fitted}.")
+        if is_named(X):
+            arrays = named_arrays(X)
+            if set(arrays) != set(self._input_names):
+                raise ValueError(
+                    f"X has keys {sorted(arrays)}, but {name} was fitted on keys {sorted(self._input_names)}."
+                )
+            inputs = tuple(arrays[key] for key in self._input_names)
+        else:
+            dtype = self._dtype(X)
+            inputs = (validate_data(self, X, dtype=dtype, allow_nd=True, reset=False),)
+        shapes = [array.shape[1:] for array in inputs]
+        if shapes != self._row_shapes:
+            came, fitted = (s[0] if len(s) == 1 else s for s in (shapes, self._row_shapes))
             raise ValueError(
-                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} was fitted on rows of "
-                f"shape {self._row_shape}."
+                f"X has rows of shape {came}, but {name} was fitted on rows of shape {fitted}."
             )
-        return X
+        return inputs
 
-    def _codes(self, y, X, name):
+    def _codes(self, y, inputs, name):
         """Labels -> columns of ``classes_``."""
         y = np.asarray(y)
-        if y.shape != (len(X),):
-            raise ValueError(f"{name} has shape {y.shape}, but there are {len(X)} rows.")
+        if y.shape != (len(inputs[0]),):
+            raise ValueError(f"{name} has shape {y.shape}, but there are {len(inputs[0])} rows.")
         unknown = sorted(set(y.tolist()) - set(self.classes_.tolist()), key=str)
         if unknown:
             raise ValueError(
@@ -355,28 +431,36 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             )
         return np.searchsorted(self.classes_, y)
 
-    def _build(self, X):
+    def _build(self, inputs):
         """Backbone, cut into stages; heads and gates, untrained; what each exit costs."""
-        self.module_ = self._make_backbone(X).to(self.device)
-        exits = auto_exits(self.module_) if isinstance(self.exits, str) else list(self.exits)
-        probe = _tensor(X[:N_PROBE_ROWS]).to(self.device)
+        self.module_ = self._make_backbone(inputs).to(self.device).eval()
+        few = tuple(array[:N_PROBE_ROWS] for array in inputs)
+        self._embeds = embeds(Answering(self.module_, None), few[0], self.device)
+        probe = tuple(tensor.to(self.device) for tensor in self._tensors(few))
         self.network_, self.exits_ = build_network(
             self.module_,
-            exits,
+            self.exits if isinstance(self.exits, str | Integral) else list(self.exits),
             probe,
             len(self.classes_),
             head=self.head,
             exit_mass=self.exit_distribution,
             frozen=self.freeze_backbone,
+            precision=self.precision,
+            input_names=self._input_names,
         )
         self.exit_costs_ = relative_exit_costs(self.network_, probe)
 
-    def _make_backbone(self, X):
+    def _make_backbone(self, inputs):
+        X = inputs[0] if self._input_names is None else dict(zip(self._input_names, inputs))
         params = {
             name.removeprefix("module__"): v for name, v in self._prefixed("module__").items()
         }
         if isinstance(self.module, torch.nn.Module):
             return _copied(self.module, params)
+        if self.module is None and self._input_names is not None:
+            raise ValueError(
+                "module=None takes an array X, not a mapping; give a module for X's keys."
+            )
         module = default_backbone(X.ndim, params) if self.module is None else self.module
         if not (inspect.isclass(module) and issubclass(module, torch.nn.Module)):
             raise TypeError(
@@ -392,25 +476,79 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(self, train, gate):
         """The backbone with its exits (or heads alone, where it is frozen), then heads with gates."""
-        options = dict(
+        learn = self._learn_heads if self.freeze_backbone else self._learn_backbone
+        self.history_, seen, held_out = learn(train, gate)
+        self._train_gates(seen, held_out.to(self.device))
+        self.network_.requires_grad_(False).eval()
+
+    def _skorch_options(self):
+        return dict(
             max_epochs=self.max_epochs,
             lr=self.lr,
             batch_size=self.batch_size,
             optimizer=self.optimizer,
             callbacks=self.callbacks,
             device=self.device,
-            verbose=self.verbose,
             **self._prefixed(*PREFIXES[1:]),
         )
-        if not self.freeze_backbone:
-            net = train_exits(self.network_, train, gate, early_weight=EARLY_WEIGHT, **options)
-        seen = exit_features(self.network_, train, PREDICTION_BATCH, self.device)
-        held_out = exit_features(self.network_, gate, PREDICTION_BATCH, self.device)
-        if self.freeze_backbone:
-            net = train_heads(self.network_.heads, seen, held_out, **options)
-        self.history_ = net.history
-        self._train_gates(seen, held_out)
-        self.network_.requires_grad_(False).eval()
+
+    def _learn_backbone(self, train, gate):
+        """(history, exit features of the rows that train, and of those that set the gates)"""
+        options = self._skorch_options()
+
+        def learn():
+            net = train_exits(
+                self.network_,
+                train,
+                gate,
+                early_weight=EARLY_WEIGHT,
+                verbose=self.verbose,
+                **options,
+            )
+            features = [self._features(rows) for rows in (train, gate)]
+            return self.network_.state_dict(), net.history, *features
+
+        state, history, seen, held_out = self._remembered(learn, train, gate, options=options)
+        self.network_.load_state_dict(state)
+        return history, seen, held_out
+
+    def _learn_heads(self, train, gate):
+        """As :meth:`_learn_backbone`, of a backbone that stays as it is: it runs over the rows once."""
+        options = self._skorch_options()
+        passes = {"n_passes": self.feature_passes}
+        if "iterator_train__collate_fn" in options:
+            passes["collate_fn"] = options["iterator_train__collate_fn"]
+        seen, held_out = self._remembered(
+            lambda: (self._features(train, **passes), self._features(gate)),
+            train,
+            gate,
+            passes=passes,
+        )
+        heads = self.network_.heads
+
+        def learn():
+            net = train_heads(heads, seen, held_out, verbose=self.verbose, **options)
+            return heads.state_dict(), net.history
+
+        state, history = self._remembered(learn, train, gate, passes=passes, options=options)
+        heads.load_state_dict(state)
+        return history, seen, held_out
+
+    def _features(self, rows, **passes):
+        return exit_features(self.network_, rows, PREDICTION_BATCH, self.device, **passes)
+
+    def _remembered(self, compute, train, gate, **affects):
+        if self.memory is None:
+            return compute()
+        return remembered(
+            check_memory(self.memory),
+            compute,
+            network=fingerprint(self.network_),
+            rows=[(rows.inputs, rows.y, rows.weight) for rows in (train, gate)],
+            precision=self.precision,
+            device=str(self.device),
+            **affects,
+        )
 
     def _train_gates(self, seen, held_out):
         costs = torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
@@ -443,22 +581,24 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             Only what ``predict_set`` answers changes.
         """
         check_is_fitted(self)
-        X = self._check_X(X)
-        self._keep_scores(X, self._codes(y, X, "y"))
+        inputs = self._check_inputs(X)
+        self._keep_scores(Rows(inputs, self._codes(y, inputs, "y"), None))
         return self
 
-    def _keep_scores(self, X, codes):
-        scores = conformal.lac_scores(self._routed(X).probabilities)
-        self.conformity_scores_ = conformal.true_label_scores(scores, codes)
+    def _keep_scores(self, rows):
+        scores = conformal.lac_scores(self._routed(rows.inputs).probabilities)
+        self.conformity_scores_ = conformal.true_label_scores(scores, rows.y)
 
     def _route(self, X):
         check_is_fitted(self)
-        return self._routed(self._check_X(X))
+        return self._routed(self._check_inputs(X))
 
-    def _routed(self, X):
+    def _routed(self, inputs):
         """Rows stage by stage, those that left dropped; results in the order of the rows."""
         batch_size = getattr(self, "iterator_valid__batch_size", PREDICTION_BATCH)
-        parts = [self.network_.route(x.to(self.device)) for x in _tensor(X).split(batch_size)]
+        columns = [tensor.split(batch_size) for tensor in self._tensors(inputs)]
+        batches = zip(*columns, strict=True)
+        parts = [self.network_.route(*(x.to(self.device) for x in batch)) for batch in batches]
         logits, exit_index = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return Routed(logits.softmax(1).cpu().numpy(), exit_index.cpu().numpy())
 

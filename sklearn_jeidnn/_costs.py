@@ -1,38 +1,27 @@
 """What it costs to leave at each exit: multiply-adds, relative to one pass of the plain backbone."""
 
-import contextlib
-
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ._graphs import attention_as_operations
+
 N_PROBE_ROWS = 2
-
-
-@contextlib.contextmanager
-def _countable_attention():
-    """Attention as matrix products: the counter does not know torch's fused kernels on a CPU."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @torch.no_grad()
 def multiply_adds(function, *inputs):
-    """(what the call returns, multiply-adds it took for one row)"""
+    """(what the call returns, multiply-adds it took)"""
     counter = FlopCounterMode(display=False)
-    with _countable_attention(), counter:
+    # The counter does not know torch's fused attention on a CPU.
+    with attention_as_operations(), sdpa_kernel(SDPBackend.MATH), counter:
         result = function(*inputs)
     # The counter counts a multiply-add as two operations.
-    return result, counter.get_total_flops() / (2 * len(inputs[0]))
+    return result, counter.get_total_flops() / 2
 
 
-def relative_exit_costs(network, X):
+def relative_exit_costs(network, inputs):
     """Multiply-adds of everything run when a row leaves at an exit, relative to the plain backbone.
 
     Stages, heads and gates count, so the last exit costs more than 1.
@@ -41,7 +30,7 @@ def relative_exit_costs(network, X):
     ----------
     network : EarlyExitNetwork
         In evaluation mode.
-    X : tensor (n_samples, ...)
+    inputs : tuple of tensor (n_samples, ...)
         A few rows of the right shape; their values do not matter.
 
     Returns
@@ -54,14 +43,15 @@ def relative_exit_costs(network, X):
     ValueError
         Where the backbone multiplies nothing, so that there is nothing to save.
     """
-    X = X[:N_PROBE_ROWS]
     stage_counts, overhead_counts = [], []
-    carried, previous = (X,), None
+    carried, previous = tuple(tensor[:N_PROBE_ROWS] for tensor in inputs), None
     for exit_index, stage in enumerate(network.stages[:-1]):
         carried, count = multiply_adds(stage, *carried)
         stage_counts.append(count)
-        previous, count = multiply_adds(network.exit_logits, carried[0], exit_index, previous)
-        overhead_counts.append(count + network.gates.weight.shape[1])
+        previous, count = multiply_adds(
+            network.exit_logits, stage.read(carried), exit_index, previous
+        )
+        overhead_counts.append(count + len(previous) * network.gates.weight.shape[1])
     stage_counts.append(multiply_adds(network.stages[-1], *carried)[1])
     plain = sum(stage_counts)
     if plain == 0:

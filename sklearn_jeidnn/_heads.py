@@ -102,6 +102,61 @@ def rich_head(output, n_classes):
 HEADS = {"linear": linear_head, "rich": rich_head}
 
 
+class OwnHead(nn.Module):
+    """A user's module on the exit feature.
+
+    Parameters
+    ----------
+    module : nn.Module
+        ``module(feature) -> logits``; ``module.pool(output)``, where it has that, makes the feature.
+    """
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def pool(self, output):
+        return getattr(self.module, "pool", rich_pool)(output)
+
+    def forward(self, feature, previous_logits):
+        """feature (n_samples, n_features) -> logits (n_samples, n_classes)"""
+        return self.module(feature)
+
+
+def make_head(head, output, n_classes):
+    """An untrained head for a stage that answers like ``output``.
+
+    Parameters
+    ----------
+    head : str or class
+        A name in ``HEADS``, or a torch module class, built as ``head(n_features, n_classes)``.
+    output : tensor (n_samples, ...)
+    n_classes : int
+
+    Raises
+    ------
+    ValueError
+        Where a class cannot be built so, or does not answer ``(n_samples, n_classes)``.
+    """
+    if isinstance(head, str):
+        return HEADS[head](output, n_classes)
+    try:
+        feature = getattr(head, "pool", rich_pool)(output)
+        own = OwnHead(head(feature.shape[1], n_classes)).eval()
+        answered = tuple(own(own.pool(output), None).shape)
+    except Exception as error:
+        raise ValueError(
+            f"head={head.__name__} must be built as head(n_features, n_classes) and answer a feature "
+            f"(n_samples, n_features) with logits: {type(error).__name__}: {error}"
+        ) from error
+    if answered != (len(output), n_classes):
+        raise ValueError(
+            f"head={head.__name__} answered {answered} for {len(output)} rows; it must answer logits of shape "
+            f"(n_samples, n_classes) = {(len(output), n_classes)}."
+        )
+    return own
+
+
 class ExitHeads(nn.Module):
     """The heads of all exits; the last exit's logits are the backbone's own answer.
 

@@ -38,7 +38,7 @@ def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
     least = _gates_turn(network, held_out, exit_costs, cost_weight)
     for _ in range(HEAD_ROUNDS):
         before = copy.deepcopy((network.heads.state_dict(), network.gates.state_dict()))
-        _descend_heads(network, train, batch_size)
+        _descend_heads(network, train, batch_size, exit_costs.device)
         objective = _gates_turn(network, held_out, exit_costs, cost_weight)
         if objective >= least:
             network.heads.load_state_dict(before[0])
@@ -112,12 +112,13 @@ def temperatures(logits, y, weight):
     return log_temperature.detach().exp()
 
 
-def _descend_heads(network, train, batch_size):
+def _descend_heads(network, train, batch_size, device):
     """A few epochs of the heads, each row weighed by how likely it leaves at each exit."""
     heads = network.heads.train()
     optimizer = torch.optim.AdamW(heads.parameters(), lr=HEAD_LR)
     for _ in range(HEAD_EPOCHS):
         for batch in train.batches(batch_size):
+            batch = batch.to(device)
             logits = heads(batch.features)
             distribution = network.exit_distribution(logits)
             losses = weighted_by_exit(distribution, cross_entropy(logits, batch.y))

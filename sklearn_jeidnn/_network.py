@@ -1,14 +1,18 @@
 """Stages, heads and gates in one module: ``forward`` runs all exits, ``route`` drops the rows that left."""
 
+import contextlib
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from ._gates import Gates, all_gate_inputs, gate_inputs
-from ._heads import HEADS, ExitHeads
+from ._heads import ExitHeads, make_head
 from ._policy import EXIT_MASSES, exit_distribution, leaves
-from ._stages import check_stages, cut, keep_rows
+from ._stages import cut
+
+N_PROBE_ROWS = 3
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class RoutedRows(NamedTuple):
@@ -23,24 +27,25 @@ class EarlyExitNetwork(nn.Module):
 
     Parameters
     ----------
-    stages : list of nn.Module
-        Stage l takes the tensors that cross the cut before it; all but the last return a tuple
-        whose first tensor is what the exit reads; the last returns logits.
+    stages : list of Stage
     heads : ExitHeads
     gates : Gates
     exit_mass : str
         A name in ``EXIT_MASSES``.
     frozen : bool
         Whether the stages stay as they are, in evaluation mode.
+    precision : str
+        A name in ``PRECISIONS``: what stages and heads compute in when they do not learn.
     """
 
-    def __init__(self, stages, heads, gates, exit_mass, frozen):
+    def __init__(self, stages, heads, gates, exit_mass, frozen, precision="float32"):
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.heads = heads
         self.gates = gates
         self.exit_mass = EXIT_MASSES[exit_mass]
         self.frozen = frozen
+        self.precision = precision
         self.stages.requires_grad_(not frozen)
 
     @property
@@ -53,55 +58,72 @@ class EarlyExitNetwork(nn.Module):
             self.stages.eval()
         return self
 
-    def exit_features(self, X):
+    def exit_features(self, *inputs):
         """One (n_samples, d) for each exit; the last exit's are its logits."""
-        carried, features = (X,), []
+        carried, features = inputs, []
         for exit_index, stage in enumerate(self.stages[:-1]):
             carried = stage(*carried)
-            features.append(self.heads.pool(exit_index, carried[0]))
-        return [*features, self.stages[-1](*carried)]
+            output = stage.read(carried)
+            feature = self.heads.pool(exit_index, output)
+            # The next stage may write into what it is given.
+            features.append((feature.clone() if feature is output else feature).float())
+        return [*features, self.stages[-1](*carried).float()]
 
     def exit_logits(self, output, exit_index, previous_logits):
         """Stage output (n_samples, ...) -> logits (n_samples, n_classes)"""
-        return self.heads.one(exit_index, self.heads.pool(exit_index, output), previous_logits)
+        feature = self.heads.pool(exit_index, output)
+        return self.heads.one(exit_index, feature, previous_logits).float()
 
-    def forward(self, X):
-        """(n_samples, ...) -> logits of every exit (n_samples, n_exits, n_classes)"""
-        return self.heads(self.exit_features(X))
+    def forward(self, *inputs):
+        """Tensors (n_samples, ...) -> logits of every exit (n_samples, n_exits, n_classes)"""
+        return self.heads(self.exit_features(*inputs))
 
     def exit_distribution(self, logits):
         """Logits of every exit -> probability of each exit (n_samples, n_exits)"""
         return exit_distribution(self.gates(all_gate_inputs(logits)), self.exit_mass)
 
-    @torch.no_grad()
-    def route(self, X):
+    @contextlib.contextmanager
+    def inference(self):
+        """Without gradients, in the network's precision."""
+        dtype, device = PRECISIONS[self.precision], self.gates.weight.device.type
+        autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+        with torch.no_grad(), autocast:
+            yield
+
+    def route(self, *inputs):
         """Run rows stage by stage; a row that leaves is not run further.
 
         Parameters
         ----------
-        X : tensor (n_samples, ...)
+        *inputs : tensor (n_samples, ...)
+            What the backbone takes.
 
         Returns
         -------
         RoutedRows
         """
-        rows = torch.arange(len(X), device=X.device)
-        unspent = torch.ones(len(X), device=X.device)
-        carried, previous, left = (X,), None, []
+        with self.inference():
+            return self._route(inputs)
+
+    def _route(self, inputs):
+        n_samples, device = len(inputs[0]), inputs[0].device
+        rows = torch.arange(n_samples, device=device)
+        unspent = torch.ones(n_samples, device=device)
+        carried, previous, left = inputs, None, []
         for exit_index, stage in enumerate(self.stages[:-1]):
             carried = stage(*carried)
-            logits = self.exit_logits(carried[0], exit_index, previous)
+            logits = self.exit_logits(stage.read(carried), exit_index, previous)
             gate_prob = self.gates.one(exit_index, gate_inputs(logits, previous))
             mass = self.exit_mass(gate_prob, unspent)
             leave = leaves(mass, unspent)
             left.append((rows[leave], logits[leave], exit_index))
             stay = (~leave).nonzero().squeeze(1)
             if len(stay) == 0:
-                return _in_order(left, len(X))
+                return _in_order(left, n_samples)
             rows, unspent, previous = rows[stay], (unspent - mass)[stay], logits[stay]
-            carried = keep_rows(carried, stay)
-        left.append((rows, self.stages[-1](*carried), self.n_exits - 1))
-        return _in_order(left, len(X))
+            carried = stage.keep_rows(carried, stay)
+        left.append((rows, self.stages[-1](*carried).float(), self.n_exits - 1))
+        return _in_order(left, n_samples)
 
 
 def _in_order(left, n_samples):
@@ -116,38 +138,51 @@ def _in_order(left, n_samples):
 
 
 @torch.no_grad()
-def build_network(backbone, exits, X, n_classes, *, head, exit_mass, frozen):
+def build_network(
+    backbone,
+    exits,
+    inputs,
+    n_classes,
+    *,
+    head,
+    exit_mass,
+    frozen,
+    precision="float32",
+    input_names=None,
+):
     """Cut a backbone, and put untrained heads and gates at its exits.
 
     Parameters
     ----------
     backbone : nn.Module
         The stages share its parameters.
-    exits : list of str
-        Submodules to exit after.
-    X : tensor (n_samples, ...)
-        A few rows, to read shapes off.
+    exits : list of str, int or "auto"
+        As :func:`_stages.cut` takes them.
+    inputs : tuple of tensor (n_samples, ...)
+        A few rows to try.
     n_classes : int
-    head : str
-        A name in ``HEADS``.
+    head : str or class
+        As :func:`_heads.make_head` takes it.
     exit_mass : str
         A name in ``EXIT_MASSES``.
     frozen : bool
+    precision : str
+    input_names : tuple of str, default=None
+        Arguments of the backbone that ``inputs`` are; None passes them by position.
 
     Returns
     -------
     network : EarlyExitNetwork
     names : list of str
-        ``exits`` in the order in which they are reached.
+        Submodules after which rows may leave, in the order in which they are reached.
     """
-    backbone.eval()
-    stages, names = cut(backbone, exits)
-    check_stages(stages, type(backbone).__name__, X, n_classes)
-    carried, heads = (X,), []
+    rows = torch.arange(N_PROBE_ROWS) % len(inputs[0])
+    carried, heads = tuple(tensor[rows.to(tensor.device)] for tensor in inputs), []
+    stages, names = cut(backbone, exits, carried, input_names, n_classes, frozen=frozen)
     for stage in stages[:-1]:
         carried = stage(*carried)
-        heads.append(HEADS[head](carried[0], n_classes))
-    n_inputs = gate_inputs(X.new_zeros(1, n_classes), None).shape[1]
+        heads.append(make_head(head, stage.read(carried), n_classes))
+    n_inputs = gate_inputs(torch.zeros(1, n_classes), None).shape[1]
     gates = Gates(len(heads), n_inputs)
-    network = EarlyExitNetwork(stages, ExitHeads(heads), gates, exit_mass, frozen)
-    return network.to(X.device).eval(), names
+    network = EarlyExitNetwork(stages, ExitHeads(heads), gates, exit_mass, frozen, precision)
+    return network.to(inputs[0].device).eval(), names

@@ -1,100 +1,214 @@
 """Cut a module into stages, and say where it can be cut.
 
-Only the modules that contain a cut are traced; every other submodule stays whole, so whatever it
-does inside is of no concern. Stages share parameters with the module that they were cut from.
+Stages share parameters with the module that they were cut from.
 """
 
+import operator
 from bisect import bisect_left
+from collections import Counter
 
 import torch
 from torch import fx, nn
 
+from ._costs import multiply_adds
+from ._graphs import Answering, CutError, export, trace
+from ._heads import average_pool
 
-class _OuterTracer(fx.Tracer):
-    """Traces the modules that contain a cut; takes every other submodule as one step."""
-
-    def __init__(self, opened):
-        super().__init__()
-        self.opened = opened
-
-    def is_leaf_module(self, m, module_qualified_name):
-        return module_qualified_name not in self.opened
+AUTO_EXITS = 8
+TOLERANCE = 1e-3
 
 
-def auto_exits(module):
-    """Names of the submodules after which ``exits="auto"`` cuts: all but the last of a row of blocks.
+class Stage(nn.Module):
+    """What runs between two exits: what crosses the cut before it -> what crosses the cut after it.
 
-    Raises
-    ------
-    ValueError
-        Where the module has no row of blocks.
+    Parameters
+    ----------
+    evaluating : nn.Module
+        Takes and returns tensors; the last stage's returns logits.
+    learning : nn.Module or None
+        The same in training mode, where that takes other operations.
     """
-    if isinstance(module, nn.Sequential):
-        names = _before_weighted_children(module)
-    else:
-        names = _blocks_of_longest_list(module)
-    if not names:
-        raise ValueError(
-            f"module={type(module).__name__} has no row of blocks to cut between: exits='auto' needs an "
-            f"nn.Sequential with at least three weighted children, or an nn.ModuleList of at least two "
-            f"blocks. Name the submodules to exit after: exits=[...] (see module.named_modules())."
+
+    def __init__(self, evaluating, learning):
+        super().__init__()
+        self.evaluating = evaluating
+        self.learning = learning
+        self.row_axes = None
+
+    def forward(self, *carried):
+        if self.training and self.learning is not None:
+            return self.learning(*carried)
+        return self.evaluating(*carried)
+
+    def read(self, carried):
+        """What the exit after this stage reads: ``carried``'s first tensor, rows first."""
+        return carried[0].movedim(self.row_axes[0], 0)
+
+    def keep_rows(self, carried, rows):
+        """What crosses the cut after this stage, compacted to some rows."""
+        return tuple(
+            tensor if axis is None else tensor.index_select(axis, rows)
+            for tensor, axis in zip(carried, self.row_axes, strict=True)
         )
-    return names
 
 
-def _before_weighted_children(sequential):
-    """An exit stands where the next child multiplies; right before the last such child it saves nothing."""
-    names = [name for name, _ in sequential.named_children()]
-    multiplies = [any(p.ndim > 1 for p in child.parameters()) for child in sequential]
-    weighted = [i for i, does in enumerate(multiplies) if does]
-    return [names[i - 1] for i in weighted[1:-1]]
-
-
-def _blocks_of_longest_list(module):
-    lists = [
-        [f"{name}.{i}" if name else str(i) for i in range(len(submodule))]
-        for name, submodule in module.named_modules()
-        if isinstance(submodule, nn.ModuleList)
-    ]
-    return max(lists, key=len, default=[])[:-1]
-
-
-def cut(module, exits):
+def cut(module, exits, inputs, input_names, n_classes, *, frozen):
     """Stages that, one after the other, compute what the module computes.
 
     Parameters
     ----------
     module : nn.Module
-        Takes one tensor, answers logits.
-    exits : list of str
-        Names of the submodules after which to cut.
+        In evaluation mode.
+    exits : list of str, int or "auto"
+        Names of the submodules after which to cut; or how many, spread evenly by cost over the
+        places where the module can be cut.
+    inputs : tuple of tensor (n_samples, ...)
+        Three rows to try, at least two of them unlike.
+    input_names : tuple of str or None
+        See :class:`Answering`.
+    n_classes : int
+    frozen : bool
+        Whether the stages will never be trained.
 
     Returns
     -------
-    stages : list of fx.GraphModule
+    stages : list of Stage
         Stage 0 takes the module's input, a later one what the one before returned. Each returns the
         tuple of all tensors that cross the cut, the output of the named submodule first; the last
         returns the module's output.
     names : list of str
-        ``exits`` in the order in which the module runs them.
+        Submodules after which it is cut, in the order in which the module runs them.
 
     Raises
     ------
     ValueError
-        Where a name is not a submodule, is not run exactly once, or the module cannot be traced.
+        Where a name is not a submodule, the module does not answer ``(n_samples, n_classes)``, a
+        row's answer depends on the rows beside it, or the module cannot be cut there.
     """
-    _check_names(module, exits)
-    nodes = list(_trace(module, exits).nodes)
-    boundaries = sorted((_position(nodes, name), name) for name in set(exits))
-    positions = [position for position, _ in boundaries]
-    stage_of = {node: bisect_left(positions, i) for i, node in enumerate(nodes)}
-    crossing = [_crossing(nodes, stage_of, i, nodes[p]) for i, p in enumerate(positions)]
-    inputs = [[node for node in nodes if node.op == "placeholder"], *crossing]
-    stages = [
-        _build_stage(module, [n for n in nodes if stage_of[n] == i], taken, returned)
-        for i, (taken, returned) in enumerate(zip(inputs, [*crossing, None], strict=True))
+    answering = Answering(module, input_names).eval()
+    expected = check_backbone(answering, inputs, n_classes)
+    if not isinstance(exits, str | int):
+        _check_names(module, exits)
+    reasons = []
+    for way in (_cut_traced, _cut_exported):
+        try:
+            stages, names = way(answering, exits, inputs, n_classes, frozen)
+            _try_stages(nn.ModuleList(stages).eval(), inputs, expected)
+            return stages, names
+        except CutError as error:
+            reasons.append(error)
+    raise ValueError(
+        f"module={type(module).__name__} cannot be cut after exits={exits!r}: {reasons[-1]}. Name other "
+        f"submodules to exit after (see module.named_modules()), each run once; branches on values and loops over "
+        f"rows belong inside one submodule."
+    ) from reasons[-1]
+
+
+def _cut_traced(answering, exits, inputs, n_classes, frozen):
+    module = answering.module
+    if answering.input_names is not None:
+        raise CutError("it takes named inputs")
+    chosen = exits if not isinstance(exits, str | int) else _outer_blocks(module)
+    if not len(chosen):
+        raise CutError("it has no row of blocks")
+    graph = trace(module, chosen)
+    if chosen is not exits:
+        chosen = _spread(graph, chosen, exits, inputs, n_classes)
+    pieces, names = _pieces(graph, chosen)
+    return [Stage(piece, None) for piece in pieces], names
+
+
+def _cut_exported(answering, exits, inputs, n_classes, frozen):
+    graph = export(answering, inputs)
+    chosen = exits
+    if isinstance(exits, str | int):
+        chosen = _spread(graph, _blocks(answering.module, graph), exits, inputs, n_classes)
+    pieces, names = _pieces(graph, chosen)
+    learning = [None] * len(pieces)
+    if not frozen:
+        learning, _ = _pieces(export(answering.train(), inputs), chosen)
+        answering.eval()
+    return [Stage(*forms) for forms in zip(pieces, learning, strict=True)], names
+
+
+def _outer_blocks(module):
+    """Children of an ``nn.Sequential``, or the longest ``nn.ModuleList``'s."""
+    if isinstance(module, nn.Sequential):
+        return [name for name, _ in module.named_children()]
+    lists = [
+        [f"{name}.{i}" if name else str(i) for i in range(len(submodule))]
+        for name, submodule in module.named_modules()
+        if isinstance(submodule, nn.ModuleList)
     ]
-    return stages, [name for _, name in boundaries]
+    return max(lists, key=len, default=[])
+
+
+def _blocks(module, graph):
+    """Members of lists and sequences, at any depth, after which least crosses.
+
+    Between two blocks that is one tensor, inside a residual block two. What crosses most cuts, such as
+    an attention mask, does not count.
+    """
+    members = [
+        f"{name}.{child}" if name else child
+        for name, submodule in module.named_modules()
+        if isinstance(submodule, nn.ModuleList | nn.Sequential)
+        for child, _ in submodule.named_children()
+    ]
+    crossing = {}
+    for name in members:
+        if len(graph.ends.get(name, ())) == 1:
+            stage_of, boundaries = _stage_of(graph, [name])
+            crossing[name] = _crossing(graph, stage_of, 0, boundaries[0][0])
+    n_cuts = Counter(node for nodes in crossing.values() for node in nodes)
+    passing = {node for node, n in n_cuts.items() if n > len(crossing) / 2}
+    n_own = {name: len(set(nodes) - passing) for name, nodes in crossing.items()}
+    least = min(n_own.values(), default=0)
+    return [name for name, n in n_own.items() if n == least]
+
+
+def _spread(graph, candidates, how_many, inputs, n_classes):
+    """Those candidates that lie most evenly by cost and save more than a head costs.
+
+    Of candidates that cost the same the last one counts: a nonlinearity belongs to the layer before.
+    """
+    pieces, names = _pieces(graph, candidates)
+    reached, head_costs, carried = [], [], inputs
+    for piece in pieces[:-1]:
+        carried, count = multiply_adds(piece, *carried)
+        reached.append(count)
+        head_costs.append(_rows_first(carried[0], len(inputs[0])).numel() * n_classes)
+    reached.append(multiply_adds(pieces[-1], *carried)[1])
+    spent = [sum(reached[: i + 1]) for i in range(len(reached))]
+    worth = {
+        spent[i]: name
+        for i, name in enumerate(names)
+        if spent[i] > 0 and spent[-1] - spent[i] > head_costs[i]
+    }
+    n_exits = AUTO_EXITS if isinstance(how_many, str) else how_many
+    if not worth or (n_exits > len(worth) and n_exits is how_many):
+        raise CutError(
+            f"exits={how_many!r} asks for more places to leave at than there are blocks that save anything "
+            f"({list(worth.values())})"
+        )
+    return [worth[cost] for cost in _evenly(sorted(worth), min(n_exits, len(worth)), spent[-1])]
+
+
+def _evenly(costs, n_chosen, total):
+    """The ``n_chosen`` costs nearest to even steps up to ``total``, none taken twice."""
+    chosen, left = [], list(costs)
+    for step in range(1, n_chosen + 1):
+        last = len(left) - (n_chosen - step)
+        target = total * step / (n_chosen + 1)
+        nearest = min(range(last), key=lambda i: abs(left[i] - target))
+        chosen.append(left[nearest])
+        left = left[nearest + 1 :]
+    return chosen
+
+
+def _rows_first(tensor, n_samples):
+    rows = next((axis for axis, length in enumerate(tensor.shape) if length == n_samples), 0)
+    return average_pool(tensor.movedim(rows, 0))
 
 
 def _check_names(module, exits):
@@ -108,104 +222,188 @@ def _check_names(module, exits):
         )
 
 
-def _trace(module, exits):
-    opened = {
-        ".".join(name.split(".")[:depth]) for name in exits for depth in range(name.count(".") + 1)
-    }
-    try:
-        graph = _OuterTracer(opened).trace(module)
-    except Exception as error:
-        raise ValueError(
-            f"module={type(module).__name__} cannot be cut after {list(exits)}: its forward cannot be "
-            f"traced ({type(error).__name__}: {error}). Branches on values and loops over rows belong "
-            f"inside a submodule."
-        ) from error
-    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
-        raise ValueError(
-            f"module={type(module).__name__} must take one tensor; forward takes more."
+def _pieces(graph, exits):
+    """fx.GraphModules between the ends of the named submodules, and the names in running order."""
+    stage_of, boundaries = _stage_of(graph, exits)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    crossing = [_crossing(graph, stage_of, i, p) for i, (p, _) in enumerate(boundaries)]
+    pieces = [
+        _piece(graph, [n for n in graph.nodes if stage_of[n] == i], taken, returned)
+        for i, (taken, returned) in enumerate(
+            zip([inputs, *crossing], [*crossing, None], strict=True)
         )
-    return graph
+    ]
+    return pieces, [name for _, name in boundaries]
 
 
-def _position(nodes, name):
-    found = [i for i, node in enumerate(nodes) if node.op == "call_module" and node.target == name]
-    if len(found) != 1:
-        raise ValueError(
-            f"exits: submodule {name!r} is run {len(found)} times by the module's forward; an exit can "
-            f"stand only after a submodule that is run once and that does not contain another exit."
+def _stage_of(graph, exits):
+    """(stage of each node, [(position, name) of each cut])"""
+    boundaries = sorted({(_end(graph, name), name) for name in exits})
+    positions = [position for position, _ in boundaries]
+    return {node: bisect_left(positions, i) for i, node in enumerate(graph.nodes)}, boundaries
+
+
+def _end(graph, name):
+    ends = graph.ends.get(name, [])
+    if len(ends) != 1:
+        raise CutError(
+            f"submodule {name!r} is run {len(ends)} times by the module's forward; an exit can stand only after a "
+            f"submodule that is run once and that does not contain another exit"
         )
-    return found[0]
+    return ends[0]
 
 
-def _crossing(nodes, stage_of, stage, boundary):
-    """Values that a later stage reads, the boundary's own first."""
+def _crossing(graph, stage_of, stage, boundary):
+    """Tensors that a later stage reads, the boundary's own first.
+
+    Parameters are read anew, and numbers that stand for the batch size are taken anew, by each stage.
+    """
+    own = graph.nodes[boundary]
     read_later = [
         node
-        for node in nodes
+        for node in graph.nodes
         if node.op != "get_attr"
+        and not _is_size(node)
         and stage_of[node] <= stage
-        and any(stage_of[user] > stage for user in node.users)
+        and (node is graph.answer or any(stage_of.get(user, 0) > stage for user in node.users))
     ]
-    return [boundary, *(node for node in read_later if node is not boundary)]
+    return [own, *(node for node in read_later if node is not own)]
 
 
-def _build_stage(module, own_nodes, taken, returned):
-    graph = fx.Graph()
-    copies = {node: graph.placeholder(node.name) for node in taken}
+def _is_size(node):
+    return isinstance(node.meta.get("val"), int | torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def _piece(graph, own_nodes, taken, returned):
+    piece = fx.Graph()
+    copies = {node: piece.placeholder(node.name) for node in taken}
 
     def copy_of(node):
-        # A parameter that forward reads directly has no rows: each stage reads it anew.
         if node not in copies and node.op == "get_attr":
-            copies[node] = graph.node_copy(node)
+            copies[node] = piece.node_copy(node)
+        elif node not in copies and _is_size(node):
+            copies[node] = _size_anew(piece, node, taken[0], copies)
         return copies[node]
 
     for node in own_nodes:
-        if node.op == "output":
-            graph.output(fx.node.map_arg(node.args[0], copy_of))
-        elif node not in copies:
-            copies[node] = graph.node_copy(node, copy_of)
-    if returned is not None:
-        graph.output(tuple(copies[node] for node in returned))
-    return fx.GraphModule(module, graph)
+        if node not in copies and node.op != "get_attr":
+            copies[node] = piece.node_copy(node, copy_of)
+    if returned is None:
+        piece.output(copy_of(graph.answer))
+    else:
+        piece.output(tuple(copy_of(node) for node in returned))
+    return fx.GraphModule(graph.root, piece)
 
 
-def keep_rows(carried, rows):
-    """What flows between stages, compacted to some rows."""
-    return tuple(tensor[rows] for tensor in carried)
+def _size_anew(piece, node, tensor, copies):
+    """A multiple of the batch size, read off a tensor that this stage takes."""
+    size = node.meta["val"]
+    if isinstance(size, int):
+        return size
+    for axis, length in enumerate(tensor.meta["val"].shape):
+        ratio = None if isinstance(length, int) else size.node.expr / length.node.expr
+        if ratio is not None and ratio.is_Integer:
+            n_rows = piece.call_function(torch.ops.aten.sym_size.int, (copies[tensor], axis))
+            return n_rows if ratio == 1 else piece.call_function(operator.mul, (n_rows, int(ratio)))
+    raise CutError(f"the number {size} crosses a cut, which the tensor {tensor.name} does not tell")
 
 
 @torch.no_grad()
-def check_stages(stages, module_name, X, n_classes):
-    """Refuse a module that does not answer ``(n_samples, n_classes)``, or carries more than rows across a cut.
+def check_backbone(answering, inputs, n_classes):
+    """The module's answer to some rows, if it is one row's logits whatever stands beside it.
 
-    Parameters
-    ----------
-    X : tensor (n_samples, ...)
-        A few rows to try.
+    Raises
+    ------
+    ValueError
+        Where it does not run, answers another shape, or mixes rows.
     """
+    module_name = type(answering.module).__name__
+    shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
     try:
-        carried = (X,)
-        for stage in stages[:-1]:
-            carried = stage(*carried)
-            _check_carried(carried, module_name, len(X))
-        output = stages[-1](*carried)
-    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+        output = answering(*inputs)
+        fewer = answering(*(tensor[:2] for tensor in inputs))
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ValueError(
-            f"module={module_name} does not run on rows of shape {tuple(X.shape[1:])}: {error}"
+            f"module={module_name} does not run on rows of shape {shapes[0] if len(shapes) == 1 else shapes}: {error}"
         ) from error
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if shape != (len(X), n_classes):
+    expected = (len(inputs[0]), n_classes)
+    if shape != expected:
         raise ValueError(
-            f"module={module_name} answered {shape} for {len(X)} rows; it must answer logits of shape "
-            f"(n_samples, n_classes) = {(len(X), n_classes)}, y having {n_classes} classes."
+            f"module={module_name} answered {shape} for {expected[0]} rows; it must answer logits of shape "
+            f"(n_samples, n_classes) = {expected}, y having {n_classes} classes."
         )
+    if not _same(output[:2], fewer):
+        raise ValueError(
+            f"module={module_name} answers a row differently when other rows stand beside it"
+            f"{_mixing_submodule(answering, inputs)}, so rows cannot leave one by one. Normalise with running "
+            f"statistics (BatchNorm with track_running_stats=True) or within the row, and use no operation across "
+            f"rows and no randomness in evaluation mode."
+        )
+    return output
 
 
-def _check_carried(carried, module_name, n_samples):
-    for value in carried:
-        if not isinstance(value, torch.Tensor) or value.ndim == 0 or len(value) != n_samples:
-            came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            raise ValueError(
-                f"module={module_name} carries {came} across a cut; only tensors with one entry a row "
-                f"({n_samples} here) can be dropped row by row. Move the exit, or compute it after it."
-            )
+def _same(first, second):
+    if first.shape != second.shape:
+        return False
+    scale = first.nan_to_num().abs().amax().clamp(min=1.0)
+    close = torch.isclose(first, second, rtol=0, atol=float(TOLERANCE * scale), equal_nan=True)
+    return bool(close.all())
+
+
+def _mixing_submodule(answering, inputs):
+    """', first in NAME (TYPE)': the first submodule without children whose answer depends on the batch."""
+    answers = []
+
+    def note(name, module):
+        def hook(_, __, output):
+            if isinstance(output, torch.Tensor):
+                answers[-1].append((name, type(module).__name__, output))
+
+        return hook
+
+    leaves = [(n, m) for n, m in answering.module.named_modules() if not list(m.children())]
+    hooks = [module.register_forward_hook(note(name, module)) for name, module in leaves]
+    for rows in (slice(None), slice(2)):
+        answers.append([])
+        answering(*(tensor[rows] for tensor in inputs))
+    for hook in hooks:
+        hook.remove()
+    for (name, kind, all_rows), (_, _, fewer) in zip(*answers, strict=False):
+        if len(all_rows) == len(inputs[0]) and not _same(all_rows[:2], fewer):
+            return f" (first in {name!r}, {kind})"
+    return ""
+
+
+@torch.no_grad()
+def _try_stages(stages, inputs, expected):
+    """Find the axis of the rows in all that crosses, and compare with the module's own answer."""
+    carried, fewer = inputs, tuple(tensor[:2] for tensor in inputs)
+    for stage in stages[:-1]:
+        carried, fewer = stage(*carried), stage(*fewer)
+        stage.row_axes = tuple(
+            _row_axis(*both, len(expected)) for both in zip(carried, fewer, strict=True)
+        )
+        if stage.row_axes[0] is None:
+            raise CutError("what an exit would read has no row for each row of the data")
+    if not _same(stages[-1](*carried), expected):
+        raise CutError("its stages do not answer what it answers as a whole")
+
+
+def _row_axis(tensor, fewer, n_samples):
+    """Axis along which ``tensor`` has a row for each of ``n_samples``; None where it has none at all."""
+    if not isinstance(tensor, torch.Tensor):
+        raise CutError(f"{type(tensor).__name__} crosses a cut; only tensors can")
+    differing = [
+        axis
+        for axis, lengths in enumerate(zip(tensor.shape, fewer.shape))
+        if lengths[0] != lengths[1]
+    ]
+    if not differing and torch.equal(tensor, fewer):
+        return None
+    if len(differing) != 1 or tensor.shape[differing[0]] != n_samples:
+        raise CutError(
+            f"a tensor of shape {tuple(tensor.shape)} crosses a cut; for {n_samples} rows one of its axes must have "
+            f"length {n_samples}, so that rows can be dropped"
+        )
+    return differing[0]

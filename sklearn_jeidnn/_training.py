@@ -2,59 +2,17 @@
 
 import copy
 import math
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, LRScheduler
 from skorch.helper import predefined_split
+from skorch.utils import to_tensor
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ._losses import exits_together
-
-
-class RowsDataset(torch.utils.data.Dataset):
-    """Rows with their label and weight, fetched a batch at a time.
-
-    Parameters
-    ----------
-    X : tensor (n_samples, ...)
-    y : tensor (n_samples,)
-        Class codes.
-    weight : tensor (n_samples,)
-    """
-
-    def __init__(self, X, y, weight):
-        self.X, self.y, self.weight = X, y, weight
-
-    def __len__(self):
-        return len(self.y)
-
-    def __getitem__(self, row):
-        return {"X": self.X[row], "sample_weight": self.weight[row]}, self.y[row]
-
-    def __getitems__(self, rows):
-        X, y, weight = (column[rows].unbind() for column in (self.X, self.y, self.weight))
-        inputs = ({"X": x, "sample_weight": w} for x, w in zip(X, weight, strict=True))
-        return list(zip(inputs, y, strict=True))
-
-
-class ExitFeatures(NamedTuple):
-    """What frozen stages say of some rows, with what the heads and gates have to learn of them."""
-
-    features: list  # one (n_samples, d_l) for each exit
-    y: torch.Tensor  # (n_samples,)
-    weight: torch.Tensor  # (n_samples,)
-
-    def batches(self, batch_size):
-        """The rows in random order, a batch at a time; a lone last row is left out, for batch normalisation."""
-        for rows in torch.randperm(len(self.y)).split(batch_size):
-            if len(rows) > 1:
-                yield ExitFeatures(
-                    [f[rows] for f in self.features], self.y[rows], self.weight[rows]
-                )
+from ._rows import RowsDataset, whole_batch
 
 
 class ExitsTogetherLoss(nn.Module):
@@ -77,7 +35,7 @@ class ExitsNet(NeuralNetClassifier):
     """skorch net whose module answers the logits of all exits, and whose rows carry weights."""
 
     def infer(self, x, **fit_params):
-        return super().infer(x["X"], **fit_params)
+        return self.module_(*(to_tensor(tensor, self.device) for tensor in x["X"]), **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         weight = X["sample_weight"].to(y_pred.device)
@@ -150,16 +108,15 @@ class WarmUpAndCosine:
 
 
 class HeadsOnFeatures(nn.Module):
-    """The heads alone, on exit features laid side by side in one tensor."""
+    """The heads alone, on exit features."""
 
-    def __init__(self, heads, widths):
+    def __init__(self, heads):
         super().__init__()
         self.heads = heads
-        self.widths = widths
 
-    def forward(self, X):
-        """(n_samples, sum of widths) -> logits (n_samples, n_exits, n_classes)"""
-        return self.heads(X.split(self.widths, dim=1))
+    def forward(self, *features):
+        """One (n_samples, d) for each exit -> logits (n_samples, n_exits, n_classes)"""
+        return self.heads(features)
 
 
 def train_exits(
@@ -187,7 +144,12 @@ def train_exits(
     rows_per_batch = len(train) if rows_per_batch == -1 else rows_per_batch
     # Batch normalisation cannot learn from a batch of one row.
     lone_row = len(train) > rows_per_batch and len(train) % rows_per_batch == 1
-    defaults = {"iterator_train__shuffle": True, "iterator_train__drop_last": lone_row}
+    defaults = {
+        "iterator_train__shuffle": True,
+        "iterator_train__drop_last": lone_row,
+        "iterator_train__collate_fn": whole_batch,
+        "iterator_valid__collate_fn": whole_batch,
+    }
     options = {**defaults, **options}
     n_batches = len(train) // rows_per_batch
     if not options["iterator_train__drop_last"]:
@@ -214,30 +176,11 @@ def train_exits(
     return net.fit(train, None)
 
 
-@torch.no_grad()
-def exit_features(network, rows, batch_size, device):
-    """Run the stages once over some rows and keep what each exit reads.
-
-    Parameters
-    ----------
-    network : EarlyExitNetwork
-    rows : RowsDataset
-
-    Returns
-    -------
-    ExitFeatures
-    """
-    network.eval()
-    batches = [network.exit_features(X.to(device)) for X in rows.X.split(batch_size)]
-    features = [torch.cat(parts) for parts in zip(*batches, strict=True)]
-    return ExitFeatures(features, rows.y.to(device), rows.weight.to(device))
-
-
 def train_heads(heads, train, held_out, **options):
     """Train heads alone on cached exit features; parameters as in :func:`train_exits`."""
-    widths = [feature.shape[1] for feature in train.features]
     datasets = (
-        RowsDataset(torch.cat(rows.features, dim=1), rows.y, rows.weight)
-        for rows in (train, held_out)
+        RowsDataset(tuple(rows.features), rows.y, rows.weight) for rows in (train, held_out)
     )
-    return train_exits(HeadsOnFeatures(heads, widths), *datasets, early_weight=1.0, **options)
+    # Rows are transformed on their way to the backbone, not on their way from it.
+    options.pop("iterator_train__collate_fn", None)
+    return train_exits(HeadsOnFeatures(heads), *datasets, early_weight=1.0, **options)

@@ -9,25 +9,30 @@ import sklearn_jeidnn
 
 PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 FLOOR = {
-    "_costs": 1,
     "_gates": 1,
+    "_graphs": 1,
     "_heads": 1,
+    "_inputs": 1,
+    "_memory": 1,
     "_policy": 1,
+    "_rows": 1,
     "_splits": 1,
-    "_stages": 1,
     "backbones": 1,
     "conformal": 1,
     "metrics": 1,
+    "_costs": 2,
     "_losses": 2,
-    "_network": 2,
-    "_training": 3,
-    "_bilevel": 4,
-    "_joint": 4,
-    "_classifier": 5,
     "plotting": 2,
-    "__init__": 6,
+    "_features": 3,
+    "_stages": 3,
+    "_network": 4,
+    "_training": 4,
+    "_bilevel": 5,
+    "_joint": 5,
+    "_classifier": 6,
+    "__init__": 7,
 }
-NUMPY_ROOMS = {"conformal", "metrics", "_splits"}
+NUMPY_ROOMS = {"conformal", "metrics", "_inputs", "_splits"}
 
 
 def imports_of(path):

@@ -117,7 +117,7 @@ def test_module_parameters_for_an_instance(digits):
 
 def test_a_module_that_answers_another_number_of_classes(digits):
     refused(
-        r"TinyConv answered \(2, 4\) for 2 rows.*y having 10 classes",
+        r"TinyConv answered \(3, 4\) for 3 rows.*y having 10 classes",
         digits=digits,
         module=TinyConv,
         module__n_classes=4,

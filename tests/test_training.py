@@ -2,15 +2,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from sklearn_jeidnn._training import (
-    ExitFeatures,
-    KeepBestEpoch,
-    RowsDataset,
-    WarmUpAndCosine,
-    train_exits,
-)
+from sklearn_jeidnn._rows import RowsDataset
+from sklearn_jeidnn._training import KeepBestEpoch, WarmUpAndCosine, train_exits
 
 
 class TwoExits(nn.Module):
@@ -29,7 +23,7 @@ def rows(n_samples, seed=0, noise=0.0):
     generator = torch.Generator().manual_seed(seed)
     X = torch.randn(n_samples, 2, generator=generator)
     flipped = torch.rand(n_samples, generator=generator) < noise
-    return RowsDataset(X, ((X[:, 0] > 0) ^ flipped).long(), torch.ones(n_samples))
+    return RowsDataset((X,), ((X[:, 0] > 0) ^ flipped).long(), torch.ones(n_samples))
 
 
 def train(train_rows, held_out, **options):
@@ -40,19 +34,11 @@ def train(train_rows, held_out, **options):
     )
 
 
-def test_rows_fetched_together_are_the_rows_fetched_one_by_one():
-    dataset = rows(10)
-    together = next(iter(DataLoader(dataset, batch_size=10)))
-    one_by_one = [dataset[row] for row in range(10)]
-    assert torch.equal(together[0]["X"], torch.stack([inputs["X"] for inputs, _ in one_by_one]))
-    assert torch.equal(together[1], torch.stack([y for _, y in one_by_one]))
-
-
 def test_rows_of_no_weight_teach_nothing():
     taught, held_out = rows(200), rows(50, seed=1)
-    wrong = RowsDataset(taught.X, 1 - taught.y, taught.weight)
+    wrong = RowsDataset(taught.inputs, 1 - taught.y, taught.weight)
     both = RowsDataset(
-        torch.cat([taught.X, wrong.X]),
+        (torch.cat([*taught.inputs, *wrong.inputs]),),
         torch.cat([taught.y, wrong.y]),
         torch.cat([taught.weight, 0 * wrong.weight]),
     )
@@ -105,12 +91,3 @@ def test_the_last_epoch_stays_where_held_out_rows_are_too_few_to_tell():
     net = train(rows(300), rows(1, seed=1), **options)
     test = rows(300, seed=2)
     assert (net.predict(test) == test.y.numpy()).mean() < 0.3
-
-
-def test_batches_of_features_hold_every_row_once_but_a_lone_one():
-    features = ExitFeatures([torch.arange(9.0)[:, None]], torch.arange(9), torch.ones(9))
-    seen = torch.cat([batch.y for batch in features.batches(4)])
-    assert len(seen) == 8 and len(seen.unique()) == 8
-    assert all(
-        torch.equal(batch.features[0][:, 0], batch.y.float()) for batch in features.batches(4)
-    )

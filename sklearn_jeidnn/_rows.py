@@ -1,0 +1,72 @@
+"""Rows on their way to a network, and what frozen stages say of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+
+class RowsDataset(torch.utils.data.Dataset):
+    """Rows with their label and weight, fetched a batch at a time.
+
+    Parameters
+    ----------
+    inputs : tuple of tensor (n_samples, ...)
+        What the module takes.
+    y : tensor (n_samples,)
+        Class codes.
+    weight : tensor (n_samples,)
+    """
+
+    def __init__(self, inputs, y, weight):
+        self.inputs, self.y, self.weight = inputs, y, weight
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, rows):
+        inputs = tuple(tensor[rows] for tensor in self.inputs)
+        return {"X": inputs, "sample_weight": self.weight[rows]}, self.y[rows]
+
+    def __getitems__(self, rows):
+        return RowsBatch(self, rows)
+
+
+class RowsBatch(Sequence):
+    """Some rows of a dataset: one by one for a user's ``collate_fn``, or all at once."""
+
+    def __init__(self, dataset, rows):
+        self.dataset, self.rows = dataset, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return self.dataset[self.rows[i]]
+
+
+def whole_batch(batch):
+    """``collate_fn`` that indexes once, where the default one stacks row by row."""
+    return batch.dataset[batch.rows]
+
+
+class ExitFeatures(NamedTuple):
+    """What frozen stages say of some rows, with what the heads and gates have to learn of them."""
+
+    features: list  # one (n_samples, d_l) for each exit
+    y: torch.Tensor  # (n_samples,)
+    weight: torch.Tensor  # (n_samples,)
+
+    def take(self, rows):
+        return ExitFeatures([f[rows] for f in self.features], self.y[rows], self.weight[rows])
+
+    def to(self, device):
+        return ExitFeatures(
+            [f.to(device) for f in self.features], self.y.to(device), self.weight.to(device)
+        )
+
+    def batches(self, batch_size):
+        """The rows in random order, a batch at a time; a lone last row is left out, for batch normalisation."""
+        for rows in torch.randperm(len(self.y)).split(batch_size):
+            if len(rows) > 1:
+                yield self.take(rows)
