@@ -544,7 +544,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             check_memory(self.memory),
             compute,
             network=fingerprint(self.network_),
-            rows=[(rows.inputs, rows.y, rows.weight) for rows in (train, gate)],
+            rows=[
+                [tensor.numpy() for tensor in (*rows.inputs, rows.y, rows.weight)]
+                for rows in (train, gate)
+            ],
             precision=self.precision,
             device=str(self.device),
             **affects,

@@ -41,8 +41,6 @@ def named_arrays(X):
 
 def _numbers(values, name):
     array = check_array(values, ensure_2d=False, allow_nd=True, input_name=name)
-    if array.ndim == 0:
-        raise ValueError(f"{name} is one number; it must have one entry for each row.")
     if array.dtype.kind == "b":
         return array
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_jeidnn import _features
+from sklearn_jeidnn._features import exit_features
+from sklearn_jeidnn._network import build_network
+from sklearn_jeidnn._rows import RowsDataset
+
+from .conftest import TinyConv, quick_classifier
+
+
+@pytest.fixture
+def frozen(digits):
+    X = torch.as_tensor(digits[0])
+    network, _ = build_network(
+        TinyConv(), "auto", (X[:3],), 10, head="rich", exit_mass="sequential", frozen=True
+    )
+    return network, RowsDataset((X,), torch.as_tensor(digits[1]), torch.ones(len(X)))
+
+
+def test_features_are_what_the_exits_read_whatever_the_batch_size(frozen):
+    network, rows = frozen
+    with torch.no_grad():
+        expected = network.exit_features(*rows.inputs)
+    for batch_size in (7, 1024):
+        kept = exit_features(network, rows, batch_size, "cpu")
+        for feature, own in zip(kept.features, expected, strict=True):
+            torch.testing.assert_close(feature, own, rtol=1e-5, atol=1e-5)
+        assert torch.equal(kept.y, rows.y)
+
+
+def test_features_too_large_for_memory_are_kept_in_a_file(frozen, monkeypatch, digits):
+    network, rows = frozen
+    in_memory = exit_features(network, rows, 64, "cpu")
+    monkeypatch.setattr(_features, "_memory_bytes", lambda: 1e4)
+    opened = []
+    original = np.memmap
+    monkeypatch.setattr(np, "memmap", lambda *a, **k: opened.append(a) or original(*a, **k))
+    in_file = exit_features(network, rows, 64, "cpu")
+    assert len(opened) == network.n_exits
+    for first, second in zip(in_memory.features, in_file.features, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_a_fit_from_a_file_is_the_fit_from_memory(digits, monkeypatch):
+    torch.manual_seed(0)
+    params = {"module": TinyConv().eval(), "freeze_backbone": True, "max_epochs": 2}
+    first = quick_classifier(**params).fit(*digits)
+    monkeypatch.setattr(_features, "_memory_bytes", lambda: 1e4)
+    second = quick_classifier(**params).fit(*digits)
+    assert np.array_equal(first.predict_proba(digits[0]), second.predict_proba(digits[0]))
+
+
+def brighter(batch):
+    """A random transform, as a DataLoader's collate_fn."""
+    inputs, y = torch.utils.data.default_collate(list(batch))
+    (X,) = inputs["X"]
+    return {**inputs, "X": (X + torch.rand(len(X), 1),)}, y
+
+
+def test_several_transformed_passes_are_kept(frozen):
+    network, rows = frozen
+    kept = exit_features(network, rows, 64, "cpu", n_passes=2, collate_fn=brighter)
+    first, second = kept.features[0].split(len(rows))
+    assert not torch.equal(first, second)
+    assert torch.equal(kept.y, torch.cat([rows.y, rows.y]))
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_transform_in_the_iterator_reaches_the_backbone(digits, freeze):
+    calls = []
+
+    def noted(batch):
+        calls.append(len(batch))
+        return brighter(batch)
+
+    torch.manual_seed(0)
+    clf = quick_classifier(
+        module=TinyConv().eval(),
+        freeze_backbone=freeze,
+        feature_passes=2,
+        max_epochs=3,
+        iterator_train__collate_fn=noted,
+    ).fit(*digits)
+    n_train = len(digits[0]) - 30
+    assert sum(calls) == n_train * (2 if freeze else 3)
+    assert clf.history_[-1, "train_loss"] > 0
