@@ -7,12 +7,15 @@ project's root). Where a table's file is missing, the public source (OpenML) is 
 import io
 import os
 import pathlib
+import sys
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import fetch_openml, load_digits
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -104,6 +107,58 @@ def load_cifar10(n_train=50000):
 
     test = np.flatnonzero(~is_train)
     return Split(decode(chosen_train), decode(test), y[chosen_train], y[test])
+
+
+def load_frozen_cifar10():
+    """The shared network, the 40,000 rows that trained it, 10,000 that it has not seen, the test rows."""
+    folder = data_folder().parent / "backbones"
+    sys.path.insert(0, str(folder))
+    from cifar_resnet import CifarResNet
+    from safetensors.torch import load_file
+
+    backbone = CifarResNet()
+    backbone.load_state_dict(load_file(folder / "cifar_resnet.safetensors"))
+    split = load_cifar10()
+    X_train, X_test = (np.float32((X / 255 - 0.47) / 0.25) for X in (split.X_train, split.X_test))
+    seen, unseen = (
+        (X_train[rows], split.y_train[rows]) for rows in np.split(np.arange(50000), [40000])
+    )
+    return backbone.eval(), seen, unseen, (X_test, split.y_test)
+
+
+def load_movie_reviews(n_words=3000, length=32):
+    """Sentences as numbers of their words and a mask; the first four fifths in file order train."""
+    table = pd.read_csv(data_folder() / "movie_reviews.tsv.gz", sep="\t", quoting=3)
+    y, is_train = table["label"].to_numpy(), np.arange(len(table)) < len(table) * 4 // 5
+    vectorizer = CountVectorizer(max_features=n_words, token_pattern=r"\S+")
+    words_of = vectorizer.fit(table["sentence"][is_train]).build_analyzer()
+    ids = np.zeros((len(table), length), dtype=np.int64)
+    for row, sentence in zip(ids, table["sentence"], strict=True):
+        # 0 fills up, 1 starts, 2 is an unknown word.
+        known = [1, *(vectorizer.vocabulary_.get(word, -1) + 3 for word in words_of(sentence))]
+        row[: len(known)] = known[:length]
+    X = {"input_ids": ids, "attention_mask": np.int64(ids > 0)}
+    X_train, X_test = ({k: v[part] for k, v in X.items()} for part in (is_train, ~is_train))
+    return Split(X_train, X_test, y[is_train], y[~is_train])
+
+
+def small_transformer(X):
+    """DistilBERT in small, untrained, for these tokens."""
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    config = DistilBertConfig(
+        vocab_size=int(X["input_ids"].max()) + 1,
+        max_position_embeddings=X["input_ids"].shape[1],
+        dim=64,
+        n_layers=4,
+        n_heads=4,
+        hidden_dim=128,
+        dropout=0.3,
+        seq_classif_dropout=0.3,
+        num_labels=2,
+    )
+    torch.manual_seed(0)
+    return DistilBertForSequenceClassification(config)
 
 
 def _read_table(name):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_jeidnn import EarlyExitClassifier
 
 SEED = 0
-EPOCHS = 20
+EPOCHS = 10
 COST_WEIGHTS = [0, 0.03, 0.1, 0.3, 1]
 
 

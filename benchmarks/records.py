@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import platform
+import subprocess
 
 import sklearn
 import skorch
@@ -17,6 +18,7 @@ def write(question, records):
     """Write dicts with the same keys as ``results/<question>.csv``, with versions and machine; print where."""
     setting = {
         "question": question,
+        "commit": _commit(),
         "sklearn_jeidnn": sklearn_jeidnn.__version__,
         "torch": torch.__version__,
         "skorch": skorch.__version__,
@@ -31,6 +33,13 @@ def write(question, records):
         writer.writeheader()
         writer.writerows({**setting, **record} for record in records)
     print(f"\nWritten: {path}")
+
+
+def _commit():
+    """Short hash of what is measured, marked where files have changed since."""
+    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    answer = subprocess.run(git, cwd=RESULTS.parent, capture_output=True, text=True)
+    return answer.stdout.strip()
 
 
 def check(claims):

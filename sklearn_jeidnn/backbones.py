@@ -79,6 +79,28 @@ def _column_edges(column, n_bins):
     return edges if len(edges) > 1 else edges[0] + np.array([0, max(1, abs(edges[0]))])
 
 
+class InputNoise(nn.Module):
+    """Gaussian noise on the input while training.
+
+    Parameters
+    ----------
+    deviations : array-like (n_features,)
+        Standard deviation of the noise on each column; 0 leaves it as it is.
+
+    References
+    ----------
+    Bishop, "Training with Noise is Equivalent to Tikhonov Regularization", Neural Computation 1995.
+    """
+
+    def __init__(self, deviations):
+        super().__init__()
+        self.register_buffer("deviations", torch.as_tensor(deviations, dtype=torch.float32))
+
+    def forward(self, X):
+        """(n_samples, n_features) -> (n_samples, n_features)"""
+        return X + self.deviations * torch.randn_like(X) if self.training else X
+
+
 class TabularBlock(nn.Module):
     """Residual block: normalise, widen, ReLU, dropout, project back, add."""
 
@@ -108,6 +130,8 @@ class TabularResNet(nn.Module):
         Residual blocks of two layers each.
     dropout : float, default=0.3
         Share of units dropped inside each block while training.
+    noise : array-like (n_features,), default=None
+        Deviation of the noise added to each column while training (see :class:`InputNoise`).
 
     References
     ----------
@@ -116,8 +140,10 @@ class TabularResNet(nn.Module):
     row never depends on its batch.
     """
 
-    def __init__(self, edges, n_classes, *, width=256, n_blocks=6, dropout=0.3):
+    def __init__(self, edges, n_classes, *, width=256, n_blocks=6, dropout=0.3, noise=None):
         super().__init__()
+        noisy = noise is not None and np.any(noise)
+        self.noise = InputNoise(noise) if noisy else nn.Identity()
         self.encoding = PiecewiseLinearEncoding(edges)
         self.input = nn.Linear(self.encoding.n_outputs, width)
         self.blocks = nn.ModuleList(TabularBlock(width, dropout) for _ in range(n_blocks))
@@ -125,7 +151,7 @@ class TabularResNet(nn.Module):
         self.classifier = nn.Linear(width, n_classes)
 
     @classmethod
-    def from_data(cls, X, n_classes, *, n_bins=32, **params):
+    def from_data(cls, X, n_classes, *, n_bins=32, noise=0.2, **params):
         """Build one for these training rows.
 
         Parameters
@@ -134,14 +160,19 @@ class TabularResNet(nn.Module):
         n_classes : int
         n_bins : int, default=32
             Most bins of each column's encoding.
+        noise : float, default=0.2
+            Noise on the columns of more than two values while training, in units of their deviation.
         **params
             Passed to the constructor: ``width``, ``n_blocks``, ``dropout``.
         """
-        return cls(bin_edges(X, n_bins), n_classes, **params)
+        edges = bin_edges(X, n_bins)
+        many_values = [len(column_edges) > 2 for column_edges in edges]
+        deviations = np.std(X, axis=0, dtype=np.float64)
+        return cls(edges, n_classes, noise=noise * deviations * many_values, **params)
 
     def forward(self, X):
         """(n_samples, n_features) -> logits (n_samples, n_classes)"""
-        hidden = self.input(self.encoding(X))
+        hidden = self.input(self.encoding(self.noise(X)))
         for block in self.blocks:
             hidden = block(hidden)
         return self.classifier(torch.relu(self.norm(hidden)))

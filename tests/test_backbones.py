@@ -77,3 +77,15 @@ def test_an_image_shape_that_does_not_fit_the_rows_is_refused():
         ValueError, match=r"module__image_shape=\(8, 9\) has 72 values, but a row of X has 64"
     ):
         ImageResNet.from_data(np.zeros((2, 64)), 3, image_shape=(8, 9))
+
+
+def test_noise_moves_columns_of_many_values_while_training_and_no_others():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([3 * rng.normal(size=500), rng.integers(0, 2, 500), np.ones(500)])
+    noise = TabularResNet.from_data(X, 2, noise=0.5).noise
+    rows = torch.zeros(1000, 3)
+    torch.manual_seed(0)
+    deviations = noise.train()(rows).std(0)
+    assert 1.3 < deviations[0] < 1.7
+    assert not deviations[1:].any()
+    assert torch.equal(noise.eval()(rows), rows)
