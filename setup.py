@@ -12,7 +12,13 @@ VERSION = re.search(
 EXTRAS = {
     "plot": ["matplotlib>=3.8"],
     "test": ["pytest>=8", "pandas>=2"],
-    "benchmark": ["matplotlib>=3.8", "pandas>=2", "pillow>=10", "safetensors>=0.4"],
+    "benchmark": [
+        "matplotlib>=3.8",
+        "pandas>=2",
+        "pillow>=10",
+        "safetensors>=0.4",
+        "transformers>=4.50",
+    ],
     "dev": ["ruff>=0.6"],
 }
 

@@ -53,6 +53,7 @@ class AccuracyCostDisplay:
         self
         """
         import matplotlib.pyplot as plt
+        from matplotlib.ticker import PercentFormatter
 
         ax = plt.subplots()[1] if ax is None else ax
         ax.plot(
@@ -75,6 +76,7 @@ class AccuracyCostDisplay:
                 fontsize=8,
             )
         ax.set(xlabel="Mean cost per row (plain backbone = 1)", ylabel="Accuracy on test rows")
-        ax.legend(loc="lower right")
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        ax.legend(loc="best")
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -75,6 +75,10 @@ def test_y_of_another_kind(digits, make, match):
         {"exit_distribution": "uniform"},
         {"head": "body"},
         {"exits": 1.5},
+        {"exits": 0},
+        {"feature_passes": 0},
+        {"memory": 3},
+        {"precision": "float8"},
         {"validation_fraction": 0},
         {"validation_fraction": 1.0},
         {"max_epochs": 0},
@@ -140,6 +144,18 @@ def test_exits_that_do_not_exist(digits):
         exits=["blocks.9"],
     )
     refused(r"exits=\[\] must name submodules", digits=digits, exits=[])
+
+
+def test_a_head_that_is_none(digits):
+    class Wrong(nn.Module):
+        def __init__(self, n_features, n_classes):
+            super().__init__()
+
+        def forward(self, feature):
+            return feature
+
+    refused("head=dict must be built as head", digits=digits, head=dict)
+    refused(r"head=Wrong answered \(3, 32\) for 3 rows", digits=digits, head=Wrong)
 
 
 def test_freezing_weights_that_would_be_random(digits):

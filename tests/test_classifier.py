@@ -9,6 +9,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from sklearn_jeidnn._splits import halve
+from sklearn_jeidnn.metrics import coverage, coverage_band
 
 from .conftest import TinyConv, quick_classifier
 
@@ -246,7 +247,60 @@ def test_a_last_batch_of_one_row_does_not_stop_batch_normalisation(digits):
     assert clf.fit(X[:202], y[:202], X_val=X[202:], y_val=y[202:]).history_[-1, "batches"]
 
 
+class OwnHead(nn.Module):
+    """Reads the maximum over positions."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_classes)
+
+    @staticmethod
+    def pool(output):
+        return output.flatten(2).amax(2)
+
+    def forward(self, feature):
+        return self.linear(feature)
+
+
+@pytest.mark.parametrize("head, n_features", [(nn.Linear, 80), (OwnHead, 8)])
+def test_a_users_own_head_reads_the_rich_features_or_its_own(digits, head, n_features):
+    clf = quick_classifier(module=TinyConv, head=head, max_epochs=15).fit(*digits)
+    first = clf.network_.heads.heads[0].module
+    assert getattr(first, "linear", first).in_features == n_features
+    assert clf.score(*digits) > 0.5
+
+
+def test_a_number_of_exits_can_be_asked_for(digits):
+    clf = quick_classifier(exits=2, max_epochs=1).fit(*digits)
+    assert clf.exits_ == ["blocks.0", "blocks.1"]
+    assert len(clf.exit_costs_) == 3
+
+
+def test_bfloat16_inference_answers_nearly_the_same(digits, fresh_digits):
+    X, y = fresh_digits
+    exact, rounded = (
+        quick_classifier(module=TinyConv, precision=precision, max_epochs=40).fit(*digits)
+        for precision in ("float32", "bfloat16")
+    )
+    half = []
+    rounded.network_.stages[0].register_forward_hook(
+        lambda _, __, output: half.append(output[0].dtype)
+    )
+    assert rounded.predict_proba(X).dtype == np.float32
+    assert set(half) == {torch.bfloat16}
+    assert abs(rounded.score(X, y) - exact.score(X, y)) < 0.05
+    rounded.conformalize(X[::2], y[::2])
+    low, high = coverage_band(len(y[::2]), len(y[1::2]), 0.9, probability=0.999)
+    assert low <= coverage(rounded.predict_set(X[1::2]), y[1::2]) <= high
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_a_gpu_gives_the_same_labels(digits):
-    clf = quick_classifier(device="cuda").fit(*digits)
-    assert clf.score(*digits) > 0.8
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_gpu_learns_as_well(digits, precision, freeze):
+    module = TinyConv()
+    clf = quick_classifier(
+        module=module, freeze_backbone=freeze, device="cuda", precision=precision, max_epochs=40
+    ).fit(*digits)
+    assert freeze or clf.score(*digits) > 0.8
+    assert next(clf.network_.parameters()).is_cuda and not next(module.parameters()).is_cuda

@@ -105,8 +105,3 @@ def test_a_callback_that_cannot_be_told_from_another_is_not_remembered(digits, t
     with pytest.warns(UserWarning, match="memory: this fit is not remembered"):
         clf.fit(*digits)
     assert clf.score(*digits) > 0
-
-
-def test_a_memory_that_is_none_is_refused(digits):
-    with pytest.raises(ValueError, match="'memory' parameter of EarlyExitClassifier must be"):
-        quick_classifier(memory=3).fit(*digits)
