@@ -26,7 +26,7 @@ format: $(READY)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-benchmarks: $(READY)  ## every figure of the README (about an hour on two cores)
+benchmarks: $(READY)  ## every figure of the README (about two hours on two cores)
 	$(RUN) benchmarks/main_job.py
 	$(RUN) benchmarks/cost_weights.py
 	$(RUN) benchmarks/routing_speedup.py
@@ -34,6 +34,10 @@ benchmarks: $(READY)  ## every figure of the README (about an hour on two cores)
 	$(RUN) benchmarks/coverage.py
 	$(RUN) benchmarks/exactness.py
 	$(RUN) benchmarks/paper_recipe.py
+	$(RUN) benchmarks/architectures.py
+	$(RUN) benchmarks/exit_heads.py
+	$(RUN) benchmarks/run_once.py
+	$(RUN) benchmarks/memory.py
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -71,7 +71,7 @@ def run(name, module, inputs, n_repeats):
     whole = Answering(module.eval(), names)
     start = time.perf_counter()
     probe = tuple(tensor[:3] for tensor in inputs)
-    stages, exits = cut(module, 2, probe, names, N_CLASSES, frozen=True)
+    stages, exits = cut(module, 2, probe, names, N_CLASSES, frozen=True, head_cost=lambda output: 0)
     cut_seconds = time.perf_counter() - start
     expected = whole(*inputs)
     difference = (in_stages(stages, *inputs) - expected).abs().max()

@@ -15,7 +15,7 @@ from sklearn_jeidnn.metrics import exit_rates
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILE = pathlib.Path(os.environ.get("JEIDNN_DATA", ROOT.parent / "shared" / "data"))
 FILE = FILE / "movie_reviews.tsv.gz"
-N_WORDS, LENGTH = 3000, 32
+N_WORDS, LENGTH = 3000, 24
 
 try:
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
@@ -42,12 +42,12 @@ def tokens(sentences):
 
 
 config = DistilBertConfig(
-    vocab_size=N_WORDS + 3, max_position_embeddings=LENGTH, dim=64, n_layers=4, n_heads=4,
+    vocab_size=N_WORDS + 3, max_position_embeddings=LENGTH, dim=64, n_layers=3, n_heads=4,
     hidden_dim=128, dropout=0.3, seq_classif_dropout=0.3, num_labels=2,
 )  # fmt: skip
 clf = EarlyExitClassifier(
     DistilBertForSequenceClassification, module__config=config, cost_weight=0.05,
-    max_epochs=4, lr=1e-3, batch_size=64, random_state=0, verbose=1,
+    max_epochs=3, lr=1e-3, batch_size=64, random_state=0, verbose=1,
 )  # fmt: skip
 clf.fit(tokens(train), y_train)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ._costs import multiply_adds
 from ._gates import Gates, all_gate_inputs, gate_inputs
 from ._heads import ExitHeads, make_head
 from ._policy import EXIT_MASSES, exit_distribution, leaves
@@ -178,7 +179,16 @@ def build_network(
     """
     rows = torch.arange(N_PROBE_ROWS) % len(inputs[0])
     carried, heads = tuple(tensor[rows.to(tensor.device)] for tensor in inputs), []
-    stages, names = cut(backbone, exits, carried, input_names, n_classes, frozen=frozen)
+
+    def head_cost(output):
+        with torch.random.fork_rng(devices=[]):
+            untrained = make_head(head, output, n_classes).to(output.device).eval()
+        previous = output.new_zeros(len(output), n_classes)
+        return multiply_adds(lambda: untrained(untrained.pool(output), previous))[1]
+
+    stages, names = cut(
+        backbone, exits, carried, input_names, n_classes, head_cost=head_cost, frozen=frozen
+    )
     for stage in stages[:-1]:
         carried = stage(*carried)
         heads.append(make_head(head, stage.read(carried), n_classes))

@@ -6,13 +6,13 @@ Stages share parameters with the module that they were cut from.
 import operator
 from bisect import bisect_left
 from collections import Counter
+from itertools import accumulate
 
 import torch
 from torch import fx, nn
 
 from ._costs import multiply_adds
 from ._graphs import Answering, CutError, export, trace
-from ._heads import average_pool
 
 AUTO_EXITS = 8
 TOLERANCE = 1e-3
@@ -52,7 +52,7 @@ class Stage(nn.Module):
         )
 
 
-def cut(module, exits, inputs, input_names, n_classes, *, frozen):
+def cut(module, exits, inputs, input_names, n_classes, *, head_cost, frozen):
     """Stages that, one after the other, compute what the module computes.
 
     Parameters
@@ -67,6 +67,8 @@ def cut(module, exits, inputs, input_names, n_classes, *, frozen):
     input_names : tuple of str or None
         See :class:`Answering`.
     n_classes : int
+    head_cost : callable
+        Multiply-adds of the head that would read such an output, rows first.
     frozen : bool
         Whether the stages will never be trained.
 
@@ -92,7 +94,7 @@ def cut(module, exits, inputs, input_names, n_classes, *, frozen):
     reasons = []
     for way in (_cut_traced, _cut_exported):
         try:
-            stages, names = way(answering, exits, inputs, n_classes, frozen)
+            stages, names = way(answering, exits, inputs, head_cost, frozen)
             _try_stages(nn.ModuleList(stages).eval(), inputs, expected)
             return stages, names
         except CutError as error:
@@ -104,7 +106,7 @@ def cut(module, exits, inputs, input_names, n_classes, *, frozen):
     ) from reasons[-1]
 
 
-def _cut_traced(answering, exits, inputs, n_classes, frozen):
+def _cut_traced(answering, exits, inputs, head_cost, frozen):
     module = answering.module
     if answering.input_names is not None:
         raise CutError("it takes named inputs")
@@ -113,16 +115,16 @@ def _cut_traced(answering, exits, inputs, n_classes, frozen):
         raise CutError("it has no row of blocks")
     graph = trace(module, chosen)
     if chosen is not exits:
-        chosen = _spread(graph, chosen, exits, inputs, n_classes)
+        chosen = _spread(graph, chosen, exits, inputs, head_cost)
     pieces, names = _pieces(graph, chosen)
     return [Stage(piece, None) for piece in pieces], names
 
 
-def _cut_exported(answering, exits, inputs, n_classes, frozen):
+def _cut_exported(answering, exits, inputs, head_cost, frozen):
     graph = export(answering, inputs)
     chosen = exits
     if isinstance(exits, str | int):
-        chosen = _spread(graph, _blocks(answering.module, graph), exits, inputs, n_classes)
+        chosen = _spread(graph, _blocks(answering.module, graph), exits, inputs, head_cost)
     pieces, names = _pieces(graph, chosen)
     learning = [None] * len(pieces)
     if not frozen:
@@ -167,19 +169,19 @@ def _blocks(module, graph):
     return [name for name, n in n_own.items() if n == least]
 
 
-def _spread(graph, candidates, how_many, inputs, n_classes):
+def _spread(graph, candidates, how_many, inputs, head_cost):
     """Those candidates that lie most evenly by cost and save more than a head costs.
 
     Of candidates that cost the same the last one counts: a nonlinearity belongs to the layer before.
     """
     pieces, names = _pieces(graph, candidates)
-    reached, head_costs, carried = [], [], inputs
+    counts, head_costs, carried = [], [], inputs
     for piece in pieces[:-1]:
         carried, count = multiply_adds(piece, *carried)
-        reached.append(count)
-        head_costs.append(_rows_first(carried[0], len(inputs[0])).numel() * n_classes)
-    reached.append(multiply_adds(pieces[-1], *carried)[1])
-    spent = [sum(reached[: i + 1]) for i in range(len(reached))]
+        counts.append(count)
+        head_costs.append(head_cost(_rows_first(carried[0], len(inputs[0]))))
+    counts.append(multiply_adds(pieces[-1], *carried)[1])
+    spent = list(accumulate(counts))
     worth = {
         spent[i]: name
         for i, name in enumerate(names)
@@ -194,6 +196,11 @@ def _spread(graph, candidates, how_many, inputs, n_classes):
     return [worth[cost] for cost in _evenly(sorted(worth), min(n_exits, len(worth)), spent[-1])]
 
 
+def _rows_first(tensor, n_samples):
+    axis = next((axis for axis, length in enumerate(tensor.shape) if length == n_samples), 0)
+    return tensor.movedim(axis, 0)
+
+
 def _evenly(costs, n_chosen, total):
     """The ``n_chosen`` costs nearest to even steps up to ``total``, none taken twice."""
     chosen, left = [], list(costs)
@@ -204,11 +211,6 @@ def _evenly(costs, n_chosen, total):
         chosen.append(left[nearest])
         left = left[nearest + 1 :]
     return chosen
-
-
-def _rows_first(tensor, n_samples):
-    rows = next((axis for axis, length in enumerate(tensor.shape) if length == n_samples), 0)
-    return average_pool(tensor.movedim(rows, 0))
 
 
 def _check_names(module, exits):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_jeidnn._heads import average_pool
 from sklearn_jeidnn._stages import cut
 
 from .conftest import MaskedTokens, TinyConv
@@ -12,7 +13,12 @@ EXITS = ["blocks.0", "blocks.1"]
 
 
 def stages_of(module, exits, X, **options):
-    return cut(module.eval(), exits, (X[:3],), None, 10, **{"frozen": True, **options})
+    options = {"frozen": True, "head_cost": linear_head_cost, **options}
+    return cut(module.eval(), exits, (X[:3],), None, 10, **options)
+
+
+def linear_head_cost(output):
+    return 10 * average_pool(output).numel()
 
 
 def carried_to(stages, *inputs):
@@ -111,7 +117,9 @@ def test_named_inputs_and_a_mask_cross_the_cut_with_the_rows():
     ids = torch.randint(0, 50, (n_samples, 6))
     mask = torch.arange(6) < torch.randint(1, 6, (n_samples, 1))
     names = ("input_ids", "attention_mask")
-    (first, second), _ = cut(module, ["blocks.0"], (ids[:3], mask[:3]), names, 3, frozen=True)
+    (first, second), _ = cut(
+        module, ["blocks.0"], (ids[:3], mask[:3]), names, 3, frozen=True, head_cost=linear_head_cost
+    )
     some = torch.tensor([6, 0, 2])
     answer = second(*first.keep_rows(first(ids, mask), some))
     expected = module(input_ids=ids, attention_mask=mask).logits[some]
