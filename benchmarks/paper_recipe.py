@@ -5,6 +5,7 @@ linear heads, and the default.
 """
 
 import argparse
+import tempfile
 
 import datasets
 import records
@@ -26,13 +27,17 @@ def load():
     return datasets.load("letter")
 
 
-def run(epochs):
+def run(epochs, memory):
     split = load()
     rows = []
     for recipe, params in RECIPES.items():
         for cost_weight in (0.03, 0.1, 0.3):
             clf = EarlyExitClassifier(
-                cost_weight=cost_weight, max_epochs=epochs, random_state=SEED, **params
+                cost_weight=cost_weight,
+                max_epochs=epochs,
+                memory=memory,
+                random_state=SEED,
+                **params,
             )
             clf.fit(split.X_train, split.y_train)
             rows.append(
@@ -62,7 +67,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three epochs")
     quick = parser.parse_args().quick
-    rows = run(3 if quick else EPOCHS)
+    with tempfile.TemporaryDirectory() as memory:
+        rows = run(3 if quick else EPOCHS, memory)
     records.write("paper_recipe_quick" if quick else "paper_recipe", rows)
     best = {}
     for row in rows:

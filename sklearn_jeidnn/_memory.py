@@ -42,11 +42,22 @@ def _compute(key, compute):
 
 
 def fingerprint(module):
-    """What a module computes: its weights, its structure, the source of its classes."""
+    """What a module computes: its weights, its structure, its settings, the source of its classes."""
     weights = {name: value.cpu().numpy() for name, value in module.state_dict().items()}
     classes = {type(part) for part in module.modules()}
     code = sorted(part.code for part in module.modules() if isinstance(part, fx.GraphModule))
-    return weights, repr(module), sorted(_source(kind) for kind in classes), code
+    settings = [_settings(part) for part in module.modules()]
+    return weights, repr(module), settings, sorted(_source(kind) for kind in classes), code
+
+
+def _settings(module):
+    """Its plain attributes, which forward may read though they are no parameters."""
+    plain = int | float | str | tuple
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, plain) and not name.startswith("_")
+    }
 
 
 def _source(kind):

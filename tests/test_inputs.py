@@ -1,5 +1,8 @@
 """Whole numbers, and several inputs by name."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,15 @@ def test_a_module_of_several_inputs_learns_from_a_dict(fitted_on_text):
     assert fitted_on_text.mean_cost(X) < 1
     assert fitted_on_text.predict_set(X).shape == (200, 3)
     assert not hasattr(fitted_on_text, "n_features_in_")
+
+
+@pytest.mark.parametrize("copied", [lambda c: pickle.loads(pickle.dumps(c)), copy.deepcopy])
+def test_a_copy_of_exported_stages_answers_the_same(fitted_on_text, copied):
+    X, _ = sentences(50, seed=1)
+    twin = copied(fitted_on_text)
+    assert np.array_equal(twin.predict_proba(X), fitted_on_text.predict_proba(X))
+    parameters = {id(p) for p in twin.network_.stages.parameters()}
+    assert {id(p) for p in twin.module_.parameters()} == parameters
 
 
 def test_the_order_of_the_keys_does_not_matter(fitted_on_text):

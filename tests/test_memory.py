@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
+from torch import nn
 
 from .conftest import TinyConv, quick_classifier
 
@@ -78,6 +79,27 @@ def test_what_affects_the_backbone_trains_it_anew(digits, tmp_path, trainings, c
     quick_classifier(**params).fit(*digits)
     quick_classifier(**{**params, **change}).fit(*digits)
     assert trainings.count("train_exits") == 2
+
+
+def test_a_setting_that_is_no_parameter_tells_two_frozen_backbones_apart(
+    digits, tmp_path, trainings
+):
+    for slope in (0.1, 0.2):
+        module = fixed_backbone()
+        module.blocks[0] = Leaky(slope)
+        quick_classifier(
+            module=module, freeze_backbone=True, max_epochs=1, memory=str(tmp_path)
+        ).fit(*digits)
+    assert trainings.count("exit_features") == 4
+
+
+class Leaky(nn.Module):
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, maps):
+        return nn.functional.leaky_relu(maps, self.slope)
 
 
 def test_other_data_train_it_anew(digits, tmp_path, trainings):
