@@ -435,7 +435,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         """Backbone, cut into stages; heads and gates, untrained; what each exit costs."""
         self.module_ = self._make_backbone(inputs).to(self.device).eval()
         few = tuple(array[:N_PROBE_ROWS] for array in inputs)
-        self._embeds = embeds(Answering(self.module_, None), few[0], self.device)
+        self._embeds = self._input_names is None and embeds(
+            Answering(self.module_, None), few[0], self.device
+        )
         probe = tuple(tensor.to(self.device) for tensor in self._tensors(few))
         self.network_, self.exits_ = build_network(
             self.module_,
