@@ -141,7 +141,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray (n_classes,)
     n_features_in_ : int
-        Length of the second axis of ``X``.
+        Length of the second axis of ``X``; not where ``X`` is a dict.
     feature_names_in_ : ndarray (n_features_in_,)
         Only where ``X`` has column names that are all strings.
     exits_ : list of str
@@ -391,7 +391,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _tensors(self, inputs):
         """What the module takes: of a lone array floats, unless it embeds whole numbers."""
         if self._input_names is None:
-            array = as_integers(inputs[0]) if self._embeds else np.float32(inputs[0])
+            array = as_integers(inputs[0]) if self._embeds else np.asarray(inputs[0], np.float32)
             inputs = (array,)
         return tuple(_tensor(array) for array in inputs)
 
