@@ -3,7 +3,7 @@
 CIFAR-10, the shared network frozen, 40,000 rows that train its heads for ten epochs, 10,000 that it
 has not seen for gates and calibration. In one run: one pass of the plain backbone over the 40,000
 rows, a whole fit, and the paper's way, in which the backbone runs again over every batch of every
-epoch.
+epoch (three of its ten are timed).
 """
 
 import argparse
@@ -18,6 +18,8 @@ from sklearn_jeidnn._losses import cross_entropy
 
 SEED = 0
 EPOCHS = 10
+# Every epoch of the paper's way costs the same: some are timed, and scaled up.
+TIMED_EPOCHS = 3
 BATCH = 256
 
 
@@ -34,11 +36,11 @@ def one_pass(backbone, X):
 
 
 def papers_way(network, X, codes):
-    """Ten epochs of the heads, the backbone in every batch (warm-up and turns cost the same a batch)."""
+    """Epochs of the heads, the backbone in every batch (warm-up and turns cost the same a batch)."""
     heads, n_exits = network.heads.train(), network.n_exits
     optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3)
     weights = torch.arange(n_exits - 1, 0, -1)
-    for _ in range(EPOCHS):
+    for _ in range(TIMED_EPOCHS):
         for rows in torch.randperm(len(X)).split(BATCH):
             with torch.no_grad():
                 features = network.exit_features(X[rows])
@@ -60,6 +62,7 @@ def run(quick):
     codes = torch.as_tensor((y[:, None] == clf.classes_).argmax(1))
     clf.network_.heads.requires_grad_(True)
     paper = seconds(papers_way, clf.network_, torch.as_tensor(X), codes)
+    paper *= EPOCHS / TIMED_EPOCHS
     passes.append(seconds(one_pass, backbone, X))
     one = sorted(passes)[1]
     return {
