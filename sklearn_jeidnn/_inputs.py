@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
 
 
 def is_named(X):
     """Whether ``X`` is several arrays by name, as a module of several inputs takes them."""
-    return isinstance(X, Mapping)
+    # Some of SciPy's sparse arrays are dicts, too.
+    return isinstance(X, Mapping) and not issparse(X)
 
 
 def named_arrays(X):

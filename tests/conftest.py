@@ -105,4 +105,4 @@ def quick_classifier(**params):
 
 @pytest.fixture(scope="session")
 def fitted(digits):
-    return quick_classifier(validation_fraction=0.3).fit(*digits)
+    return quick_classifier(validation_fraction=0.3, max_epochs=30).fit(*digits)
