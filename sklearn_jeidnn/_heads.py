@@ -27,11 +27,21 @@ def rich_pool(output):
         return output
     if output.ndim == 3:
         return torch.cat([output[:, 0], output.mean(1)], dim=1)
-    positions = output.flatten(2)
-    mean = positions.mean(2)
-    deviation = (positions.square().mean(2) - mean.square()).clamp(min=1e-6).sqrt()
-    grids = [F.adaptive_avg_pool2d(output, 2), F.adaptive_max_pool2d(output, 2)]
-    return torch.cat([mean, deviation, *(grid.flatten(1) for grid in grids)], dim=1)
+    n_positions = output.shape[2] * output.shape[3]
+    mean = output.mean((2, 3))
+    square = torch.linalg.vector_norm(output, dim=(2, 3)).square() / n_positions
+    deviation = (square - mean.square()).clamp(min=1e-6).sqrt()
+    grids = (grid.flatten(1) for grid in _grids(output))
+    return torch.cat([mean, deviation, *grids], dim=1)
+
+
+def _grids(maps):
+    """Means and maxima of a 2x2 grid; pools of one size are faster than adaptive ones."""
+    height, width = maps.shape[2:]
+    if height % 2 or width % 2:
+        return F.adaptive_avg_pool2d(maps, 2), F.adaptive_max_pool2d(maps, 2)
+    cell = (height // 2, width // 2)
+    return F.avg_pool2d(maps, cell), F.max_pool2d(maps, cell)
 
 
 class LinearHead(nn.Module):

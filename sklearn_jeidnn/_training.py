@@ -85,8 +85,15 @@ class KeepBestEpoch(Callback):
 def _brier_scores(net, rows):
     """Squared distance of the last exit's probabilities from the truth: (n_samples,)"""
     probs = net.predict_proba(rows)
-    truth = np.eye(probs.shape[1])[np.asarray([int(y) for _, y in rows])]
+    truth = np.eye(probs.shape[1])[_labels(rows)]
     return np.square(probs - truth).sum(1)
+
+
+def _labels(rows):
+    """Labels of any dataset; without fetching the inputs, where it holds them apart."""
+    if isinstance(rows, RowsDataset):
+        return rows.y.cpu().numpy()
+    return np.asarray([int(y) for _, y in rows])
 
 
 class WarmUpAndCosine:
