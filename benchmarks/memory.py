@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn_jeidnn import EarlyExitClassifier
 
 SEED = 0
-EPOCHS = 20
+EPOCHS = 30
 COST_WEIGHTS = [0, 0.01, 0.03, 0.05, 0.1, 0.2, 0.5, 1]
 
 
