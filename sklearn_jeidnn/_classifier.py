@@ -441,7 +441,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         probe = tuple(tensor.to(self.device) for tensor in self._tensors(few))
         self.network_, self.exits_ = build_network(
             self.module_,
-            self.exits if isinstance(self.exits, str | Integral) else list(self.exits),
+            self._exits_as_given(),
             probe,
             len(self.classes_),
             head=self.head,
@@ -451,6 +451,12 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             input_names=self._input_names,
         )
         self.exit_costs_ = relative_exit_costs(self.network_, probe)
+
+    def _exits_as_given(self):
+        """ "auto", a Python int (NumPy's are none), or a list of names."""
+        if isinstance(self.exits, str):
+            return self.exits
+        return int(self.exits) if isinstance(self.exits, Integral) else list(self.exits)
 
     def _make_backbone(self, inputs):
         X = inputs[0] if self._input_names is None else dict(zip(self._input_names, inputs))

@@ -270,8 +270,9 @@ def test_a_users_own_head_reads_the_rich_features_or_its_own(digits, head, n_fea
     assert clf.score(*digits) > 0.5
 
 
-def test_a_number_of_exits_can_be_asked_for(digits):
-    clf = quick_classifier(exits=2, max_epochs=1).fit(*digits)
+@pytest.mark.parametrize("number", [2, np.int64(2)])
+def test_a_number_of_exits_can_be_asked_for(digits, number):
+    clf = quick_classifier(exits=number, max_epochs=1).fit(*digits)
     assert clf.exits_ == ["blocks.0", "blocks.1"]
     assert len(clf.exit_costs_) == 3
 
