@@ -39,7 +39,6 @@ from ._training import train_exits, train_heads
 from .backbones import default_backbone
 
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
-PREDICTION_BATCH = 1024
 EARLY_WEIGHT = 0.2
 
 
@@ -85,7 +84,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         costs, at most eight of them.
     head : {"rich", "linear"} or torch module class, default="rich"
         What classifies at an early exit. "rich" reads the log-probabilities of the exit before and, of
-        vectors, all, of maps, mean, deviation and a 2x2 grid of means and maxima, of tokens the
+        vectors, all, of maps the deviation and the mean and maximum of each quarter, of tokens the
         first and the mean, with two layers on maps and tokens. "linear" is the paper's: one layer
         on the mean. A class is built as ``head(n_features, n_classes)`` on the features that "rich"
         reads, or on ``head.pool(output)``, and answers logits.
@@ -543,7 +542,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         return history, seen, held_out
 
     def _features(self, rows, **passes):
-        return exit_features(self.network_, rows, PREDICTION_BATCH, self.device, **passes)
+        return exit_features(self.network_, rows, self._rows_at_once(), self.device, **passes)
+
+    def _rows_at_once(self):
+        return getattr(self, "iterator_valid__batch_size", self.network_.rows_at_once)
 
     def _remembered(self, compute, train, gate, **affects):
         if self.memory is None:
@@ -606,7 +608,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _routed(self, inputs):
         """Rows stage by stage, those that left dropped; results in the order of the rows."""
-        batch_size = getattr(self, "iterator_valid__batch_size", PREDICTION_BATCH)
+        batch_size = self._rows_at_once()
         columns = [tensor.split(batch_size) for tensor in self._tensors(inputs)]
         batches = zip(*columns, strict=True)
         parts = [self.network_.route(*(x.to(self.device) for x in batch)) for batch in batches]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class CutError(ValueError):
@@ -189,3 +191,41 @@ def _user_code(error):
         return ""
     frame = frames[-1]
     return f" at {frame.filename}:{frame.lineno} ({frame.line})"
+
+
+def fold_normalisation(piece):
+    """The same in which batch normalisation is folded into the convolution before it, for stages that never learn.
+
+    Nothing of ``piece`` is changed; one that cannot be traced to its layers comes back as it is.
+    """
+    if not any(isinstance(m, _BatchNorm) for m in piece.modules()):
+        return piece
+    try:
+        folded = fx.symbolic_trace(piece.eval())
+    except Exception:  # whatever tracing a user's module raises
+        return piece
+    for node in list(folded.graph.nodes):
+        if _is_folded(folded, node):
+            layer = node.args[0]
+            pair = (folded.get_submodule(n.target) for n in (layer, node))
+            folded.set_submodule(layer.target, fuse_conv_bn_eval(*pair))
+            node.replace_all_uses_with(layer)
+            folded.graph.erase_node(node)
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    return folded
+
+
+def _is_folded(graph_module, node):
+    """Whether a step is batch normalisation of a convolution whose output nothing else reads."""
+    if node.op != "call_module" or not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    norm, layer = graph_module.get_submodule(node.target), node.args[0]
+    return (
+        isinstance(norm, _BatchNorm)
+        and norm.track_running_stats
+        and layer.op == "call_module"
+        and type(graph_module.get_submodule(layer.target)) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        and len(layer.users) == 1
+        and [n.target for n in graph_module.graph.nodes].count(layer.target) == 1
+    )

@@ -13,6 +13,11 @@ from ._policy import EXIT_MASSES, exit_distribution, leaves
 from ._stages import cut
 
 N_PROBE_ROWS = 3
+MOST_ROWS = 1024
+FEWEST_ROWS = 64
+# Numbers between two stages that a processor's cache holds (measured on image networks, where 64 rows at
+# a time run up to twice as fast as 1024).
+CACHED_NUMBERS = 2**19
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -37,9 +42,11 @@ class EarlyExitNetwork(nn.Module):
         Whether the stages stay as they are, in evaluation mode.
     precision : str
         A name in ``PRECISIONS``: what stages and heads compute in when they do not learn.
+    widest : int
+        Most numbers of a row that enter a stage.
     """
 
-    def __init__(self, stages, heads, gates, exit_mass, frozen, precision="float32"):
+    def __init__(self, stages, heads, gates, exit_mass, frozen, precision="float32", widest=1):
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.heads = heads
@@ -47,11 +54,19 @@ class EarlyExitNetwork(nn.Module):
         self.exit_mass = EXIT_MASSES[exit_mass]
         self.frozen = frozen
         self.precision = precision
+        self.widest = widest
         self.stages.requires_grad_(not frozen)
 
     @property
     def n_exits(self):
         return len(self.stages)
+
+    @property
+    def rows_at_once(self):
+        """Rows of a batch that run fastest where nothing is learned."""
+        if self.gates.weight.device.type != "cpu":
+            return MOST_ROWS
+        return min(MOST_ROWS, max(FEWEST_ROWS, CACHED_NUMBERS // self.widest))
 
     def train(self, mode=True):
         super().train(mode)
@@ -189,10 +204,18 @@ def build_network(
     stages, names = cut(
         backbone, exits, carried, input_names, n_classes, head_cost=head_cost, frozen=frozen
     )
+    widest = _numbers_of_a_row(carried)
     for stage in stages[:-1]:
         carried = stage(*carried)
+        widest = max(widest, _numbers_of_a_row(carried))
         heads.append(make_head(head, stage.read(carried), n_classes))
     n_inputs = gate_inputs(torch.zeros(1, n_classes), None).shape[1]
     gates = Gates(len(heads), n_inputs)
-    network = EarlyExitNetwork(stages, ExitHeads(heads), gates, exit_mass, frozen, precision)
+    network = EarlyExitNetwork(
+        stages, ExitHeads(heads), gates, exit_mass, frozen, precision, widest
+    )
     return network.to(inputs[0].device).eval(), names
+
+
+def _numbers_of_a_row(carried):
+    return sum(tensor.numel() for tensor in carried) // N_PROBE_ROWS

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from ._costs import multiply_adds
-from ._graphs import Answering, CutError, export, trace
+from ._graphs import Answering, CutError, export, fold_normalisation, trace
 
 AUTO_EXITS = 8
 TOLERANCE = 1e-3
@@ -117,6 +117,8 @@ def _cut_traced(answering, exits, inputs, head_cost, frozen):
     if chosen is not exits:
         chosen = _spread(graph, chosen, exits, inputs, head_cost)
     pieces, names = _pieces(graph, chosen)
+    if frozen:
+        pieces = [fold_normalisation(piece) for piece in pieces]
     return [Stage(piece, None) for piece in pieces], names
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 
 import numpy as np
+import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, LRScheduler
 from skorch.helper import predefined_split
@@ -61,8 +62,15 @@ class KeepBestEpoch(Callback):
     def on_train_begin(self, net, **kwargs):
         self.least_, self.best_scores_, self.state_ = float("inf"), None, None
 
-    def on_epoch_end(self, net, dataset_valid=None, **kwargs):
-        self.last_scores_ = _brier_scores(net, dataset_valid)
+    def on_epoch_begin(self, net, **kwargs):
+        self.scores_ = []
+
+    def on_batch_end(self, net, batch=None, training=None, y_pred=None, **kwargs):
+        if not training:
+            self.scores_.append(_brier_scores(y_pred[:, -1].softmax(-1), batch[1]))
+
+    def on_epoch_end(self, net, **kwargs):
+        self.last_scores_ = np.concatenate(self.scores_)
         mean = float(self.last_scores_.mean())
         net.history.record("valid_brier", mean)
         if mean < self.least_:
@@ -82,18 +90,10 @@ class KeepBestEpoch(Callback):
         return loss.mean() > self.n_errors * error + 1 / len(loss)
 
 
-def _brier_scores(net, rows):
-    """Squared distance of the last exit's probabilities from the truth: (n_samples,)"""
-    probs = net.predict_proba(rows)
-    truth = np.eye(probs.shape[1])[_labels(rows)]
-    return np.square(probs - truth).sum(1)
-
-
-def _labels(rows):
-    """Labels of any dataset; without fetching the inputs, where it holds them apart."""
-    if isinstance(rows, RowsDataset):
-        return rows.y.cpu().numpy()
-    return np.asarray([int(y) for _, y in rows])
+def _brier_scores(probs, y):
+    """Squared distance of probabilities (n_samples, n_classes) from the truth: (n_samples,)"""
+    truth = torch.nn.functional.one_hot(y.to(probs.device), probs.shape[1])
+    return (probs - truth).square().sum(1).cpu().numpy()
 
 
 class WarmUpAndCosine:

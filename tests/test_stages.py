@@ -35,9 +35,19 @@ def X(digits):
 
 
 def test_stages_compute_what_the_backbone_computes(backbone, X):
-    stages, names = stages_of(backbone, EXITS, X)
+    stages, names = stages_of(backbone, EXITS, X, frozen=False)
     assert names == EXITS and len(stages) == 3
     torch.testing.assert_close(carried_to(stages, X)[-1], backbone(X), rtol=0, atol=0)
+
+
+def test_normalisation_is_folded_into_frozen_stages_and_the_answer_stays(X):
+    torch.manual_seed(0)
+    module = TinyConv()
+    module.train()(X)
+    stages, _ = stages_of(module, EXITS, X)
+    submodules = [m for stage in stages for m in stage.modules()]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in submodules)
+    torch.testing.assert_close(carried_to(stages, X)[-1], module(X), rtol=1e-5, atol=1e-5)
 
 
 def test_rows_dropped_at_a_cut_change_nothing_for_those_that_stay(backbone, X):
