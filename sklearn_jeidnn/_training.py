@@ -67,7 +67,8 @@ class KeepBestEpoch(Callback):
 
     def on_batch_end(self, net, batch=None, training=None, y_pred=None, **kwargs):
         if not training:
-            self.scores_.append(_brier_scores(y_pred[:, -1].softmax(-1), batch[1]))
+            last_logits = y_pred[:, -1] if y_pred.ndim == 3 else y_pred
+            self.scores_.append(_brier_scores(last_logits.softmax(-1), batch[1]))
 
     def on_epoch_end(self, net, **kwargs):
         self.last_scores_ = np.concatenate(self.scores_)
