@@ -23,23 +23,26 @@ from sklearn.utils.validation import (
 
 from . import conformal, metrics
 from ._bilevel import train_bilevel
-from ._costs import relative_exit_costs
+from ._costs import relative_exit_costs, relative_seconds
 from ._features import exit_features
 from ._graphs import Answering, embeds
 from ._heads import HEADS
 from ._inputs import as_integers, holds_integers, is_named, named_arrays
-from ._joint import train_jointly
+from ._joint import cost_weight_for, learn_trust, train_jointly
 from ._losses import GATE_LOSSES
+from ._members import ClassifierStage, as_members, check_classes, fitted_classifier
 from ._memory import fingerprint, remembered
-from ._network import N_PROBE_ROWS, PRECISIONS, build_network
+from ._network import N_PROBE_ROWS, PRECISIONS, build_network, chain, whole
 from ._policy import EXIT_MASSES
-from ._rows import RowsDataset
+from ._rows import RowsDataset, side_by_side
 from ._splits import halve, hold_out
 from ._training import train_exits, train_heads
 from .backbones import default_backbone
 
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 EARLY_WEIGHT = 0.2
+# A companion is cheap, and heads inside it are not.
+COMPANION_EXITS = 0
 
 
 class Routed(NamedTuple):
@@ -91,6 +94,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     cost_weight : float, default=0.1
         What one unit of cost, a pass of the plain backbone, is worth in units of the loss: at 0.1
         a row runs on only if every tenth of a pass makes it 1 % likelier to be right.
+    budget : float, default=None
+        Largest mean cost of a row, relative to one pass of the plain backbone. The cost weight that
+        keeps to it is found on held-out rows, and ``cost_weight`` is not read.
     gate_training : {"joint", "bilevel"}, default="joint"
         "joint" descends the objective itself, the gates on held-out rows. "bilevel" is the paper's:
         warm-up, then turns of heads and gates, the gates on surrogate targets.
@@ -148,6 +154,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     exit_costs_ : ndarray (n_exits,)
         Multiply-adds of everything run up to each exit, relative to one pass of the plain
         backbone. The last is more than 1: it counts the heads and gates on the way.
+    cost_weight_ : float
+        ``cost_weight``, or what was found for ``budget``.
     module_ : torch module
         The plain backbone, trained.
     network_ : torch module
@@ -178,8 +186,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "exits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
+        "companion_costs": ["array-like", None],
         "head": [StrOptions(set(HEADS)), type],
         "cost_weight": [Interval(Real, 0, None, closed="left")],
+        "budget": [Interval(Real, 0, None, closed="neither"), None],
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
         "exit_distribution": [StrOptions(set(EXIT_MASSES))],
@@ -204,8 +214,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         module=None,
         *,
         exits="auto",
+        companion_costs=None,
         head="rich",
         cost_weight=0.1,
+        budget=None,
         gate_training="joint",
         gate_loss="cross_entropy",
         exit_distribution="sequential",
@@ -227,8 +239,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     ):
         self.module = module
         self.exits = exits
+        self.companion_costs = companion_costs
         self.head = head
         self.cost_weight = cost_weight
+        self.budget = budget
         self.gate_training = gate_training
         self.gate_loss = gate_loss
         self.exit_distribution = exit_distribution
@@ -320,8 +334,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             held_out = (X_val, y_val, sample_weight_val)
             train, gate, calibration = self._three_parts(X, y, sample_weight, *held_out, rng)
             with _seeded(rng.randint(2**31), _usable(self.device)):
-                self._build(train.inputs)
-                self._train(self._dataset(train), self._dataset(gate))
+                members = self._build(train)
+                self._train(members, self._dataset(train), self._dataset(gate))
             self._keep_scores(calibration)
         return self
 
@@ -382,10 +396,12 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _dataset(self, rows):
         """Rows as skorch takes them, weighted by class too, with weights of mean 1."""
-        by_class = compute_sample_weight(self.class_weight, self.classes_[rows.y])
-        weight = _tensor(np.float32(rows.weight * by_class))
+        weight = _tensor(np.float32(rows.weight * self._class_weights(rows)))
         inputs = self._tensors(rows.inputs)
         return RowsDataset(inputs, torch.as_tensor(rows.y), weight / weight.mean())
+
+    def _class_weights(self, rows):
+        return compute_sample_weight(self.class_weight, self.classes_[rows.y])
 
     def _tensors(self, inputs):
         """What the module takes: of a lone array floats, unless it embeds whole numbers."""
@@ -430,62 +446,165 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             )
         return np.searchsorted(self.classes_, y)
 
-    def _build(self, inputs):
-        """Backbone, cut into stages; heads and gates, untrained; what each exit costs."""
-        self.module_ = self._make_backbone(inputs).to(self.device).eval()
-        few = tuple(array[:N_PROBE_ROWS] for array in inputs)
+    def _build(self, train):
+        """Members, cut into stages; heads and gates, untrained; what each exit costs."""
+        members = as_members(self.module, self._module_params())
+        few = tuple(array[:N_PROBE_ROWS] for array in train.inputs)
+        modules = [
+            self._made(member, train.inputs, is_backbone=member is members[-1])
+            for member in members
+        ]
+        self.module_ = modules[-1]
         self._embeds = self._input_names is None and embeds(
             Answering(self.module_, None), few[0], self.device
         )
         probe = tuple(tensor.to(self.device) for tensor in self._tensors(few))
-        self.network_, self.exits_ = build_network(
-            self.module_,
-            self._exits_as_given(),
+        cuts = [
+            self._member_network(member, module, exits, probe, train)
+            for member, module, exits in zip(members, modules, self._exits_of(members), strict=True)
+        ]
+        networks, names = zip(*cuts, strict=True)
+        self.network_, self.exits_ = networks[0], names[0]
+        if len(members) > 1:
+            options = (len(self.classes_), self.exit_distribution, self.precision)
+            self.network_ = chain(networks, *options).to(self.device)
+            self.exits_ = _joined_names(names)
+        self._tell_costs(train.inputs)
+        self.exit_costs_ = relative_exit_costs(self.network_, probe)
+        self._check_budget()
+        return networks
+
+    def _check_budget(self):
+        if self.budget is not None and self.gate_training != "joint":
+            raise ValueError(
+                f"budget={self.budget!r} needs gate_training='joint'; got {self.gate_training!r}."
+            )
+        if self.budget is not None and self.budget < self.exit_costs_[0]:
+            raise ValueError(
+                f"budget={self.budget!r} is less than the first exit costs, {self.exit_costs_[0]:.3g}; give more, "
+                f"an earlier exit, or a cheaper companion in front."
+            )
+
+    def _made(self, member, inputs, is_backbone):
+        """A torch module as it starts, or None for a classifier, which is fitted with its stage."""
+        if member.is_classifier:
+            return None
+        return self._make_module(member, inputs, is_backbone).to(self.device).eval()
+
+    def _member_network(self, member, module, exits, probe, train):
+        """(the member cut into stages, the names of its exits)"""
+        n_classes = len(self.classes_)
+        if member.is_classifier:
+            stage = self._classifier_stage(member.module, train)
+            network = whole(stage, n_classes, self.exit_distribution, self.precision)
+            return network.to(self.device), []
+        return build_network(
+            module,
+            exits,
             probe,
-            len(self.classes_),
+            n_classes,
             head=self.head,
             exit_mass=self.exit_distribution,
-            frozen=self.freeze_backbone,
+            frozen=self._stays(member),
             precision=self.precision,
             input_names=self._input_names,
         )
-        self.exit_costs_ = relative_exit_costs(self.network_, probe)
+
+    def _stays(self, member):
+        """Whether a member is taken as it is."""
+        return self.freeze_backbone and isinstance(member.module, torch.nn.Module)
+
+    def _classifier_stage(self, classifier, train):
+        arrays = [tensor.numpy() for tensor in self._tensors(train.inputs)]
+        X = arrays[0] if self._input_names is None else dict(zip(self._input_names, arrays))
+        weight = train.weight * self._class_weights(train)
+        fitted = fitted_classifier(classifier, X, self.classes_[train.y], weight)
+        check_classes(fitted, self.classes_)
+        return ClassifierStage(fitted, self.classes_, self._input_names)
+
+    def _tell_costs(self, inputs):
+        """What is told of companions' costs, and what cannot be counted and is measured."""
+        ends = [*self.network_.heads.first_exits[1:], self.network_.n_exits]
+        told = self.companion_costs
+        told = [None] * (len(ends) - 1) if told is None else list(told)
+        if len(told) != len(ends) - 1:
+            raise ValueError(
+                f"companion_costs={self.companion_costs!r} must have one entry for each of the "
+                f"{len(ends) - 1} members in front of the backbone."
+            )
+        n_rows = self._rows_at_once()
+        some = tuple(
+            tensor.to(self.device) for tensor in self._tensors(tuple(a[:n_rows] for a in inputs))
+        )
+        plain = Answering(self.module_, self._input_names)
+        for end, cost in zip(ends, told):
+            stage = self.network_.stages[end - 1]
+            if cost is None and isinstance(stage, ClassifierStage):
+                cost = relative_seconds(stage, plain, some)
+            if cost is not None and not (isinstance(cost, Real) and cost > 0):
+                raise ValueError(
+                    f"companion_costs={self.companion_costs!r} must hold numbers above 0, or None."
+                )
+            stage.relative_cost = cost
+
+    def _exits_of(self, members):
+        """ "auto", a number or names for each member."""
+        if len(members) == 1:
+            return [self._exits_as_given()]
+        if isinstance(self.exits, str):
+            return [COMPANION_EXITS] * (len(members) - 1) + [self.exits]
+        given = self.exits if np.iterable(self.exits) else [self.exits] * len(members)
+        if len(given) != len(members):
+            raise ValueError(
+                f"exits={self.exits!r} must be 'auto', a number, or have one entry ('auto', a number or a list of "
+                f"names) for each of the {len(members)} members of module."
+            )
+        return [_as_given(exits) for exits in given]
 
     def _exits_as_given(self):
-        """ "auto", a Python int (NumPy's are none), or a list of names."""
-        if isinstance(self.exits, str):
-            return self.exits
-        return int(self.exits) if isinstance(self.exits, Integral) else list(self.exits)
+        return _as_given(self.exits)
 
-    def _make_backbone(self, inputs):
+    def _module_params(self):
+        prefixed = self._prefixed("module__")
+        return {name.removeprefix("module__"): value for name, value in prefixed.items()}
+
+    def _make_module(self, member, inputs, is_backbone):
         X = inputs[0] if self._input_names is None else dict(zip(self._input_names, inputs))
-        params = {
-            name.removeprefix("module__"): v for name, v in self._prefixed("module__").items()
-        }
-        if isinstance(self.module, torch.nn.Module):
-            return _copied(self.module, params)
-        if self.module is None and self._input_names is not None:
+        module, params = member
+        if isinstance(module, torch.nn.Module):
+            return _copied(module, params)
+        if module is None and self._input_names is not None:
             raise ValueError(
                 "module=None takes an array X, not a mapping; give a module for X's keys."
             )
-        module = default_backbone(X.ndim, params) if self.module is None else self.module
+        given, module = module, default_backbone(X.ndim, params) if module is None else module
         if not (inspect.isclass(module) and issubclass(module, torch.nn.Module)):
             raise TypeError(
                 f"module={module!r} is not a torch module; give a class or instance of torch.nn.Module, "
                 f"or None for the ready backbone."
             )
-        if self.freeze_backbone:
+        if self.freeze_backbone and is_backbone:
             raise ValueError(
                 "freeze_backbone=True needs module to be a trained instance of a torch module; got "
-                f"module={self.module!r}, whose weights would be random."
+                f"module={given!r}, whose weights would be random."
             )
         return _constructed(module, params, X, len(self.classes_))
 
-    def _train(self, train, gate):
-        """The backbone with its exits (or heads alone, where it is frozen), then heads with gates."""
-        learn = self._learn_heads if self.freeze_backbone else self._learn_backbone
-        self.history_, seen, held_out = learn(train, gate)
-        self._train_gates(seen, held_out.to(self.device))
+    def _train(self, members, train, gate):
+        """Each member with its exits (or its heads alone, where it stays), then trust, then gates with heads."""
+        learned = []
+        for member in members:
+            learn = self._learn_heads if member.frozen else self._learn_member
+            self.history_, *features = learn(member, train, gate)
+            learned.append(features)
+        seen, held_out = (
+            side_by_side(parts, len(rows))
+            for parts, rows in zip(zip(*learned, strict=True), (train, gate), strict=True)
+        )
+        held_out = held_out.to(self.device)
+        if len(members) > 1:
+            learn_trust(self.network_.heads, held_out)
+        self._train_gates(seen, held_out)
         self.network_.requires_grad_(False).eval()
 
     def _skorch_options(self):
@@ -499,61 +618,66 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             **self._prefixed(*PREFIXES[1:]),
         )
 
-    def _learn_backbone(self, train, gate):
+    def _learn_member(self, member, train, gate):
         """(history, exit features of the rows that train, and of those that set the gates)"""
         options = self._skorch_options()
 
         def learn():
             net = train_exits(
-                self.network_,
+                member,
                 train,
                 gate,
                 early_weight=EARLY_WEIGHT,
                 verbose=self.verbose,
                 **options,
             )
-            features = [self._features(rows) for rows in (train, gate)]
-            return self.network_.state_dict(), net.history, *features
+            features = [self._features(member, rows) for rows in (train, gate)]
+            return member.state_dict(), net.history, *features
 
-        state, history, seen, held_out = self._remembered(learn, train, gate, options=options)
-        self.network_.load_state_dict(state)
+        state, history, seen, held_out = self._remembered(
+            member, learn, train, gate, options=options
+        )
+        member.load_state_dict(state)
         return history, seen, held_out
 
-    def _learn_heads(self, train, gate):
-        """As :meth:`_learn_backbone`, of a backbone that stays as it is: it runs over the rows once."""
+    def _learn_heads(self, member, train, gate):
+        """As :meth:`_learn_member`, of one that stays as it is: it runs over the rows once."""
         options = self._skorch_options()
         passes = {"n_passes": self.feature_passes}
         if "iterator_train__collate_fn" in options:
             passes["collate_fn"] = options["iterator_train__collate_fn"]
-        seen, held_out = self._remembered(
-            lambda: (self._features(train, **passes), self._features(gate)),
-            train,
-            gate,
-            passes=passes,
-        )
-        heads = self.network_.heads
+
+        def run():
+            return self._features(member, train, **passes), self._features(member, gate)
+
+        heads = member.heads
+        if not any(True for _ in heads.parameters()):
+            return None, *run()
+        seen, held_out = self._remembered(member, run, train, gate, passes=passes)
 
         def learn():
             net = train_heads(heads, seen, held_out, verbose=self.verbose, **options)
             return heads.state_dict(), net.history
 
-        state, history = self._remembered(learn, train, gate, passes=passes, options=options)
+        state, history = self._remembered(
+            member, learn, train, gate, passes=passes, options=options
+        )
         heads.load_state_dict(state)
         return history, seen, held_out
 
-    def _features(self, rows, **passes):
-        return exit_features(self.network_, rows, self._rows_at_once(), self.device, **passes)
+    def _features(self, member, rows, **passes):
+        return exit_features(member, rows, self._rows_at_once(), self.device, **passes)
 
     def _rows_at_once(self):
         return getattr(self, "iterator_valid__batch_size", self.network_.rows_at_once)
 
-    def _remembered(self, compute, train, gate, **affects):
+    def _remembered(self, member, compute, train, gate, **affects):
         if self.memory is None:
             return compute()
         return remembered(
             check_memory(self.memory),
             compute,
-            network=fingerprint(self.network_),
+            network=fingerprint(member),
             rows=[
                 [tensor.numpy() for tensor in (*rows.inputs, rows.y, rows.weight)]
                 for rows in (train, gate)
@@ -566,8 +690,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _train_gates(self, seen, held_out):
         costs = torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
         batch_size = self.batch_size if self.batch_size > 0 else len(seen.y)
+        self.cost_weight_ = self.cost_weight
+        if self.budget is not None:
+            self.cost_weight_ = cost_weight_for(self.network_, held_out, costs, self.budget)
         if self.gate_training == "joint":
-            train_jointly(self.network_, seen, held_out, costs, self.cost_weight, batch_size)
+            train_jointly(self.network_, seen, held_out, costs, self.cost_weight_, batch_size)
             return
         train_bilevel(
             self.network_,
@@ -712,6 +839,19 @@ def _refuse_unknown(further_params):
         )
 
 
+def _as_given(exits):
+    """ "auto", a Python int (NumPy's are none), or a list of names."""
+    if isinstance(exits, str):
+        return exits
+    return int(exits) if isinstance(exits, Integral) else list(exits)
+
+
+def _joined_names(names):
+    """Names of all exits but the last: members are numbered, a member's end is its number."""
+    inside = [[f"{i}.{name}" for name in own] for i, own in enumerate(names)]
+    return [name for i, own in enumerate(inside) for name in (*own, str(i))][:-1]
+
+
 def _copied(module, params):
     if params:
         raise ValueError(
@@ -761,5 +901,5 @@ def _seeded(seed, device):
 
 
 def _tensor(array):
-    # torch warns of arrays that it may not write to, though it does not write.
-    return torch.as_tensor(np.require(array, requirements="W"))
+    # torch warns of arrays that it may not write to, and takes no negative strides.
+    return torch.as_tensor(np.require(array, requirements=["C", "W"]))

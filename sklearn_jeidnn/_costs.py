@@ -1,4 +1,6 @@
-"""What it costs to leave at each exit: multiply-adds, relative to one pass of the plain backbone."""
+"""What it costs to leave at each exit, relative to one pass of the plain backbone."""
+
+import time
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ._graphs import attention_as_operations
 
 N_PROBE_ROWS = 2
+N_TIMED = 7
 
 
 @torch.no_grad()
@@ -22,9 +25,10 @@ def multiply_adds(function, *inputs):
 
 
 def relative_exit_costs(network, inputs):
-    """Multiply-adds of everything run when a row leaves at an exit, relative to the plain backbone.
+    """What everything costs that is run when a row leaves at an exit, relative to the plain backbone.
 
-    Stages, heads and gates count, so the last exit costs more than 1.
+    Multiply-adds of stages, heads and gates, so the last exit costs more than 1; of a stage whose
+    ``relative_cost`` is told, that. The plain backbone is the last member.
 
     Parameters
     ----------
@@ -43,20 +47,50 @@ def relative_exit_costs(network, inputs):
     ValueError
         Where the backbone multiplies nothing, so that there is nothing to save.
     """
+    inputs = tuple(tensor[:N_PROBE_ROWS] for tensor in inputs)
     stage_counts, overhead_counts = [], []
-    carried, previous = tuple(tensor[:N_PROBE_ROWS] for tensor in inputs), None
-    for exit_index, stage in enumerate(network.stages[:-1]):
-        carried, count = multiply_adds(stage, *carried)
+    carried, said = None, None
+    for exit_index, stage in enumerate(network.stages):
+        taken = inputs if network.starts(exit_index) else carried
+        carried, count = multiply_adds(stage, *taken)
         stage_counts.append(count)
-        previous, count = multiply_adds(
-            network.exit_logits, stage.read(carried), exit_index, previous
-        )
-        overhead_counts.append(count + len(previous) * network.gates.weight.shape[1])
-    stage_counts.append(multiply_adds(network.stages[-1], *carried)[1])
-    plain = sum(stage_counts)
+        said, count = multiply_adds(network.say, exit_index, stage.read(carried), said)
+        overhead_counts.append(count + len(inputs[0]) * network.gates.weight.shape[1])
+    overhead_counts[-1] = 0
+    plain = sum(stage_counts[network.heads.first_exits[-1] :])
     if plain == 0:
         raise ValueError(
             "module has no multiplications (linear layers, convolutions, attention) to count, so costs "
             "relative to it mean nothing."
         )
-    return (np.cumsum(stage_counts) + np.cumsum([*overhead_counts, 0])) / plain
+    told = [stage.relative_cost for stage in network.stages]
+    shares = [
+        count / plain if cost is None else cost
+        for count, cost in zip(stage_counts, told, strict=True)
+    ]
+    return np.cumsum(shares) + np.cumsum(overhead_counts) / plain
+
+
+@torch.no_grad()
+def relative_seconds(stage, plain, inputs):
+    """Time of a stage relative to the plain backbone's on the same rows: median of several, in turns.
+
+    Parameters
+    ----------
+    stage, plain : callable
+        Take ``inputs``.
+    inputs : tuple of tensor (n_samples, ...)
+
+    Returns
+    -------
+    float
+    """
+    ratios = []
+    for _ in range(N_TIMED + 1):
+        start = time.perf_counter()
+        stage(*inputs)
+        between = time.perf_counter()
+        plain(*inputs)
+        ratios.append((between - start) / (time.perf_counter() - between))
+    # The first call warms up.
+    return float(np.median(ratios[1:]))

@@ -1,5 +1,7 @@
 """Heads: what an exit reads of its stage's output, and how it turns that into class logits."""
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -180,34 +182,75 @@ def make_head(head, output, n_classes):
     return own
 
 
+class Said(NamedTuple):
+    """What an exit says of some rows."""
+
+    own: torch.Tensor  # (n_samples, n_classes), logits of its head
+    answer: torch.Tensor  # (n_samples, n_classes), the same with what the members before said
+    before: torch.Tensor | None  # (n_samples, n_classes), answer of the member before
+
+    def take(self, rows):
+        return Said(*(None if tensor is None else tensor[rows] for tensor in self))
+
+
+class Answer(nn.Module):
+    """Head at the end of a member: its stage answers logits already."""
+
+    def pool(self, output):
+        return output
+
+    def forward(self, feature, previous_logits):
+        return feature
+
+
 class ExitHeads(nn.Module):
-    """The heads of all exits; the last exit's logits are the backbone's own answer.
+    """The heads of all exits, of one network or of several members one after the other.
+
+    A head reads its own member's exits only. A later member's exits add what the member before
+    said, its log-probabilities times ``trust``: up to scale a weighted geometric mean.
 
     Parameters
     ----------
     heads : list of nn.Module
         One for each exit but the last; ``head(feature, previous_logits) -> logits``.
+    first_exits : tuple of int, default=(0,)
+        First exit of each member.
     """
 
-    def __init__(self, heads):
+    def __init__(self, heads, first_exits=(0,)):
         super().__init__()
         self.heads = nn.ModuleList(heads)
+        self.last = Answer()
+        self.first_exits = tuple(first_exits)
+        self.register_buffer("trust", torch.zeros(len(heads) + 1))
+
+    def _head(self, exit_index):
+        return self.last if exit_index == len(self.heads) else self.heads[exit_index]
 
     def pool(self, exit_index, output):
         """Stage output -> exit feature, ``(n_samples, d)``."""
-        return self.heads[exit_index].pool(output)
+        return self._head(exit_index).pool(output)
 
-    def one(self, exit_index, feature, previous_logits):
-        """Logits (n_samples, n_classes) at one exit. No gradient flows to the exit before."""
-        previous = None if previous_logits is None else previous_logits.detach()
-        return self.heads[exit_index](feature, previous)
+    def one(self, exit_index, feature, said):
+        """What one exit says, given what the one before said (None at the first).
+
+        No gradient flows to the exit before.
+        """
+        previous, before = (None, None) if said is None else (said.own.detach(), said.before)
+        if said is not None and exit_index in self.first_exits:
+            previous, before = None, said.answer.detach()
+        own = self._head(exit_index)(feature, previous).float()
+        if before is None:
+            return Said(own, own, None)
+        return Said(own, own + self.trust[exit_index] * F.log_softmax(before, dim=1), before)
 
     def forward(self, features):
         """Exit features, one (n_samples, d) for each exit -> logits (n_samples, n_exits, n_classes).
 
-        The last exit's feature is its logits.
+        The feature at a member's end is its logits.
         """
-        logits = [None]
-        for exit_index, feature in enumerate(features[:-1]):
-            logits.append(self.one(exit_index, feature, logits[-1]))
-        return torch.stack([*logits[1:], features[-1]], dim=1)
+        said, answers = None, []
+        for exit_index, feature in enumerate(features):
+            said = self.one(exit_index, feature, said)
+            answers.append(said.answer)
+        return torch.stack(answers, dim=1)

@@ -1,12 +1,13 @@
 """Joint training of gates and heads: both descend the objective itself."""
 
 import copy
+import math
 
 import torch
 
 from ._gates import all_gate_inputs
 from ._losses import cross_entropy, expected_cost, expected_zero_one, weighted_by_exit
-from ._policy import exit_distribution
+from ._policy import exit_distribution, exits_taken
 
 GATE_STEPS = 300
 GATE_LR = 0.1
@@ -16,6 +17,9 @@ GATE_PENALTY = 3e-4
 HEAD_ROUNDS = 2
 HEAD_EPOCHS = 1
 HEAD_LR = 3e-4
+# Between these lie all operating points: a pass worth a thousandth of a row's error, or thirty rows.
+COST_WEIGHTS = (1e-3, 30.0)
+BISECTIONS = 12
 
 
 def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size):
@@ -36,7 +40,8 @@ def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
         Rows of a step of the heads.
     """
     least = _gates_turn(network, held_out, exit_costs, cost_weight)
-    for _ in range(HEAD_ROUNDS):
+    n_rounds = HEAD_ROUNDS if any(True for _ in network.heads.parameters()) else 0
+    for _ in range(n_rounds):
         before = copy.deepcopy((network.heads.state_dict(), network.gates.state_dict()))
         _descend_heads(network, train, batch_size, exit_costs.device)
         objective = _gates_turn(network, held_out, exit_costs, cost_weight)
@@ -57,6 +62,42 @@ def _gates_turn(network, held_out, exit_costs, cost_weight):
         losses = cross_entropy(logits, held_out.y)
         objective = expected_cost(distribution, losses, exit_costs, cost_weight)
     return float((held_out.weight * objective).mean())
+
+
+@torch.no_grad()
+def cost_weight_for(network, held_out, exit_costs, budget):
+    """The least cost weight whose gates keep the held-out rows' mean cost within a budget.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        Its gates are trained in place.
+    held_out : ExitFeatures
+    exit_costs : tensor (n_exits,)
+    budget : float
+        Mean cost, at least the first exit's.
+
+    Returns
+    -------
+    float
+        Found by bisection of its logarithm; 0 where rows cost no more without any.
+    """
+    logits = network.heads(held_out.features)
+
+    def fits(cost_weight):
+        with torch.enable_grad():
+            descend_gates(network, logits, held_out, exit_costs, cost_weight)
+        gate_probs = network.gates(all_gate_inputs(logits))
+        taken = exits_taken(gate_probs, network.exit_mass)
+        return float(exit_costs[taken].mean()) <= budget
+
+    if fits(0.0):
+        return 0.0
+    low, high = map(math.log, COST_WEIGHTS)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(math.exp(middle)) else (middle, high)
+    return math.exp(high)
 
 
 def descend_gates(network, logits, rows, exit_costs, cost_weight):
@@ -110,6 +151,55 @@ def temperatures(logits, y, weight):
 
         optimizer.step(log_loss)
     return log_temperature.detach().exp()
+
+
+@torch.no_grad()
+def learn_trust(heads, held_out):
+    """How much each exit of a later member trusts what the member before said.
+
+    Least log-loss on rows that no member was trained on; 0 where that makes more errors than the
+    exit makes alone.
+
+    Parameters
+    ----------
+    heads : ExitHeads
+    held_out : ExitFeatures
+    """
+    said = None
+    for exit_index, feature in enumerate(held_out.features):
+        heads.trust[exit_index] = 0
+        before, said = said, heads.one(exit_index, feature, said)
+        if said.before is not None:
+            log_probs = said.before.log_softmax(1)
+            trust = _trust(said.own, log_probs, held_out)
+            mixed = said.own + trust * log_probs
+            wrong, wrong_alone = (
+                (held_out.weight * (logits.argmax(1) != held_out.y)).sum()
+                for logits in (mixed, said.own)
+            )
+            heads.trust[exit_index] = trust if wrong <= wrong_alone else 0
+            said = heads.one(exit_index, feature, before)
+
+
+def _trust(own, log_probs, rows):
+    """The w >= 0 of least log-loss of softmax(a (own + w log_probs)) over a > 0 and w."""
+    with torch.enable_grad():
+        log_scale = own.new_zeros((), requires_grad=True)
+        trust = own.new_zeros((), requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [log_scale, trust], max_iter=50, line_search_fn="strong_wolfe"
+        )
+
+        def log_loss():
+            optimizer.zero_grad()
+            logits = log_scale.exp() * (own + trust * log_probs)
+            losses = torch.nn.functional.cross_entropy(logits, rows.y, reduction="none")
+            loss = (rows.weight * losses).mean() + 1e-3 * (log_scale.square() + trust.square())
+            loss.backward()
+            return loss
+
+        optimizer.step(log_loss)
+    return trust.detach().clamp(min=0)
 
 
 def _descend_heads(network, train, batch_size, device):

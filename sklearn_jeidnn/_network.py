@@ -29,11 +29,12 @@ class RoutedRows(NamedTuple):
 
 
 class EarlyExitNetwork(nn.Module):
-    """A backbone cut into stages, a head at each exit, a gate at each but the last.
+    """Stages of one or more members, a head at each exit, a gate at each but the last.
 
     Parameters
     ----------
     stages : list of Stage
+        Of a backbone, or of several members one after the other; each member starts from the inputs.
     heads : ExitHeads
     gates : Gates
     exit_mass : str
@@ -55,7 +56,6 @@ class EarlyExitNetwork(nn.Module):
         self.frozen = frozen
         self.precision = precision
         self.widest = widest
-        self.stages.requires_grad_(not frozen)
 
     @property
     def n_exits(self):
@@ -75,20 +75,23 @@ class EarlyExitNetwork(nn.Module):
         return self
 
     def exit_features(self, *inputs):
-        """One (n_samples, d) for each exit; the last exit's are its logits."""
+        """One (n_samples, d) for each exit; at a member's end they are its logits."""
         carried, features = inputs, []
-        for exit_index, stage in enumerate(self.stages[:-1]):
-            carried = stage(*carried)
+        for exit_index, stage in enumerate(self.stages):
+            carried = stage(*(inputs if self.starts(exit_index) else carried))
             output = stage.read(carried)
             feature = self.heads.pool(exit_index, output)
             # The next stage may write into what it is given.
             features.append((feature.clone() if feature is output else feature).float())
-        return [*features, self.stages[-1](*carried).float()]
+        return features
 
-    def exit_logits(self, output, exit_index, previous_logits):
-        """Stage output (n_samples, ...) -> logits (n_samples, n_classes)"""
-        feature = self.heads.pool(exit_index, output)
-        return self.heads.one(exit_index, feature, previous_logits).float()
+    def starts(self, exit_index):
+        """Whether the stage before this exit takes the rows' own inputs."""
+        return exit_index in self.heads.first_exits
+
+    def say(self, exit_index, output, said):
+        """Stage output (n_samples, ...), what the exit before said -> what this one says."""
+        return self.heads.one(exit_index, self.heads.pool(exit_index, output), said)
 
     def forward(self, *inputs):
         """Tensors (n_samples, ...) -> logits of every exit (n_samples, n_exits, n_classes)"""
@@ -125,20 +128,26 @@ class EarlyExitNetwork(nn.Module):
         n_samples, device = len(inputs[0]), inputs[0].device
         rows = torch.arange(n_samples, device=device)
         unspent = torch.ones(n_samples, device=device)
-        carried, previous, left = inputs, None, []
-        for exit_index, stage in enumerate(self.stages[:-1]):
+        carried, said, left = None, None, []
+        for exit_index, stage in enumerate(self.stages):
+            if self.starts(exit_index):
+                carried = tuple(tensor[rows] for tensor in inputs) if exit_index else inputs
             carried = stage(*carried)
-            logits = self.exit_logits(stage.read(carried), exit_index, previous)
-            gate_prob = self.gates.one(exit_index, gate_inputs(logits, previous))
+            before, said = said, self.say(exit_index, stage.read(carried), said)
+            if exit_index == self.n_exits - 1:
+                left.append((rows, said.answer, exit_index))
+                break
+            previous = None if before is None else before.answer
+            gate_prob = self.gates.one(exit_index, gate_inputs(said.answer, previous))
             mass = self.exit_mass(gate_prob, unspent)
             leave = leaves(mass, unspent)
-            left.append((rows[leave], logits[leave], exit_index))
+            left.append((rows[leave], said.answer[leave], exit_index))
             stay = (~leave).nonzero().squeeze(1)
             if len(stay) == 0:
-                return _in_order(left, n_samples)
-            rows, unspent, previous = rows[stay], (unspent - mass)[stay], logits[stay]
-            carried = stage.keep_rows(carried, stay)
-        left.append((rows, self.stages[-1](*carried).float(), self.n_exits - 1))
+                break
+            rows, unspent, said = rows[stay], (unspent - mass)[stay], said.take(stay)
+            if not self.starts(exit_index + 1):
+                carried = stage.keep_rows(carried, stay)
         return _in_order(left, n_samples)
 
 
@@ -166,7 +175,7 @@ def build_network(
     precision="float32",
     input_names=None,
 ):
-    """Cut a backbone, and put untrained heads and gates at its exits.
+    """Cut one member, and put untrained heads and gates at its exits.
 
     Parameters
     ----------
@@ -209,12 +218,59 @@ def build_network(
         carried = stage(*carried)
         widest = max(widest, _numbers_of_a_row(carried))
         heads.append(make_head(head, stage.read(carried), n_classes))
-    n_inputs = gate_inputs(torch.zeros(1, n_classes), None).shape[1]
-    gates = Gates(len(heads), n_inputs)
+    if frozen:
+        nn.ModuleList(stages).requires_grad_(False)
     network = EarlyExitNetwork(
-        stages, ExitHeads(heads), gates, exit_mass, frozen, precision, widest
+        stages,
+        ExitHeads(heads),
+        make_gates(len(heads), n_classes),
+        exit_mass,
+        frozen,
+        precision,
+        widest,
     )
     return network.to(inputs[0].device).eval(), names
+
+
+def make_gates(n_gates, n_classes):
+    """Untrained gates."""
+    return Gates(n_gates, gate_inputs(torch.zeros(1, n_classes), None).shape[1])
+
+
+def whole(stage, n_classes, exit_mass, precision):
+    """A member of one stage that stays as it is, with no exit but its end."""
+    network = EarlyExitNetwork(
+        [stage], ExitHeads([]), make_gates(0, n_classes), exit_mass, True, precision
+    )
+    return network.eval()
+
+
+def chain(members, n_classes, exit_mass, precision):
+    """One network of several, which share their stages and heads with it; it has gates of its own.
+
+    Parameters
+    ----------
+    members : list of EarlyExitNetwork
+        In the order in which rows reach them; the last is the plain backbone's.
+    n_classes : int
+    exit_mass : str
+        A name in ``EXIT_MASSES``.
+    precision : str
+    """
+    stages = [stage for member in members for stage in member.stages]
+    heads, first_exits = [], []
+    for member in members:
+        first_exits.append(len(heads))
+        heads += [*member.heads.heads, member.heads.last]
+    return EarlyExitNetwork(
+        stages,
+        ExitHeads(heads[:-1], first_exits),
+        make_gates(len(stages) - 1, n_classes),
+        exit_mass,
+        frozen=True,
+        precision=precision,
+        widest=max(member.widest for member in members),
+    ).eval()
 
 
 def _numbers_of_a_row(carried):

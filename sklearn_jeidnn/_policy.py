@@ -41,3 +41,12 @@ def exit_distribution(gate_probs, exit_mass):
 def leaves(mass, unspent):
     """Whether a row leaves here: the exit takes at least half of the mass that has come this far."""
     return mass >= 0.5 * unspent
+
+
+def exits_taken(gate_probs, exit_mass):
+    """Exit of each row by the rule of prediction: (n_samples, n_exits - 1) -> (n_samples,)"""
+    distribution = exit_distribution(gate_probs, exit_mass)
+    unspent = 1 - (distribution.cumsum(-1) - distribution)
+    leaving = leaves(distribution, unspent)
+    leaving[:, -1] = True
+    return leaving.int().argmax(-1)

@@ -70,3 +70,15 @@ class ExitFeatures(NamedTuple):
         for rows in torch.randperm(len(self.y)).split(batch_size):
             if len(rows) > 1:
                 yield self.take(rows)
+
+
+def side_by_side(parts, n_samples):
+    """Exit features of each member, of the same rows -> those of all their exits.
+
+    Of several members only the first pass over the rows counts: the transforms of further passes
+    differ from member to member.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    parts = [part.take(slice(n_samples)) for part in parts]
+    return parts[0]._replace(features=[feature for part in parts for feature in part.features])

@@ -27,6 +27,13 @@ class Stage(nn.Module):
         Takes and returns tensors; the last stage's returns logits.
     learning : nn.Module or None
         The same in training mode, where that takes other operations.
+
+    Attributes
+    ----------
+    row_axes : tuple of int
+        For each tensor that crosses the cut after the stage, the axis that has the rows.
+    relative_cost : float or None
+        What it costs relative to the plain backbone, where that is told and not counted.
     """
 
     def __init__(self, evaluating, learning):
@@ -34,6 +41,7 @@ class Stage(nn.Module):
         self.evaluating = evaluating
         self.learning = learning
         self.row_axes = None
+        self.relative_cost = None
 
     def forward(self, *carried):
         if self.training and self.learning is not None:
@@ -41,7 +49,9 @@ class Stage(nn.Module):
         return self.evaluating(*carried)
 
     def read(self, carried):
-        """What the exit after this stage reads: ``carried``'s first tensor, rows first."""
+        """What the exit after this stage reads: ``carried``'s first tensor, rows first; or its logits."""
+        if isinstance(carried, torch.Tensor):
+            return carried
         return carried[0].movedim(self.row_axes[0], 0)
 
     def keep_rows(self, carried, rows):
@@ -61,7 +71,7 @@ def cut(module, exits, inputs, input_names, n_classes, *, head_cost, frozen):
         In evaluation mode.
     exits : list of str, int or "auto"
         Names of the submodules after which to cut; or how many, spread evenly by cost over the
-        places where the module can be cut.
+        places where the module can be cut. 0 leaves it whole.
     inputs : tuple of tensor (n_samples, ...)
         Three rows to try, at least two of them unlike.
     input_names : tuple of str or None
@@ -89,6 +99,8 @@ def cut(module, exits, inputs, input_names, n_classes, *, head_cost, frozen):
     """
     answering = Answering(module, input_names).eval()
     expected = check_backbone(answering, inputs, n_classes)
+    if exits == 0:
+        return [Stage(fold_normalisation(answering) if frozen else answering, None)], []
     if not isinstance(exits, str | int):
         _check_names(module, exits)
     reasons = []

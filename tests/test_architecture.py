@@ -25,6 +25,7 @@ FLOOR = {
     "plotting": 2,
     "_features": 3,
     "_stages": 3,
+    "_members": 4,
     "_network": 4,
     "_training": 4,
     "_bilevel": 5,

@@ -32,8 +32,8 @@ def test_heads_run_alone_answer_what_they_answer_together(head):
     features = [torch.randn(5, 6), torch.randn(5, 8), torch.randn(5, 3)]
     together = heads(features)
     first = heads.one(0, features[0], None)
-    torch.testing.assert_close(together[:, 0], first)
-    torch.testing.assert_close(together[:, 1], heads.one(1, features[1], first))
+    torch.testing.assert_close(together[:, 0], first.answer)
+    torch.testing.assert_close(together[:, 1], heads.one(1, features[1], first).answer)
     torch.testing.assert_close(together[:, 2], features[2])
 
 

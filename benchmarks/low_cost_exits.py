@@ -1,0 +1,158 @@
+"""What does a row cost that is cheap: exits alone, companions in front, or a smaller plain network?
+
+For each data set the estimator at several budgets, with and without companions in front, and what a
+user would do instead: plain backbones of fewer blocks and of smaller widths, trained alone in the
+same way. One fit trains a list of members; its operating points share them (``memory=``).
+
+    python benchmarks/low_cost_exits.py krkopt --seeds 5
+"""
+
+import argparse
+import tempfile
+import time
+
+import datasets
+import numpy as np
+import records
+import torch
+from baselines import train_plain
+
+from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn.backbones import TabularResNet
+
+CHESS = {"module__width": 128}
+CHESS_BUDGETS = [0.1, 0.2, 0.3, 0.4, 0.5, 1.5]
+CIFAR_BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 2.0]
+CIFAR_EPOCHS = 20
+NOTHING = "nothing"
+# Plain networks that a user would train instead: (width, blocks).
+PLAIN_CHESS = [(128, 6), (128, 1), (128, 2), (128, 3), (128, 4), (24, 3), (40, 3), (64, 3)]
+
+
+def narrow(width):
+    """A narrower ready backbone of three blocks."""
+    return (None, {"width": width, "n_blocks": 3})
+
+
+def chess(seed, memory):
+    split = datasets.load("krkopt")
+    in_front = {NOTHING: [], "40, 64 wide": [narrow(40), narrow(64)]}
+    for name, companions in in_front.items():
+        clf = EarlyExitClassifier(
+            [*companions, None] if companions else None, **CHESS, random_state=seed, memory=memory
+        )
+        budgets = CHESS_BUDGETS if companions else CHESS_BUDGETS[1:]
+        fit = (split.X_train, split.y_train, {})
+        yield from operating_points(clf, name, budgets, fit, (split.X_test, split.y_test))
+    yield from plain_networks(split, seed)
+
+
+def plain_networks(split, seed):
+    full = None
+    for width, n_blocks in PLAIN_CHESS:
+        start = time.perf_counter()
+        net, cost = train_plain(
+            TabularResNet,
+            split.X_train,
+            split.y_train,
+            seed=seed,
+            width=width,
+            n_blocks=n_blocks,
+        )
+        seconds = time.perf_counter() - start
+        full = cost if full is None else full
+        right = np.unique(split.y_train)[net.predict(split.X_test)] == split.y_test
+        yield record(
+            f"plain, {n_blocks} blocks of width {width}",
+            np.nan,
+            right.mean(),
+            cost / full,
+            seconds,
+        )
+
+
+def cifar10(seed, memory):
+    backbone, (X, y), (X_val, y_val), test = datasets.load_frozen_cifar10()
+    narrower = [(type(backbone), {"width": width}) for width in (10, 16)]
+    for name, companions in {NOTHING: [], "widths 10, 16": narrower}.items():
+        clf = EarlyExitClassifier(
+            [*companions, backbone] if companions else backbone,
+            freeze_backbone=True,
+            max_epochs=CIFAR_EPOCHS,
+            iterator_train__collate_fn=flipped,
+            random_state=seed,
+            memory=memory,
+        )
+        held_out = {"X_val": X_val, "y_val": y_val}
+        yield from operating_points(clf, name, CIFAR_BUDGETS, (X, y, held_out), test)
+
+
+def flipped(batch):
+    """Some rows of images, half of them mirrored, all shifted by up to two pixels."""
+    given, y = batch.dataset[batch.rows]
+    (images,) = given["X"]
+    mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
+    images = torch.where(mirrored, images.flip(3), images)
+    shift = torch.randint(-2, 3, (2,)).tolist()
+    return {**given, "X": (images.roll(shift, (2, 3)),)}, y
+
+
+QUESTIONS = {"krkopt": chess, "cifar10": cifar10}
+
+
+def operating_points(clf, in_front, budgets, fit, test):
+    """One estimator at several budgets; those after the first find its members in the memory."""
+    X, y, held_out = fit
+    for budget in budgets:
+        clf.set_params(budget=budget)
+        start = time.perf_counter()
+        clf.fit(X, y, **held_out)
+        seconds = time.perf_counter() - start
+        X_test, y_test = test
+        yield record(in_front, budget, clf.score(X_test, y_test), clf.mean_cost(X_test), seconds)
+    yield record(
+        in_front, "all rows to the last exit", last_exit(clf, *test), clf.exit_costs_[-1], np.nan
+    )
+
+
+@torch.no_grad()
+def last_exit(clf, X, y):
+    """Accuracy where no row leaves early."""
+    logits = [clf.network_(rows)[:, -1] for rows in torch.as_tensor(X).split(256)]
+    return (clf.classes_[torch.cat(logits).argmax(1)] == y).mean()
+
+
+def record(in_front, budget, accuracy, mean_cost, seconds):
+    row = {
+        "in_front": in_front,
+        "budget": budget,
+        "accuracy": accuracy,
+        "mean_cost": mean_cost,
+        "fit_seconds": seconds,
+    }
+    print(
+        f"{in_front:32} budget {budget!s:>25} {accuracy:.4f} at {mean_cost:.3f} ({seconds:.0f} s)",
+        flush=True,
+    )
+    return row
+
+
+def run(name, seeds, memory):
+    rows = []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as temporary:
+            rows += [
+                {"data": name, "seed": seed, **row}
+                for row in QUESTIONS[name](seed, memory or temporary)
+            ]
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=QUESTIONS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--memory", help="where to keep what is trained, to go on later")
+    arguments = parser.parse_args()
+    rows = run(arguments.data, arguments.seeds, arguments.memory)
+    records.write(f"low_cost_exits_{arguments.data}", rows)

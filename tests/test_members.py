@@ -1,0 +1,192 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+
+from sklearn_jeidnn._members import as_members
+from sklearn_jeidnn.backbones import TabularResNet
+
+from .conftest import TinyConv, quick_classifier
+
+SMALL = (None, {"width": 16, "n_blocks": 1})
+BACKBONE = {"module__width": 64, "module__n_blocks": 3}
+
+
+@pytest.fixture(scope="module")
+def two(digits):
+    return quick_classifier(
+        module=[SMALL, None], cost_weight=0.03, validation_fraction=0.3, **BACKBONE
+    ).fit(*digits)
+
+
+def all_logits(clf, X):
+    with torch.no_grad():
+        return clf.network_(torch.as_tensor(X)).numpy()
+
+
+def test_exits_of_members_are_numbered_and_cost_more_from_one_to_the_next(two):
+    assert two.exits_ == ["0", "1.blocks.0", "1.blocks.1"]
+    assert (np.diff(two.exit_costs_) > 0).all() and two.exit_costs_[0] < 0.5
+
+
+def test_a_row_pays_for_every_member_that_it_goes_through(two, digits):
+    alone = quick_classifier(**BACKBONE, max_epochs=1).fit(*digits)
+    assert two.exit_costs_[-1] == pytest.approx(
+        two.exit_costs_[0] + alone.exit_costs_[-1], rel=1e-2
+    )
+
+
+def test_rows_dropped_between_members_answer_as_all_rows_do(two, fresh_digits):
+    X = fresh_digits[0][:200]
+    routed = two._route(X)
+    assert len(set(routed.exit_index)) > 1
+    logits = all_logits(two, X)[np.arange(len(X)), routed.exit_index]
+    expected = torch.as_tensor(logits).softmax(1)
+    np.testing.assert_allclose(routed.probabilities, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_neither_the_order_nor_the_number_of_rows_changes_a_rows_answer(two, fresh_digits):
+    X = fresh_digits[0][:100]
+    probs = two.predict_proba(X)
+    np.testing.assert_allclose(two.predict_proba(X[::-1])[::-1], probs, atol=1e-6)
+    np.testing.assert_allclose(two.predict_proba(X[:1]), probs[:1], atol=1e-6)
+
+
+def test_a_row_that_leaves_at_the_companion_never_reaches_the_backbone(two, fresh_digits):
+    X, seen = fresh_digits[0][:200], []
+    n_left = (two.predict_exit(X) == 0).sum()
+    stage = two.network_.stages[1]
+    hook = stage.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    two.predict(X)
+    hook.remove()
+    assert 0 < n_left and sum(seen) == len(X) - n_left
+
+
+def test_the_last_answer_is_a_weighted_geometric_mean_of_the_members(two, fresh_digits):
+    logits = all_logits(two, fresh_digits[0][:50])
+    with torch.no_grad():
+        own = two.module_(torch.as_tensor(fresh_digits[0][:50]))
+    before = torch.as_tensor(logits[:, 0]).log_softmax(1)
+    expected = own + two.network_.heads.trust[-1] * before
+    np.testing.assert_allclose(logits[:, -1], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("companion", [GaussianNB(), make_pipeline(PCA(20), GaussianNB())])
+def test_any_classifier_stands_in_front_of_a_network(companion, digits, fresh_digits):
+    X, y = digits
+    labels = np.array(list("abcdefghij"))[y]
+    clf = quick_classifier(module=[companion, None], companion_costs=[0.05], **BACKBONE)
+    clf.fit(X, labels)
+    assert not hasattr(companion, "classes_")
+    assert clf.exit_costs_[0] == pytest.approx(0.05, abs=0.02)
+    fitted = clf.network_.stages[0].classifier
+    first = torch.as_tensor(all_logits(clf, X)[:, 0]).softmax(1)
+    np.testing.assert_allclose(first, fitted.predict_proba(X), atol=1e-4)
+    assert clf.score(fresh_digits[0], np.array(list("abcdefghij"))[fresh_digits[1]]) > 0.7
+
+
+def test_a_fitted_classifier_is_taken_as_it_is(digits):
+    companion = LogisticRegression(max_iter=500).fit(digits[0][:100], digits[1][:100])
+    before = copy.deepcopy(companion)
+    clf = quick_classifier(module=[companion, None], **BACKBONE, max_epochs=2).fit(*digits)
+    assert clf.network_.stages[0].classifier is companion
+    np.testing.assert_array_equal(companion.coef_, before.coef_)
+
+
+def test_a_companion_that_is_no_network_costs_what_it_takes(digits):
+    clf = quick_classifier(module=[GaussianNB(), None], **BACKBONE, max_epochs=2).fit(*digits)
+    assert 0 < clf.network_.stages[0].relative_cost < 100
+
+
+def test_companions_may_have_exits_inside(digits):
+    deep = (TabularResNet, {"width": 16, "n_blocks": 3})
+    clf = quick_classifier(
+        module=[deep, None], exits=[["blocks.0"], 1], **BACKBONE, max_epochs=2
+    ).fit(*digits)
+    assert clf.exits_[:2] == ["0.blocks.0", "0"] and len(clf.exits_) == 3
+
+
+def test_a_frozen_backbone_stands_behind_a_companion_that_learns(digits):
+    torch.manual_seed(0)
+    trained = TinyConv()
+    weights = copy.deepcopy(trained.state_dict())
+    clf = quick_classifier(
+        module=[(TinyConv, {"width": 4}), trained], freeze_backbone=True, max_epochs=3
+    ).fit(*digits)
+    for name, value in clf.module_.state_dict().items():
+        assert torch.equal(value, weights[name])
+    companion = clf.network_.stages[0].evaluating.module
+    assert companion.stem.weight.shape[0] == 4 and companion.blocks[0][1].running_mean.any()
+
+
+def test_three_members_cost_more_one_after_the_other(digits):
+    middle = (None, {"width": 32, "n_blocks": 1})
+    clf = quick_classifier(module=[SMALL, middle, None], **BACKBONE, max_epochs=3).fit(*digits)
+    assert clf.exits_[:2] == ["0", "1"] and (np.diff(clf.exit_costs_) > 0).all()
+
+
+def test_members_are_cloned_pickled_and_searched_over(two, digits, fresh_digits):
+    X, y = digits
+    again = clone(two).fit(X, y)
+    some = fresh_digits[0][:100]
+    np.testing.assert_array_equal(again.predict_proba(some), two.predict_proba(some))
+    loaded = pickle.loads(pickle.dumps(two))
+    np.testing.assert_array_equal(loaded.predict_proba(some), two.predict_proba(some))
+    assert two.predict_set(some).shape == (100, 10)
+    quick = quick_classifier(max_epochs=2, **BACKBONE)
+    search = GridSearchCV(quick, {"module": [None, [SMALL, None], [GaussianNB(), None]]}, cv=2)
+    assert search.fit(X, y).best_score_ > 0.3
+
+
+def test_members_are_remembered_one_by_one(digits, tmp_path):
+    first = quick_classifier(module=[SMALL, None], memory=str(tmp_path), **BACKBONE, max_epochs=2)
+    first.fit(*digits)
+    again = clone(first).fit(*digits)
+    np.testing.assert_array_equal(again.predict_proba(digits[0]), first.predict_proba(digits[0]))
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"module": []}, "names no network"),
+        ({"module": [None, GaussianNB()]}, "no torch module"),
+        ({"module": [(None, 3), None]}, "pair of a torch module class"),
+        ({"module": [RidgeClassifier(), None]}, "not a torch module"),
+        ({"module": [SMALL, None], "exits": [1, 2, 3]}, "one entry"),
+        ({"module": [SMALL, None], "companion_costs": [0.1, 0.2]}, "one entry for each of the 1"),
+        ({"module": [SMALL, None], "companion_costs": [-1.0]}, "numbers above 0"),
+        ({"budget": 0.01}, "less than the first exit costs"),
+        ({"budget": 0.5, "gate_training": "bilevel"}, "gate_training='joint'"),
+    ],
+)
+def test_members_that_do_not_fit_are_refused(params, message, digits):
+    with pytest.raises((ValueError, TypeError), match=message):
+        quick_classifier(**{**BACKBONE, **params}, max_epochs=1).fit(*digits)
+
+
+def test_a_classifier_fitted_on_other_labels_is_refused(digits):
+    companion = GaussianNB().fit(digits[0], digits[1] + 5)
+    with pytest.raises(ValueError, match="that y does not have"):
+        quick_classifier(module=[companion, None], **BACKBONE, max_epochs=1).fit(*digits)
+
+
+def test_a_budget_is_kept_on_the_rows_that_it_was_found_on(digits):
+    X, y = digits
+    for budget in (0.4, 0.7):
+        clf = quick_classifier(module=[SMALL, None], budget=budget, **BACKBONE)
+        clf.fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:])
+        assert clf.mean_cost(X[200:]) <= budget + 0.15
+        assert clf.cost_weight_ >= 0
+
+
+def test_a_single_module_is_one_member():
+    (member,) = as_members(TinyConv, {"width": 3})
+    assert member.module is TinyConv and member.params == {"width": 3} and not member.is_classifier
