@@ -65,6 +65,38 @@ def _gates_turn(network, held_out, exit_costs, cost_weight):
 
 
 @torch.no_grad()
+def objective_with_gates(network, held_out, exit_costs, *, cost_weight, budget):
+    """Expected errors plus cost of the held-out rows where their gates send them.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        Its gates are trained in place.
+    held_out : ExitFeatures
+    exit_costs : tensor (n_exits,)
+    cost_weight : float
+    budget : float or None
+        Not None: errors alone, at the cost weight that keeps to it; infinity where none does.
+
+    Returns
+    -------
+    float
+    """
+    if budget is not None and budget < exit_costs[0]:
+        return math.inf
+    logits = network.heads(held_out.features)
+    weight = cost_weight
+    if budget is not None:
+        weight, cost_weight = cost_weight_for(network, held_out, exit_costs, budget), 0.0
+    with torch.enable_grad():
+        descend_gates(network, logits, held_out, exit_costs, weight)
+    taken = exits_taken(network.gates(all_gate_inputs(logits)), network.exit_mass)
+    losses = expected_zero_one(logits, temperatures(logits, held_out.y, held_out.weight))
+    spent = losses.gather(1, taken[:, None]).squeeze(1) + cost_weight * exit_costs[taken]
+    return float((held_out.weight * spent).mean())
+
+
+@torch.no_grad()
 def cost_weight_for(network, held_out, exit_costs, budget):
     """The least cost weight whose gates keep the held-out rows' mean cost within a budget.
 

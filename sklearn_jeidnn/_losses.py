@@ -5,10 +5,12 @@ from torch.nn import functional as F
 
 
 def cross_entropy(logits, y):
-    """(n_samples, n_exits, n_classes), (n_samples,) -> loss of each row at each exit (n_samples, n_exits)"""
-    return F.cross_entropy(
-        logits.movedim(-1, 1), y[:, None].expand(-1, logits.shape[1]), reduction="none"
-    )
+    """(n_samples, n_exits, n_classes), (n_samples,) -> loss of each row at each exit (n_samples, n_exits)
+
+    Instead of class codes ``y`` may hold probabilities, (n_samples, n_classes).
+    """
+    at_every_exit = y[..., None].expand(*y.shape, logits.shape[1])
+    return F.cross_entropy(logits.movedim(-1, 1), at_every_exit, reduction="none")
 
 
 def zero_one(logits, y):
@@ -57,7 +59,8 @@ def exits_together(logits, y, early_weight, distilled=0.5):
     Parameters
     ----------
     logits : tensor (n_samples, n_exits, n_classes)
-    y : tensor (n_samples,)
+    y : tensor (n_samples,) or (n_samples, n_classes)
+        Class codes, or probabilities.
     early_weight : float
         Weight of the early exits' mean loss; the last exit's is 1.
     distilled : float, default=0.5

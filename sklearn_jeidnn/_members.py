@@ -10,9 +10,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
+from ._costs import multiply_adds
 from ._stages import Stage
+from .backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 
 LEAST_PROBABILITY = 1e-6
+WIDTHS = (8, 10, 12, 16, 24, 32, 40, 64, 96, 128)
+# Shares of the backbone's cost that candidates come near to (method page, section 10).
+TABLE_SHARES, IMAGE_SHARES = (0.06, 0.15), (0.1, 0.25)
+N_SHAPE_ROWS = 2000
 
 
 class Member(NamedTuple):
@@ -66,6 +72,48 @@ def _as_member(entry):
             f"dict of its parameters."
         )
     return Member(*entry)
+
+
+def companions_for(X, n_classes, cost, *, image_shape, embeds):
+    """Candidates to stand in front of a backbone, cheapest first: narrower ready networks.
+
+    Parameters
+    ----------
+    X : ndarray (n_samples, ...) or dict of such
+        Rows that train.
+    n_classes : int
+    cost : float
+        Multiply-adds of the backbone for one row.
+    image_shape : tuple or None
+        Shape of the images that come as flat rows.
+    embeds : bool
+        Whether the whole numbers of ``X`` are tokens.
+
+    Returns
+    -------
+    list of Member
+
+    Raises
+    ------
+    ValueError
+        Where ``X`` is a dict without tokens.
+    """
+    if embeds or isinstance(X, dict):
+        return [Member(BagOfEmbeddings, {})]
+    if X.ndim > 2 or image_shape is not None:
+        kind, shares = ImageResNet, IMAGE_SHARES
+        params = {"n_blocks": 9, "image_shape": image_shape}
+    else:
+        kind, shares, params = TabularResNet, TABLE_SHARES, {"n_blocks": 3}
+    some = X[:N_SHAPE_ROWS]
+    of_width = {}
+    with torch.random.fork_rng(devices=[]):
+        for width in WIDTHS:
+            network = kind.from_data(some, n_classes, width=width, **params).eval()
+            rows = torch.as_tensor(np.float32(some[:1]))
+            of_width[width] = multiply_adds(network, rows)[1] / cost
+    nearest = {min(WIDTHS, key=lambda w: abs(np.log(of_width[w] / share))) for share in shares}
+    return [Member(kind, {"width": w, **params}) for w in sorted(nearest) if of_width[w] < 0.5]
 
 
 class ClassifierStage(Stage):

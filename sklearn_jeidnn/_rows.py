@@ -13,8 +13,8 @@ class RowsDataset(torch.utils.data.Dataset):
     ----------
     inputs : tuple of tensor (n_samples, ...)
         What the module takes.
-    y : tensor (n_samples,)
-        Class codes.
+    y : tensor (n_samples,) or (n_samples, n_classes)
+        Class codes, or the probabilities to learn.
     weight : tensor (n_samples,)
     """
 

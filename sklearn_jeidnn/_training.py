@@ -137,7 +137,8 @@ def train_exits(
     module : nn.Module
         Trained in place.
     train, held_out : RowsDataset
-        Rows that train, rows that ``valid_loss`` and ``valid_acc`` are measured on.
+        Rows that train, by class codes or probabilities; rows that ``valid_loss`` and ``valid_acc``
+        are measured on.
     early_weight : float
         See :func:`_losses.exits_together`.
     max_epochs, lr, batch_size, callbacks, **options
@@ -163,6 +164,7 @@ def train_exits(
     if not options["iterator_train__drop_last"]:
         n_batches = -(-len(train) // rows_per_batch)
     shape = WarmUpAndCosine(n_batches * max_epochs)
+    n_classes = train.y.shape[1] if train.y.ndim == 2 else int(train.y.max()) + 1
     schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
     net = ExitsNet(
         module,
@@ -172,7 +174,7 @@ def train_exits(
         max_epochs=max_epochs,
         batch_size=batch_size,
         train_split=predefined_split(held_out),
-        classes=list(range(int(train.y.max()) + 1)),
+        classes=list(range(n_classes)),
         predict_nonlinearity=last_exit_probabilities,
         callbacks=[
             ("lr_schedule", schedule),

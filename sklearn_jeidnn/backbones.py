@@ -331,6 +331,75 @@ class ImageResNet(nn.Module):
         return self.classifier(maps.mean((2, 3)))
 
 
+class BagOfEmbeddings(nn.Module):
+    """Linear classifier on the mean of a row's token embeddings: a companion for text.
+
+    Parameters
+    ----------
+    n_tokens : int
+        Rows of the embedding; tokens beyond it read the last one.
+    n_classes : int
+    width : int, default=64
+        Length of an embedding.
+    dropout : float, default=0.5
+        Share of the mean's units dropped while training.
+    ids, mask : str, default=None
+        Where the inputs come by name: of the tokens, and of the 0/1 mask that says which count
+        (None: all).
+
+    References
+    ----------
+    Joulin, Grave, Bojanowski, Mikolov, "Bag of Tricks for Efficient Text Classification", EACL 2017.
+    """
+
+    def __init__(self, n_tokens, n_classes, *, width=64, dropout=0.5, ids=None, mask=None):
+        super().__init__()
+        self.ids, self.mask = ids, mask
+        self.embedding = nn.Embedding(n_tokens, width)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, n_classes)
+
+    @classmethod
+    def from_data(cls, X, n_classes, **params):
+        """Build one for these training rows.
+
+        Parameters
+        ----------
+        X : ndarray of int (n_samples, length), or dict of such
+            Of a dict, the array with the largest numbers holds the tokens; one of zeros and ones, the
+            mask.
+        n_classes : int
+        **params
+            Passed to the constructor: ``width``, ``dropout``.
+
+        Raises
+        ------
+        ValueError
+            Where a dict holds no whole numbers (n_samples, length).
+        """
+        if not isinstance(X, dict):
+            return cls(int(X.max()) + 1, n_classes, **params)
+        largest = {k: int(a.max()) for k, a in X.items() if a.ndim == 2 and a.dtype.kind in "iub"}
+        if not largest or max(largest.values()) < 2:
+            raise ValueError(
+                f"X has keys {sorted(X)}, none of which holds tokens (n_samples, length); give the companions as "
+                f"members of module."
+            )
+        ids = max(largest, key=largest.get)
+        mask = next((k for k, a in largest.items() if a == 1 and X[k].shape == X[ids].shape), None)
+        return cls(largest[ids] + 1, n_classes, ids=ids, mask=mask, **params)
+
+    def forward(self, *inputs, **named):
+        """Tokens (n_samples, length), or by name -> logits (n_samples, n_classes)"""
+        ids = named[self.ids] if named else inputs[0]
+        embedded = self.embedding(ids.clamp(max=self.embedding.num_embeddings - 1))
+        counts = torch.ones_like(embedded[..., :1])
+        if self.mask is not None:
+            counts = named[self.mask][..., None].to(embedded.dtype)
+        mean = (embedded * counts).sum(1) / counts.sum(1).clamp(min=1)
+        return self.classifier(self.dropout(mean))
+
+
 def default_backbone(n_dimensions, params):
     """The ready backbone for rows of data: tables are 2-D, images 3-D, 4-D, or have an ``image_shape``.
 
