@@ -14,7 +14,7 @@ from sklearn_jeidnn._splits import hold_out
 from sklearn_jeidnn._training import KeepBestEpoch, WarmUpAndCosine
 
 
-def train_plain(backbone_class, X, y, *, max_epochs=100, lr=2e-3, batch_size=256, seed=0, **params):
+def train_plain(backbone_class, X, y, *, max_epochs=100, lr=None, batch_size=256, seed=0, **params):
     """Train a backbone without exits as ``EarlyExitClassifier`` trains it with them.
 
     The same rows train and pick the epoch; the rows that would calibrate are left out here too.
@@ -30,6 +30,8 @@ def train_plain(backbone_class, X, y, *, max_epochs=100, lr=2e-3, batch_size=256
     train, chosen, _ = hold_out(codes, 0.1, check_random_state(seed))
     torch.manual_seed(seed)
     backbone = backbone_class.from_data(X[train], len(classes), **params)
+    if lr is None:
+        lr = getattr(backbone, "learning_rate", 2e-3)
     n_steps = -(-len(train) // batch_size) * max_epochs
     net = NeuralNetClassifier(
         backbone,

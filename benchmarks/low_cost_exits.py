@@ -16,6 +16,11 @@ import numpy as np
 import records
 import torch
 from baselines import train_plain
+from scipy.sparse import csr_matrix
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn.backbones import TabularResNet
@@ -25,6 +30,7 @@ CHESS_BUDGETS = [0.1, 0.2, 0.3, 0.4, 0.5, 1.5]
 CIFAR_BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 2.0]
 CIFAR_EPOCHS = 20
 NOTHING = "nothing"
+N_WORDS = 3003
 # Plain networks that a user would train instead: (width, blocks).
 PLAIN_CHESS = [(128, 6), (128, 1), (128, 2), (128, 3), (128, 4), (24, 3), (40, 3), (64, 3)]
 
@@ -36,15 +42,19 @@ def narrow(width):
 
 def chess(seed, memory):
     split = datasets.load("krkopt")
-    in_front = {NOTHING: [], "40, 64 wide": [narrow(40), narrow(64)]}
-    for name, companions in in_front.items():
-        clf = EarlyExitClassifier(
-            [*companions, None] if companions else None, **CHESS, random_state=seed, memory=memory
-        )
-        budgets = CHESS_BUDGETS if companions else CHESS_BUDGETS[1:]
+    in_front = {
+        NOTHING: {},
+        "40, 64 wide": {"module": [narrow(40), narrow(64), None]},
+        "auto": {"companion": "auto"},
+    }
+    for name, module in in_front.items():
+        clf = EarlyExitClassifier(**module, **CHESS, random_state=seed, memory=memory)
+        # Without companions every budget trains a backbone of its own.
+        budgets = CHESS_BUDGETS if module else CHESS_BUDGETS[3:]
         fit = (split.X_train, split.y_train, {})
         yield from operating_points(clf, name, budgets, fit, (split.X_test, split.y_test))
-    yield from plain_networks(split, seed)
+    if seed == 0:
+        yield from plain_networks(split, seed)
 
 
 def plain_networks(split, seed):
@@ -97,7 +107,76 @@ def flipped(batch):
     return {**given, "X": (images.roll(shift, (2, 3)),)}, y
 
 
-QUESTIONS = {"krkopt": chess, "cifar10": cifar10}
+def trees(name):
+    """Boosted trees in front of the default network, beside either alone, by the clock."""
+
+    def question(seed, memory):
+        split = datasets.load(name)
+        fit, test = (split.X_train, split.y_train), (split.X_test, split.y_test)
+        alone = HistGradientBoostingClassifier(random_state=seed)
+        both = EarlyExitClassifier([alone, None], random_state=seed, memory=memory)
+        network = EarlyExitClassifier(random_state=seed, memory=memory)
+        for label, clf in (("boosted trees alone", alone), (NOTHING, network), ("trees", both)):
+            start = time.perf_counter()
+            clf.fit(*fit)
+            seconds = time.perf_counter() - start
+            cost = clf.mean_cost(test[0]) if hasattr(clf, "mean_cost") else np.nan
+            row = record(label, np.nan, clf.score(*test), cost, seconds)
+            yield {**row, "microseconds_per_row": microseconds(clf.predict, test[0])}
+
+    return question
+
+
+def microseconds(predict, X, n_timed=7):
+    """Of one row, where the whole set is predicted at once: median of several."""
+    times = []
+    for _ in range(n_timed):
+        start = time.perf_counter()
+        predict(X)
+        times.append(time.perf_counter() - start)
+    return 1e6 * float(np.median(times)) / len(X)
+
+
+def movie_reviews(seed, memory):
+    split = datasets.load_movie_reviews()
+    options = {"max_epochs": 6, "lr": 1e-3, "batch_size": 64, "random_state": seed}
+    words = make_pipeline(WordCounts(), LogisticRegression(C=0.1))
+    backbone = datasets.small_transformer(split.X_train)
+    in_front = {
+        NOTHING: {"module": backbone},
+        "bag of words": {"module": [words, backbone]},
+        "auto": {"module": backbone, "companion": "auto"},
+    }
+    for name, module in in_front.items():
+        clf = EarlyExitClassifier(**module, **options, memory=memory)
+        budgets = [0.3, 0.5, 2.0] if name == NOTHING else [0.2, 0.3, 0.5, 2.0]
+        fit = (split.X_train, split.y_train, {})
+        yield from operating_points(clf, name, budgets, fit, (split.X_test, split.y_test))
+
+
+class WordCounts(TransformerMixin, BaseEstimator):
+    """Tokens (n_samples, length) -> how often each word comes, sparse (n_samples, N_WORDS)."""
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def transform(self, X):
+        ids = X["input_ids"]
+        rows = np.repeat(np.arange(len(ids)), ids.shape[1])
+        ones = np.ones(ids.size, dtype=np.float32)
+        counts = csr_matrix((ones, (rows, ids.ravel())), shape=(len(ids), N_WORDS))
+        # 0 fills up.
+        return counts[:, 1:]
+
+
+QUESTIONS = {
+    "krkopt": chess,
+    "cifar10": cifar10,
+    "adult": trees("adult"),
+    "letter": trees("letter"),
+    "movie_reviews": movie_reviews,
+}
 
 
 def operating_points(clf, in_front, budgets, fit, test):
@@ -118,7 +197,9 @@ def operating_points(clf, in_front, budgets, fit, test):
 @torch.no_grad()
 def last_exit(clf, X, y):
     """Accuracy where no row leaves early."""
-    logits = [clf.network_(rows)[:, -1] for rows in torch.as_tensor(X).split(256)]
+    inputs = clf._tensors(clf._check_inputs(X))
+    batches = zip(*(tensor.split(256) for tensor in inputs), strict=True)
+    logits = [clf.network_(*rows)[:, -1] for rows in batches]
     return (clf.classes_[torch.cat(logits).argmax(1)] == y).mean()
 
 

@@ -41,6 +41,7 @@ from ._training import train_exits, train_heads
 from .backbones import default_backbone
 
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
+LR = 2e-3
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
 # A companion is cheap, and heads inside it are not.
@@ -75,18 +76,33 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    module : torch module (class or instance), default=None
+    module : torch module (class or instance), or list of members, default=None
         The backbone: takes float tensors ``(n_samples, ...)``, or whole numbers that it embeds, and
         answers logits ``(n_samples, n_classes)``, or an object that holds them as ``logits``. A
         class is built as ``module.from_data(X, n_classes, **module__params)`` where it has that
         method, else as ``module(**module__params)``; an instance is copied. None takes
         :class:`~sklearn_jeidnn.backbones.TabularResNet` for 2-D ``X`` and
         :class:`~sklearn_jeidnn.backbones.ImageResNet` for 3-D and 4-D ``X``, and for 2-D ``X`` if
-        ``module__image_shape`` is given.
+        ``module__image_shape`` is given. A list puts companions in front of the backbone, its last
+        entry: rows that stay start the next member anew. A companion is a torch module, None, a pair
+        of a class (or None) and a dict of its parameters, or any classifier with ``predict_proba``
+        (cloned and fitted, unless it is fitted; in a search or after ``clone``, inside
+        ``sklearn.frozen.FrozenEstimator``).
     exits : "auto", int or list of str, default="auto"
         Names of the backbone's submodules after which rows may leave; or how many early exits, spread
         evenly by cost over its repeated blocks. "auto" takes every block that saves more than a head
-        costs, at most eight of them.
+        costs, at most eight of them. Of several members, one such entry for each (0: no exit but its
+        end); "auto" takes 0 for companions.
+    companion : "auto" or None, default=None
+        "auto" trains narrower ready networks (a bag of embeddings, where ``X`` is tokens) and puts
+        those of them in front of the backbone that lower errors plus cost on the held-out rows.
+    companion_costs : list of float or None, default=None
+        What each companion costs, relative to one pass of the plain backbone; None, also as an entry,
+        counts multiply-adds of networks, and measures the time of other classifiers (which differs a
+        little from fit to fit).
+    companion_training : {"labels", "distilled"}, default="labels"
+        What companions that are networks learn: the labels, or the backbone's probabilities [2]_,
+        which need none (see ``X_unlabeled`` in :meth:`fit`).
     head : {"rich", "linear"} or torch module class, default="rich"
         What classifies at an early exit. "rich" reads the log-probabilities of the exit before and, of
         vectors, all, of maps the deviation and the mean and maximum of each quarter, of tokens the
@@ -107,16 +123,20 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     exit_distribution : {"sequential", "direct"}, default="sequential"
         How gate values become exit probabilities: each takes its share of what is left, or its own
         value as far as it is left (the paper's).
-    freeze_backbone : bool, default=False
-        Take the module, a trained instance, as it is, and train heads and gates only.
+    freeze_backbone : bool or "after_warmup", default=False
+        Take the module, a trained instance, as it is, and train heads and gates only. Companions that
+        are instances are taken as they are, too, classes are trained. "after_warmup" trains every
+        network without regard to its exits first, as if alone, and then its heads. False trains
+        networks with their exits, instances from their weights on.
     feature_passes : int, default=1
         Passes of a frozen backbone over the training rows whose exit features are kept. More than
         one make sense with a random transform in ``iterator_train__collate_fn``.
     max_epochs : int, default=100
         Epochs of the backbone with its exits (of the heads, where the backbone is frozen).
-    lr : float, default=0.002
-        Largest learning rate; it rises and falls once over the training
-        (``callbacks__lr_schedule=None`` keeps it constant).
+    lr : float, default=None
+        Largest learning rate, of every member; it rises and falls once over the training
+        (``callbacks__lr_schedule=None`` keeps it constant). None takes a ready network's own
+        ``learning_rate``, which is higher for narrow ones, and 0.002 for others and heads alone.
     batch_size : int, default=256
         Rows of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW
@@ -152,10 +172,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     feature_names_in_ : ndarray (n_features_in_,)
         Only where ``X`` has column names that are all strings.
     exits_ : list of str
-        Submodules after which rows may leave, in order; the last exit is the backbone's end.
+        Submodules after which rows may leave, in order; the last exit is the backbone's end. With
+        companions, "0" is the end of the first member, "1.blocks.0" an exit inside the second.
     exit_costs_ : ndarray (n_exits,)
         Multiply-adds of everything run up to each exit, relative to one pass of the plain
-        backbone. The last is more than 1: it counts the heads and gates on the way.
+        backbone. The last is more than 1: it counts companions, heads and gates on the way.
     cost_weight_ : float
         ``cost_weight``, or what was found for ``budget``.
     module_ : torch module
@@ -171,6 +192,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     ----------
     .. [1] Regol, Chataoui, Coates, "Jointly-Learned Exit and Inference for a Dynamic Neural Network",
        ICLR 2024, arXiv 2310.09163.
+    .. [2] Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
 
     Examples
     --------
@@ -197,10 +219,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
         "exit_distribution": [StrOptions(set(EXIT_MASSES))],
-        "freeze_backbone": ["boolean"],
+        "freeze_backbone": ["boolean", StrOptions({"after_warmup"})],
         "feature_passes": [Interval(Integral, 1, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({-1})],
         "optimizer": [callable],
         "callbacks": [list, tuple, None],
@@ -230,7 +252,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         freeze_backbone=False,
         feature_passes=1,
         max_epochs=100,
-        lr=2e-3,
+        lr=None,
         batch_size=256,
         optimizer=torch.optim.AdamW,
         callbacks=None,
@@ -538,7 +560,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         return self._network_cut(module, exits, train.inputs, self._stays(member))
 
     def _network_cut(self, module, exits, inputs, frozen):
-        return build_network(
+        network, names = build_network(
             module,
             exits,
             self._few(inputs),
@@ -549,10 +571,15 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             precision=self.precision,
             input_names=self._input_names,
         )
+        network.learning_rate = getattr(module, "learning_rate", LR)
+        return network, names
+
+    def _takes_trained(self):
+        return self.freeze_backbone and not isinstance(self.freeze_backbone, str)
 
     def _stays(self, member):
         """Whether a member is taken as it is."""
-        return self.freeze_backbone and isinstance(member.module, torch.nn.Module)
+        return self._takes_trained() and isinstance(member.module, torch.nn.Module)
 
     def _classifier_stage(self, classifier, train):
         arrays = [tensor.numpy() for tensor in self._tensors(train.inputs)]
@@ -623,7 +650,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
                 f"module={module!r} is not a torch module; give a class or instance of torch.nn.Module, "
                 f"or None for the ready backbone."
             )
-        if self.freeze_backbone and is_backbone:
+        if self._takes_trained() and is_backbone:
             raise ValueError(
                 "freeze_backbone=True needs module to be a trained instance of a torch module; got "
                 f"module={given!r}, whose weights would be random."
@@ -697,14 +724,18 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _learn(self, member, train, gate, taught=None):
         """(history, exit features of the rows that train, and of those that set the gates)"""
+        taught = train if taught is None else taught
+        if self.freeze_backbone == "after_warmup" and not member.frozen:
+            self._learn_member(member, train, gate, taught, early_weight=0.0)
+            member.frozen = True
         if member.frozen:
             return self._learn_heads(member, train, gate)
-        return self._learn_member(member, train, gate, train if taught is None else taught)
+        return self._learn_member(member, train, gate, taught, early_weight=self._early_weight())
 
     def _skorch_options(self):
         return dict(
             max_epochs=self.max_epochs,
-            lr=self.lr,
+            lr=LR if self.lr is None else self.lr,
             batch_size=self.batch_size,
             optimizer=self.optimizer,
             callbacks=self.callbacks,
@@ -712,9 +743,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             **self._prefixed(*PREFIXES[1:]),
         )
 
-    def _learn_member(self, member, train, gate, taught):
+    def _learn_member(self, member, train, gate, taught, *, early_weight):
         """As :meth:`_learn`, of one that learns, from rows as ``taught`` labels them."""
-        options, early_weight = self._skorch_options(), self._early_weight()
+        options = self._skorch_options()
+        if self.lr is None:
+            options["lr"] = member.learning_rate
 
         def learn():
             net = train_exits(

@@ -128,8 +128,9 @@ class TabularResNet(nn.Module):
         Units of each layer.
     n_blocks : int, default=6
         Residual blocks of two layers each.
-    dropout : float, default=0.3
-        Share of units dropped inside each block while training.
+    dropout : float, default=None
+        Share of units dropped inside each block while training. None: 0.3, and less below a width of
+        128, where a network rather learns too little.
     noise : array-like (n_features,), default=None
         Deviation of the noise added to each column while training (see :class:`InputNoise`).
 
@@ -140,8 +141,12 @@ class TabularResNet(nn.Module):
     row never depends on its batch.
     """
 
-    def __init__(self, edges, n_classes, *, width=256, n_blocks=6, dropout=0.3, noise=None):
+    def __init__(self, edges, n_classes, *, width=256, n_blocks=6, dropout=None, noise=None):
         super().__init__()
+        if dropout is None:
+            dropout = 0.3 * min(1, (width / 128) ** 2)
+        # The steps that suit a network shrink with its width.
+        self.learning_rate = min(1e-2, 2e-3 * 256 / width)
         noisy = noise is not None and np.any(noise)
         self.noise = InputNoise(noise) if noisy else nn.Identity()
         self.encoding = PiecewiseLinearEncoding(edges)

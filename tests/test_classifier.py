@@ -305,3 +305,23 @@ def test_a_gpu_learns_as_well(digits, precision, freeze):
     ).fit(*digits)
     assert freeze or clf.score(*digits) > 0.8
     assert next(clf.network_.parameters()).is_cuda and not next(module.parameters()).is_cuda
+
+
+def test_after_warmup_exits_learn_from_a_backbone_that_stays(digits, fresh_digits):
+    weights = []
+
+    class Weights(Callback):
+        def on_train_end(self, net, **kwargs):
+            state = net.module_.state_dict()
+            weights.append({k: v.clone() for k, v in state.items() if k.startswith("stages")})
+
+    clf = quick_classifier(
+        freeze_backbone="after_warmup", max_epochs=20, callbacks=[("weights", Weights())]
+    ).fit(*digits)
+    warmed_up, heads_alone = weights
+    assert warmed_up and not heads_alone
+    for name, value in warmed_up.items():
+        assert torch.equal(clf.network_.state_dict()[name], value)
+    logits = clf.network_(torch.as_tensor(fresh_digits[0]))
+    accuracies = (logits.argmax(-1) == torch.as_tensor(fresh_digits[1])[:, None]).float().mean(0)
+    assert accuracies.min() > 0.6

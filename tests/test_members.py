@@ -11,10 +11,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
-from sklearn_jeidnn._members import as_members
-from sklearn_jeidnn.backbones import TabularResNet
+from sklearn_jeidnn._members import as_members, companions_for
+from sklearn_jeidnn.backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 
-from .conftest import TinyConv, quick_classifier
+from .conftest import MaskedTokens, TinyConv, quick_classifier
 
 SMALL = (None, {"width": 16, "n_blocks": 1})
 BACKBONE = {"module__width": 64, "module__n_blocks": 3}
@@ -190,3 +190,89 @@ def test_a_budget_is_kept_on_the_rows_that_it_was_found_on(digits):
 def test_a_single_module_is_one_member():
     (member,) = as_members(TinyConv, {"width": 3})
     assert member.module is TinyConv and member.params == {"width": 3} and not member.is_classifier
+
+
+def test_auto_makes_companions_and_keeps_those_that_pay(digits):
+    X, y = digits
+    clf = quick_classifier(
+        companion="auto", cost_weight=0.1, module__width=128, module__n_blocks=4, max_epochs=20
+    ).fit(X, y)
+    assert clf.exits_[0] == "0" and clf.exit_costs_[0] < 0.3
+    free = clone(clf).set_params(cost_weight=0.0, module__width=16).fit(X, y)
+    assert len(free.exits_) <= len(clf.exits_)
+
+
+def test_candidates_are_narrower_networks_of_the_datas_kind(digits):
+    options = {"embeds": False, "image_shape": None}
+    images = digits[0].reshape(-1, 8, 8)
+    for X, kind, cost in ((images, ImageResNet, 1e7), (digits[0], TabularResNet, 1e6)):
+        candidates = companions_for(X, 10, cost, **options)
+        assert all(candidate.module is kind for candidate in candidates)
+        widths = [candidate.params["width"] for candidate in candidates]
+        assert len(widths) == 2 and widths == sorted(widths)
+    (flat,) = {
+        c.module for c in companions_for(digits[0], 10, 1e7, embeds=False, image_shape=(8, 8))
+    }
+    assert flat is ImageResNet
+
+
+def test_auto_puts_nothing_in_front_of_a_backbone_that_is_cheap_already(digits):
+    clf = quick_classifier(companion="auto", module__width=8, module__n_blocks=1, exits=["norm"])
+    assert clf.fit(*digits).exits_ == ["norm"]
+
+
+def tokens_of_two_kinds(n_samples=300):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n_samples) % 3
+    ids = torch.randint(3, 15, (n_samples, 6), generator=generator) + 12 * y[:, None]
+    mask = torch.ones(n_samples, 6, dtype=torch.long)
+    mask[:, 4:] = torch.randint(0, 2, (n_samples, 2), generator=generator).sort(1, True).values
+    return {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}, y.numpy()
+
+
+def test_auto_puts_a_bag_of_embeddings_in_front_of_a_token_network():
+    X, y = tokens_of_two_kinds()
+    clf = quick_classifier(
+        module=MaskedTokens, companion="auto", cost_weight=0.5, max_epochs=30
+    ).fit(X, y)
+    assert type(clf.network_.stages[0].evaluating.module).__name__ == "BagOfEmbeddings"
+    assert clf.exits_[0] == "0" and clf.score(X, y) > 0.9 and clf.mean_cost(X) < 0.5
+
+
+def test_a_bag_of_embeddings_ignores_what_the_mask_hides():
+    X, _ = tokens_of_two_kinds()
+    bag = BagOfEmbeddings.from_data(X, 3).eval()
+    tensors = {name: torch.as_tensor(array) for name, array in X.items()}
+    hidden = {**tensors, "input_ids": tensors["input_ids"] * tensors["attention_mask"]}
+    torch.testing.assert_close(bag(**tensors), bag(**hidden))
+
+
+def test_distilled_companions_learn_from_rows_without_labels(digits, fresh_digits):
+    X, y = digits
+    torch.manual_seed(0)
+    backbone = quick_classifier(max_epochs=40, **BACKBONE).fit(X, y).module_.requires_grad_(True)
+    options = {
+        "module": [SMALL, backbone],
+        "freeze_backbone": True,
+        "companion_training": "distilled",
+        "max_epochs": 20,
+    }
+    few = quick_classifier(**options).fit(X[:60], y[:60], X_val=X[60:], y_val=y[60:])
+    many = clone(few).fit(
+        X[:60], y[:60], X_val=X[60:], y_val=y[60:], X_unlabeled=fresh_digits[0][:800]
+    )
+    accuracy = [
+        (all_logits(clf, fresh_digits[0][800:])[:, 0].argmax(1) == fresh_digits[1][800:]).mean()
+        for clf in (few, many)
+    ]
+    assert accuracy[1] > accuracy[0] + 0.05
+
+
+def test_rows_without_labels_need_something_to_learn_from_them(digits):
+    with pytest.raises(ValueError, match="companion_training='distilled'"):
+        quick_classifier(**BACKBONE).fit(*digits, X_unlabeled=digits[0])
+
+
+def test_companion_auto_takes_one_module(digits):
+    with pytest.raises(ValueError, match="2 members already"):
+        quick_classifier(module=[SMALL, None], companion="auto").fit(*digits)
