@@ -44,7 +44,7 @@ def chess(seed, memory):
     split = datasets.load("krkopt")
     in_front = {
         NOTHING: {},
-        "40, 64 wide": {"module": [narrow(40), narrow(64), None]},
+        "24, 64 wide": {"module": [narrow(24), narrow(64), None]},
         "auto": {"companion": "auto"},
     }
     for name, module in in_front.items():

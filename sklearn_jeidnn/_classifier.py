@@ -551,7 +551,14 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             )
 
     def _member_cut(self, member, exits, train):
-        """(a companion cut into stages, the names of its exits)"""
+        """(a companion cut into stages, the names of its exits)
+
+        The backbone draws the random numbers that it would draw alone.
+        """
+        with torch.random.fork_rng(devices=[]):
+            return self._companion_cut(member, exits, train)
+
+    def _companion_cut(self, member, exits, train):
         if member.is_classifier:
             stage = self._classifier_stage(member.module, train)
             options = (len(self.classes_), self.exit_distribution, self.precision)

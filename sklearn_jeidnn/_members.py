@@ -17,7 +17,7 @@ from .backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 LEAST_PROBABILITY = 1e-6
 WIDTHS = (8, 10, 12, 16, 24, 32, 40, 64, 96, 128, 192, 256, 384)
 # Shares of the backbone's cost that candidates come near to (method page, section 10).
-TABLE_SHARES, IMAGE_SHARES = (0.06, 0.15), (0.1, 0.25)
+TABLE_SHARES, IMAGE_SHARES = (0.025, 0.15), (0.1, 0.25)
 N_SHAPE_ROWS = 2000
 
 

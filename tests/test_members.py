@@ -276,3 +276,9 @@ def test_rows_without_labels_need_something_to_learn_from_them(digits):
 def test_companion_auto_takes_one_module(digits):
     with pytest.raises(ValueError, match="2 members already"):
         quick_classifier(module=[SMALL, None], companion="auto").fit(*digits)
+
+
+def test_the_backbone_behind_companions_is_the_one_that_it_is_alone(two, digits):
+    alone = quick_classifier(cost_weight=0.03, validation_fraction=0.3, **BACKBONE).fit(*digits)
+    for name, value in alone.module_.state_dict().items():
+        assert torch.equal(two.module_.state_dict()[name], value)
