@@ -1,7 +1,15 @@
+import copy
+
+import pytest
 import torch
 
-from sklearn_jeidnn._joint import temperatures
+from sklearn_jeidnn._features import exit_features
+from sklearn_jeidnn._gates import all_gate_inputs
+from sklearn_jeidnn._heads import Answer, ExitHeads
+from sklearn_jeidnn._joint import cost_weight_for, descend_gates, learn_trust, temperatures
 from sklearn_jeidnn._losses import expected_zero_one
+from sklearn_jeidnn._policy import exits_taken
+from sklearn_jeidnn._rows import ExitFeatures, RowsDataset
 
 
 def calibrated_logits(n_samples):
@@ -29,3 +37,43 @@ def test_expected_errors_of_calibrated_logits_are_the_errors_on_average():
     expected = expected_zero_one(logits[:, None], torch.ones(1)).mean()
     errors = (logits.argmax(1) != y).float().mean()
     assert abs(expected - errors) < 0.02
+
+
+def two_members(noise_of_the_first):
+    """Logits of two members, each the truth's with noise of its own."""
+    logits, y = calibrated_logits(3000)
+    generator = torch.Generator().manual_seed(1)
+    first, second = (
+        logits + noise * torch.randn(logits.shape, generator=generator)
+        for noise in (noise_of_the_first, 2.0)
+    )
+    return ExitFeatures([first, second], y, torch.ones(len(y)))
+
+
+def trust_in_the_first(noise):
+    rows = two_members(noise)
+    heads = ExitHeads([Answer()], first_exits=(0, 1))
+    learn_trust(heads, rows)
+    right = (heads(rows.features).argmax(-1) == rows.y[:, None]).float().mean(0)
+    alone = (rows.features[1].argmax(-1) == rows.y).float().mean()
+    return heads.trust[1], right[1] - alone
+
+
+def test_a_member_is_trusted_as_far_as_it_helps():
+    (much, gain), (little, _), (none, loss) = map(trust_in_the_first, (0.5, 4.0, 1e4))
+    assert much > little >= none and gain > 0.05
+    assert none < 1e-3 and loss >= 0
+
+
+@pytest.mark.parametrize("budget", [0.4, 0.6, 0.9])
+def test_a_budget_is_kept_on_the_rows_that_it_is_found_on(budget, fitted, fresh_digits):
+    X, y = (torch.as_tensor(column) for column in fresh_digits)
+    network = copy.deepcopy(fitted.network_).requires_grad_(True)
+    rows = exit_features(network, RowsDataset((X,), y, torch.ones(len(y))), 256, "cpu")
+    costs = torch.as_tensor(fitted.exit_costs_, dtype=torch.float32)
+    costs = costs - costs[0] + 0.2
+    cost_weight = cost_weight_for(network, rows, costs, budget)
+    logits = network.heads(rows.features).detach()
+    descend_gates(network, logits, rows, costs, cost_weight)
+    taken = exits_taken(network.gates(all_gate_inputs(logits)), network.exit_mass)
+    assert float(costs[taken].mean()) <= budget

@@ -178,15 +178,6 @@ def test_a_classifier_fitted_on_other_labels_is_refused(digits):
         quick_classifier(module=[companion, None], **BACKBONE, max_epochs=1).fit(*digits)
 
 
-def test_a_budget_is_kept_on_the_rows_that_it_was_found_on(digits):
-    X, y = digits
-    for budget in (0.4, 0.7):
-        clf = quick_classifier(module=[SMALL, None], budget=budget, **BACKBONE)
-        clf.fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:])
-        assert clf.mean_cost(X[200:]) <= budget + 0.15
-        assert clf.cost_weight_ >= 0
-
-
 def test_a_single_module_is_one_member():
     (member,) = as_members(TinyConv, {"width": 3})
     assert member.module is TinyConv and member.params == {"width": 3} and not member.is_classifier

@@ -5,6 +5,7 @@ from sklearn_jeidnn._policy import (
     EXIT_MASSES,
     direct_mass,
     exit_distribution,
+    exits_taken,
     leaves,
     sequential_mass,
 )
@@ -40,3 +41,17 @@ def test_direct_distribution_is_the_papers_clipped_formula(gate_probs):
 def test_a_row_leaves_where_at_least_half_of_the_remaining_mass_is_taken():
     mass, unspent = torch.tensor([0.2, 0.19]), torch.tensor([0.4, 0.4])
     assert leaves(mass, unspent).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_MASSES.values())
+def test_exits_taken_are_the_first_at_which_the_rule_lets_go(gate_probs, exit_mass):
+    def first_exit(row):
+        unspent = torch.tensor(1.0)
+        for exit_index, gate_prob in enumerate(row):
+            mass = exit_mass(gate_prob, unspent)
+            if leaves(mass, unspent):
+                return exit_index
+            unspent = unspent - mass
+        return len(row)
+
+    assert exits_taken(gate_probs, exit_mass).tolist() == [first_exit(row) for row in gate_probs]
