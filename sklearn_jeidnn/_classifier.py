@@ -1,8 +1,6 @@
 """The estimator: arrays in, arrays out."""
 
 import contextlib
-import copy
-import inspect
 import itertools
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -23,29 +21,25 @@ from sklearn.utils.validation import (
 )
 
 from . import conformal, metrics
+from ._assembly import LR, Assembly, exits_of_members
 from ._bilevel import train_bilevel
-from ._costs import multiply_adds, relative_exit_costs, relative_seconds
 from ._features import exit_features
 from ._graphs import Answering, embeds
 from ._heads import HEADS
 from ._inputs import as_integers, holds_integers, is_named, named_arrays
 from ._joint import cost_weight_for, learn_trust, objective_with_gates, train_jointly
 from ._losses import GATE_LOSSES
-from ._members import ClassifierStage, as_members, check_classes, companions_for, fitted_classifier
+from ._members import as_members
 from ._memory import fingerprint, remembered
-from ._network import N_PROBE_ROWS, PRECISIONS, build_network, chain, whole
+from ._network import N_PROBE_ROWS, PRECISIONS
 from ._policy import EXIT_MASSES
 from ._rows import RowsDataset, side_by_side
 from ._splits import halve, hold_out
 from ._training import train_exits, train_heads
-from .backbones import default_backbone
 
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
-LR = 2e-3
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
-# A companion is cheap, and heads inside it are not.
-COMPANION_EXITS = 0
 
 
 class Routed(NamedTuple):
@@ -491,53 +485,72 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         return np.searchsorted(self.classes_, y)
 
     def _build(self, train):
-        """(network, names of its exits) of each member, cut into stages; heads and gates untrained."""
+        """Each member, cut into stages, heads and gates untrained; together they are the network."""
         *companions, backbone = as_members(self.module, self._module_params())
-        self.module_ = self._make_module(backbone, train.inputs, is_backbone=True)
-        few = tuple(array[:N_PROBE_ROWS] for array in train.inputs)
+        assembly = self._assembly()
+        self.module_ = assembly.made(backbone, train.inputs, is_backbone=True)
         self._embeds = self._input_names is None and embeds(
-            Answering(self.module_, None), few[0], self.device
+            Answering(self.module_, None), train.inputs[0][:N_PROBE_ROWS], self.device
         )
+        train = train._replace(
+            inputs=tuple(tensor.numpy() for tensor in self._tensors(train.inputs))
+        )
+        few = self._some(train, N_PROBE_ROWS)
         if self.companion == "auto":
-            companions = self._companion_candidates(companions, backbone, train.inputs)
-        exits = self._exits_of(len(companions) + 1)
+            self._check_auto(companions)
+            companions = assembly.candidates(
+                self.module_, backbone.params, train.inputs, few, embeds=self._embeds
+            )
+        auto = self.companion is not None
+        *inside, exits = exits_of_members(self.exits, len(companions) + 1, only_the_last=auto)
+        weight = train.weight * self._class_weights(train)
         cuts = [
-            self._member_cut(member, own, train)
-            for member, own in zip(companions, exits, strict=False)
+            assembly.cut_companion(companion, own, train, few, weight)
+            for companion, own in zip(companions, inside, strict=True)
         ]
-        cuts.append(self._network_cut(self.module_, exits[-1], train.inputs, self._stays(backbone)))
-        self._assemble(cuts, train.inputs)
+        cuts.append(assembly.cut_backbone(backbone, self.module_, exits, few))
+        self._chain(cuts, train)
+        self._check_budget()
         return cuts
 
-    def _companion_candidates(self, companions, backbone, inputs):
+    def _assembly(self):
+        trained = self.freeze_backbone and not isinstance(self.freeze_backbone, str)
+        return Assembly(
+            classes=self.classes_,
+            input_names=self._input_names,
+            device=self.device,
+            head=self.head,
+            exit_distribution=self.exit_distribution,
+            precision=self.precision,
+            takes_trained=bool(trained),
+            companion_costs=self.companion_costs,
+        )
+
+    def _chain(self, cuts, rows):
+        some = self._some(rows, max(cut.network.rows_at_once for cut in cuts))
+        chained = self._assembly().chained(cuts, self.module_, some)
+        self.network_, self.exits_, self.exit_costs_ = chained
+
+    def _some(self, rows, n_rows):
+        """The first rows, as tensors."""
+        some = self._tensors(tuple(array[:n_rows] for array in rows.inputs))
+        return tuple(tensor.to(self.device) for tensor in some)
+
+    def _module_params(self):
+        prefixed = self._prefixed("module__")
+        return {name.removeprefix("module__"): value for name, value in prefixed.items()}
+
+    def _check_auto(self, companions):
         if companions:
             raise ValueError(
                 f"companion={self.companion!r} puts a companion in front of one module, but module has "
                 f"{len(companions) + 1} members already."
             )
-        answering = Answering(self.module_, self._input_names)
-        few = self._few(inputs)
-        cost = multiply_adds(answering, *few)[1] / len(few[0])
-        X = inputs[0] if self._input_names is None else dict(zip(self._input_names, inputs))
-        shape = backbone.params.get("image_shape")
-        return companions_for(X, len(self.classes_), cost, image_shape=shape, embeds=self._embeds)
-
-    def _assemble(self, cuts, inputs):
-        """One network of some members, what its exits are called, and what they cost."""
-        networks, names = zip(*cuts, strict=True)
-        self.network_, self.exits_ = networks[0], names[0]
-        if len(networks) > 1:
-            options = (len(self.classes_), self.exit_distribution, self.precision)
-            self.network_ = chain(networks, *options).to(self.device)
-            self.exits_ = _joined_names(names)
-        self._tell_costs(inputs)
-        self.exit_costs_ = relative_exit_costs(self.network_, self._few(inputs))
-        self._check_budget()
-
-    def _few(self, inputs):
-        """A few rows to try, as tensors."""
-        few = self._tensors(tuple(array[:N_PROBE_ROWS] for array in inputs))
-        return tuple(tensor.to(self.device) for tensor in few)
+        if self.companion_costs is not None:
+            raise ValueError(
+                f"companion_costs={self.companion_costs!r} are for companions that you give; with "
+                f"companion={self.companion!r} they are counted."
+            )
 
     def _check_budget(self):
         if self.budget is not None and self.gate_training != "joint":
@@ -549,120 +562,6 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
                 f"budget={self.budget!r} is less than the first exit costs, {self.exit_costs_[0]:.3g}; give more, "
                 f"an earlier exit, or a cheaper companion in front."
             )
-
-    def _member_cut(self, member, exits, train):
-        """(a companion cut into stages, the names of its exits)
-
-        The backbone draws the random numbers that it would draw alone.
-        """
-        with torch.random.fork_rng(devices=[]):
-            return self._companion_cut(member, exits, train)
-
-    def _companion_cut(self, member, exits, train):
-        if member.is_classifier:
-            stage = self._classifier_stage(member.module, train)
-            options = (len(self.classes_), self.exit_distribution, self.precision)
-            return whole(stage, *options).to(self.device), []
-        module = self._make_module(member, train.inputs, is_backbone=False)
-        return self._network_cut(module, exits, train.inputs, self._stays(member))
-
-    def _network_cut(self, module, exits, inputs, frozen):
-        network, names = build_network(
-            module,
-            exits,
-            self._few(inputs),
-            len(self.classes_),
-            head=self.head,
-            exit_mass=self.exit_distribution,
-            frozen=frozen,
-            precision=self.precision,
-            input_names=self._input_names,
-        )
-        network.learning_rate = getattr(module, "learning_rate", LR)
-        return network, names
-
-    def _takes_trained(self):
-        return self.freeze_backbone and not isinstance(self.freeze_backbone, str)
-
-    def _stays(self, member):
-        """Whether a member is taken as it is."""
-        return self._takes_trained() and isinstance(member.module, torch.nn.Module)
-
-    def _classifier_stage(self, classifier, train):
-        arrays = [tensor.numpy() for tensor in self._tensors(train.inputs)]
-        X = arrays[0] if self._input_names is None else dict(zip(self._input_names, arrays))
-        weight = train.weight * self._class_weights(train)
-        fitted = fitted_classifier(classifier, X, self.classes_[train.y], weight)
-        check_classes(fitted, self.classes_)
-        return ClassifierStage(fitted, self.classes_, self._input_names)
-
-    def _tell_costs(self, inputs):
-        """What is told of companions' costs, and what cannot be counted and is measured."""
-        ends = [*self.network_.heads.first_exits[1:], self.network_.n_exits]
-        told = self.companion_costs
-        told = [None] * (len(ends) - 1) if told is None else list(told)
-        if len(told) != len(ends) - 1:
-            raise ValueError(
-                f"companion_costs={self.companion_costs!r} must have one entry for each of the "
-                f"{len(ends) - 1} members in front of the backbone."
-            )
-        n_rows = self._rows_at_once()
-        some = tuple(
-            tensor.to(self.device) for tensor in self._tensors(tuple(a[:n_rows] for a in inputs))
-        )
-        plain = Answering(self.module_, self._input_names)
-        for end, cost in zip(ends, told):
-            stage = self.network_.stages[end - 1]
-            if cost is None and isinstance(stage, ClassifierStage):
-                cost = relative_seconds(stage, plain, some)
-            if cost is not None and not (isinstance(cost, Real) and cost > 0):
-                raise ValueError(
-                    f"companion_costs={self.companion_costs!r} must hold numbers above 0, or None."
-                )
-            stage.relative_cost = cost
-
-    def _exits_of(self, n_members):
-        """ "auto", a number or names for each member."""
-        if n_members == 1:
-            return [_as_given(self.exits)]
-        if isinstance(self.exits, str) or self.companion is not None:
-            return [COMPANION_EXITS] * (n_members - 1) + [_as_given(self.exits)]
-        given = self.exits if np.iterable(self.exits) else [self.exits] * n_members
-        if len(given) != n_members:
-            raise ValueError(
-                f"exits={self.exits!r} must be 'auto', a number, or have one entry ('auto', a number or a list of "
-                f"names) for each of the {n_members} members of module."
-            )
-        return [_as_given(exits) for exits in given]
-
-    def _module_params(self):
-        prefixed = self._prefixed("module__")
-        return {name.removeprefix("module__"): value for name, value in prefixed.items()}
-
-    def _make_module(self, member, inputs, is_backbone):
-        X = inputs[0] if self._input_names is None else dict(zip(self._input_names, inputs))
-        return self._made(member, X, is_backbone).to(self.device).eval()
-
-    def _made(self, member, X, is_backbone):
-        module, params = member
-        if isinstance(module, torch.nn.Module):
-            return _copied(module, params)
-        if module is None and self._input_names is not None:
-            raise ValueError(
-                "module=None takes an array X, not a mapping; give a module for X's keys."
-            )
-        given, module = module, default_backbone(X.ndim, params) if module is None else module
-        if not (inspect.isclass(module) and issubclass(module, torch.nn.Module)):
-            raise TypeError(
-                f"module={module!r} is not a torch module; give a class or instance of torch.nn.Module, "
-                f"or None for the ready backbone."
-            )
-        if self._takes_trained() and is_backbone:
-            raise ValueError(
-                "freeze_backbone=True needs module to be a trained instance of a torch module; got "
-                f"module={given!r}, whose weights would be random."
-            )
-        return _constructed(module, params, X, len(self.classes_))
 
     def _train(self, cuts, train, gate, unlabeled):
         """Each member with its exits (or its heads alone, where it stays), then trust, then gates with heads."""
@@ -676,11 +575,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             learned.insert(0, self._learn(companion, train, gate, taught)[1:])
         held_out = [part.to(self.device) for _, part in learned]
         if self.companion == "auto":
-            chosen = self._chosen(cuts, held_out, train.inputs)
+            chosen = self._chosen(cuts, held_out, train)
             cuts, learned, held_out = (
                 [parts[i] for i in chosen] for parts in (cuts, learned, held_out)
             )
-            self._assemble(cuts, train.inputs)
+            self._chain(cuts, train)
         seen = side_by_side([part for part, _ in learned], len(train))
         held_out = side_by_side(held_out, len(gate))
         if len(cuts) > 1:
@@ -688,7 +587,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self._train_gates(seen, held_out)
         self.network_.requires_grad_(False).eval()
 
-    def _chosen(self, cuts, held_out, inputs):
+    def _chosen(self, cuts, held_out, train):
         """Which of the candidates to put in front of the backbone: numbers of the members that stay."""
         *candidates, backbone = range(len(cuts))
         subsets = [
@@ -698,7 +597,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         ]
         objectives = []
         for subset in subsets:
-            self._assemble([cuts[i] for i in subset], inputs)
+            self._chain([cuts[i] for i in subset], train)
             rows = side_by_side([held_out[i] for i in subset], len(held_out[0].y))
             learn_trust(self.network_.heads, rows)
             costs = torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
@@ -982,39 +881,6 @@ def _refuse_unknown(further_params):
             f"EarlyExitClassifier got unexpected parameters {unknown}; besides its own it takes those that "
             f"start with one of {PREFIXES}."
         )
-
-
-def _as_given(exits):
-    """ "auto", a Python int (NumPy's are none), or a list of names."""
-    if isinstance(exits, str):
-        return exits
-    return int(exits) if isinstance(exits, Integral) else list(exits)
-
-
-def _joined_names(names):
-    """Names of all exits but the last: members are numbered, a member's end is its number."""
-    inside = [[f"{i}.{name}" for name in own] for i, own in enumerate(names)]
-    return [name for i, own in enumerate(inside) for name in (*own, str(i))][:-1]
-
-
-def _copied(module, params):
-    if params:
-        raise ValueError(
-            f"module__* parameters {sorted(params)} build a class, but module is an instance of "
-            f"{type(module).__name__}; give the class, or set them on the instance."
-        )
-    return copy.deepcopy(module)
-
-
-def _constructed(module, params, X, n_classes):
-    try:
-        if hasattr(module, "from_data"):
-            return module.from_data(X, n_classes, **params)
-        return module(**params)
-    except TypeError as error:
-        raise TypeError(
-            f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
-        ) from error
 
 
 def _usable(device):

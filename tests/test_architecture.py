@@ -26,6 +26,7 @@ FLOOR = {
     "_features": 3,
     "_stages": 3,
     "_members": 4,
+    "_assembly": 5,
     "_network": 4,
     "_training": 4,
     "_bilevel": 5,
