@@ -27,7 +27,7 @@ from ._features import exit_features
 from ._graphs import Answering, embeds
 from ._heads import HEADS
 from ._inputs import as_integers, holds_integers, is_named, named_arrays
-from ._joint import cost_weight_for, learn_trust, objective_with_gates, train_jointly
+from ._joint import learn_trust, objective_with_gates, train_jointly, train_within_budget
 from ._losses import GATE_LOSSES
 from ._members import as_members
 from ._memory import fingerprint, remembered
@@ -734,17 +734,16 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _train_gates(self, seen, held_out):
         costs = torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
         batch_size = self.batch_size if self.batch_size > 0 else len(seen.y)
+        learn = (self.network_, seen, held_out, costs)
         self.cost_weight_ = self.cost_weight
         if self.budget is not None:
-            self.cost_weight_ = cost_weight_for(self.network_, held_out, costs, self.budget)
+            self.cost_weight_ = train_within_budget(*learn, self.budget, batch_size)
+            return
         if self.gate_training == "joint":
-            train_jointly(self.network_, seen, held_out, costs, self.cost_weight_, batch_size)
+            train_jointly(*learn, self.cost_weight, batch_size)
             return
         train_bilevel(
-            self.network_,
-            seen,
-            held_out,
-            costs,
+            *learn,
             self.cost_weight,
             gate_loss=self.gate_loss,
             max_epochs=self.max_epochs,

@@ -52,6 +52,21 @@ def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
         least = objective
 
 
+def train_within_budget(network, train, held_out, exit_costs, budget, batch_size):
+    """As :func:`train_jointly`, at the cost weight that keeps the held-out rows' mean cost within a budget.
+
+    Returns
+    -------
+    cost_weight : float
+        Found again after the heads' turns, which move the costs.
+    """
+    cost_weight = cost_weight_for(network, held_out, exit_costs, budget)
+    train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
+    cost_weight = cost_weight_for(network, held_out, exit_costs, budget)
+    _gates_turn(network, held_out, exit_costs, cost_weight)
+    return cost_weight
+
+
 def _gates_turn(network, held_out, exit_costs, cost_weight):
     """Train the gates; return the objective, in log-loss, of heads and gates on held-out rows."""
     with torch.no_grad():
