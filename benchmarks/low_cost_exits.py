@@ -141,7 +141,7 @@ def movie_reviews(seed, memory):
     }
     for name, module in in_front.items():
         clf = EarlyExitClassifier(**module, **options, memory=memory)
-        budgets = [0.3, 0.5, 2.0] if name == NOTHING else [0.2, 0.3, 0.5, 2.0]
+        budgets = [0.3, 2.0] if name == NOTHING else [0.2, 0.3, 0.5, 2.0]
         fit = (split.X_train, split.y_train, {})
         yield from operating_points(clf, name, budgets, fit, (split.X_test, split.y_test))
 
