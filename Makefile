@@ -26,7 +26,7 @@ format: $(READY)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-benchmarks: $(READY)  ## every figure of the README (about two hours on two cores)
+benchmarks: $(READY)  ## every figure of the README (about five hours on two cores)
 	$(RUN) benchmarks/main_job.py
 	$(RUN) benchmarks/cost_weights.py
 	$(RUN) benchmarks/routing_speedup.py
@@ -38,6 +38,11 @@ benchmarks: $(READY)  ## every figure of the README (about two hours on two core
 	$(RUN) benchmarks/exit_heads.py
 	$(RUN) benchmarks/run_once.py
 	$(RUN) benchmarks/memory.py
+	$(RUN) benchmarks/low_cost_exits.py krkopt --seeds 0 1 2 3 4
+	$(RUN) benchmarks/low_cost_exits.py cifar10
+	$(RUN) benchmarks/low_cost_exits.py movie_reviews
+	$(RUN) benchmarks/low_cost_exits.py letter
+	$(RUN) benchmarks/low_cost_exits.py adult
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
