@@ -28,9 +28,7 @@ from sklearn_jeidnn.backbones import TabularResNet
 CHESS = {"module__width": 128}
 CHESS_BUDGETS = [0.1, 0.2, 0.3, 0.4, 0.5, 1.5]
 CIFAR_BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 2.0]
-CIFAR_EPOCHS = 15
-# Narrow networks want larger steps than the default.
-CIFAR_LR = 4e-3
+CIFAR_EPOCHS = 20
 NOTHING = "nothing"
 N_WORDS = 3003
 # Plain networks that a user would train instead: (width, blocks).
@@ -91,12 +89,25 @@ def cifar10(seed, memory):
             [*companions, backbone] if companions else backbone,
             freeze_backbone=True,
             max_epochs=CIFAR_EPOCHS,
-            lr=CIFAR_LR,
+            iterator_train__collate_fn=flipped,
             random_state=seed,
             memory=memory,
         )
         held_out = {"X_val": X_val, "y_val": y_val}
         yield from operating_points(clf, name, CIFAR_BUDGETS, (X, y, held_out), test)
+
+
+def flipped(batch):
+    """Some rows of images, half of them mirrored, all shifted by up to two pixels.
+
+    Without it a companion of width 16 is right on 94 % of the rows that train it and 74 % of others.
+    """
+    given, y = batch.dataset[batch.rows]
+    (images,) = given["X"]
+    mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
+    images = torch.where(mirrored, images.flip(3), images)
+    shift = torch.randint(-2, 3, (2,)).tolist()
+    return {**given, "X": (images.roll(shift, (2, 3)),)}, y
 
 
 def trees(name):
