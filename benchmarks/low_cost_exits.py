@@ -4,7 +4,7 @@ For each data set the estimator at several budgets, with and without companions 
 user would do instead: plain backbones of fewer blocks and of smaller widths, trained alone in the
 same way. One fit trains a list of members; its operating points share them (``memory=``).
 
-    python benchmarks/low_cost_exits.py krkopt --seeds 5
+    python benchmarks/low_cost_exits.py krkopt --seeds 0 1 2 3 4
 """
 
 import argparse

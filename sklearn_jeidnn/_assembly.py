@@ -11,7 +11,7 @@ from torch import nn
 
 from ._costs import multiply_adds, relative_exit_costs, relative_seconds
 from ._graphs import Answering
-from ._members import ClassifierStage, check_classes, companions_for, fitted_classifier
+from ._members import ClassifierStage, as_given, check_classes, companions_for, fitted_classifier
 from ._network import N_PROBE_ROWS, EarlyExitNetwork, build_network, chain, whole
 from .backbones import default_backbone
 
@@ -58,7 +58,7 @@ class Assembly(NamedTuple):
             Rows that train.
         is_backbone : bool
         """
-        X = _as_given(arrays, self.input_names)
+        X = as_given(arrays, self.input_names)
         module, params = member
         if isinstance(module, nn.Module):
             return _copied(module, params).to(self.device).eval()
@@ -94,10 +94,10 @@ class Assembly(NamedTuple):
         """
         answering = Answering(backbone, self.input_names)
         cost = multiply_adds(answering, *few)[1] / len(few[0])
-        X, shape = _as_given(arrays, self.input_names), params.get("image_shape")
+        X, shape = as_given(arrays, self.input_names), params.get("image_shape")
         return companions_for(X, len(self.classes), cost, image_shape=shape, embeds=embeds)
 
-    def cut_backbone(self, member, module, exits, few):
+    def cut_module(self, member, module, exits, few):
         """A member's module, cut into stages; heads untrained."""
         network, names = build_network(
             module,
@@ -131,8 +131,8 @@ class Assembly(NamedTuple):
         with torch.random.fork_rng(devices=[]):
             if not member.is_classifier:
                 module = self.made(member, rows.inputs, is_backbone=False)
-                return self.cut_backbone(member, module, exits, few)
-        X = _as_given(rows.inputs, self.input_names)
+                return self.cut_module(member, module, exits, few)
+        X = as_given(rows.inputs, self.input_names)
         fitted = fitted_classifier(member.module, X, self.classes[rows.y], weight)
         check_classes(fitted, self.classes)
         stage = ClassifierStage(fitted, self.classes, self.input_names)
@@ -207,10 +207,6 @@ def _exits_as_given(exits):
     if isinstance(exits, str):
         return exits
     return int(exits) if isinstance(exits, Integral) else list(exits)
-
-
-def _as_given(arrays, input_names):
-    return arrays[0] if input_names is None else dict(zip(input_names, arrays, strict=True))
 
 
 def _joined_names(names):

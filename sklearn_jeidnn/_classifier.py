@@ -508,7 +508,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             assembly.cut_companion(companion, own, train, few, weight)
             for companion, own in zip(companions, inside, strict=True)
         ]
-        cuts.append(assembly.cut_backbone(backbone, self.module_, exits, few))
+        cuts.append(assembly.cut_module(backbone, self.module_, exits, few))
         self._chain(cuts, train)
         self._check_budget()
         return cuts

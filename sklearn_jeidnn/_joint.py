@@ -38,8 +38,13 @@ def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
     cost_weight : float
     batch_size : int
         Rows of a step of the heads.
+
+    Returns
+    -------
+    moved : bool
+        Whether a turn of the heads was kept.
     """
-    least = _gates_turn(network, held_out, exit_costs, cost_weight)
+    least, moved = _gates_turn(network, held_out, exit_costs, cost_weight), False
     n_rounds = HEAD_ROUNDS if any(True for _ in network.heads.parameters()) else 0
     for _ in range(n_rounds):
         before = copy.deepcopy((network.heads.state_dict(), network.gates.state_dict()))
@@ -48,8 +53,9 @@ def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
         if objective >= least:
             network.heads.load_state_dict(before[0])
             network.gates.load_state_dict(before[1])
-            return
-        least = objective
+            return moved
+        least, moved = objective, True
+    return moved
 
 
 def train_within_budget(network, train, held_out, exit_costs, budget, batch_size):
@@ -58,12 +64,12 @@ def train_within_budget(network, train, held_out, exit_costs, budget, batch_size
     Returns
     -------
     cost_weight : float
-        Found again after the heads' turns, which move the costs.
+        Found again after heads that moved, since costs move with them.
     """
     cost_weight = cost_weight_for(network, held_out, exit_costs, budget)
-    train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
-    cost_weight = cost_weight_for(network, held_out, exit_costs, budget)
-    _gates_turn(network, held_out, exit_costs, cost_weight)
+    if train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size):
+        cost_weight = cost_weight_for(network, held_out, exit_costs, budget)
+        _gates_turn(network, held_out, exit_costs, cost_weight)
     return cost_weight
 
 

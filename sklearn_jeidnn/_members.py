@@ -116,6 +116,11 @@ def companions_for(X, n_classes, cost, *, image_shape, embeds):
     return [Member(kind, {"width": w, **params}) for w in sorted(nearest) if of_width[w] < 0.5]
 
 
+def as_given(arrays, input_names):
+    """One array, or a dict of them where the inputs have names: as a user gives ``X``."""
+    return arrays[0] if input_names is None else dict(zip(input_names, arrays, strict=True))
+
+
 class ClassifierStage(Stage):
     """A fitted classifier as a stage that answers logits: the log-probabilities that it gives.
 
@@ -138,7 +143,7 @@ class ClassifierStage(Stage):
     def forward(self, *inputs):
         """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
         arrays = [tensor.cpu().numpy() for tensor in inputs]
-        X = arrays[0] if self.input_names is None else dict(zip(self.input_names, arrays))
+        X = as_given(arrays, self.input_names)
         probs = np.zeros((len(arrays[0]), self.n_classes), dtype=np.float32)
         probs[:, self.columns] = self.classifier.predict_proba(X)
         logits = np.log(np.maximum(probs, LEAST_PROBABILITY))
