@@ -15,8 +15,8 @@ from ._members import ClassifierStage, as_given, check_classes, companions_for, 
 from ._network import N_PROBE_ROWS, EarlyExitNetwork, build_network, chain, whole
 from .backbones import default_backbone
 
-# Of modules that suggest no learning rate.
-LR = 2e-3
+# Of modules that suggest no learning rate, and of heads alone.
+LR, HEADS_LR = 2e-3, 1e-2
 # A companion is cheap, and heads inside it are not.
 COMPANION_EXITS = 0
 

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from . import conformal, metrics
-from ._assembly import LR, Assembly, exits_of_members
+from ._assembly import HEADS_LR, Assembly, exits_of_members
 from ._bilevel import train_bilevel
 from ._features import exit_features
 from ._graphs import Answering, embeds
@@ -130,7 +130,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     lr : float, default=None
         Largest learning rate, of every member; it rises and falls once over the training
         (``callbacks__lr_schedule=None`` keeps it constant). None takes a ready network's own
-        ``learning_rate``, which is higher for narrow ones, and 0.002 for others and heads alone.
+        ``learning_rate``, which is higher for narrow ones, 0.002 for others, and 0.01 for heads alone.
     batch_size : int, default=256
         Rows of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW
@@ -641,7 +641,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _skorch_options(self):
         return dict(
             max_epochs=self.max_epochs,
-            lr=LR if self.lr is None else self.lr,
+            lr=HEADS_LR if self.lr is None else self.lr,
             batch_size=self.batch_size,
             optimizer=self.optimizer,
             callbacks=self.callbacks,

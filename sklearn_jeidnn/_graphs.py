@@ -7,11 +7,13 @@ operations that know the submodule they come from.
 """
 
 import contextlib
+import operator
 import traceback
 from typing import NamedTuple
 
 import torch
 from torch import fx, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -194,9 +196,10 @@ def _user_code(error):
 
 
 def fold_normalisation(piece):
-    """The same in which batch normalisation is folded into the convolution before it, for stages that never learn.
+    """The same with batch normalisation folded into the convolution before it, for stages that never learn.
 
-    Nothing of ``piece`` is changed; one that cannot be traced to its layers comes back as it is.
+    What follows writes into the convolution's output where nothing else reads that. Nothing of ``piece`` is
+    changed; one that cannot be traced to its layers comes back as it is.
     """
     if not any(isinstance(m, _BatchNorm) for m in piece.modules()):
         return piece
@@ -211,9 +214,32 @@ def fold_normalisation(piece):
             folded.set_submodule(layer.target, fuse_conv_bn_eval(*pair))
             node.replace_all_uses_with(layer)
             folded.graph.erase_node(node)
+    _write_into_outputs(folded)
     folded.delete_all_unused_submodules()
     folded.recompile()
     return folded
+
+
+def _write_into_outputs(graph_module):
+    """Rectifiers and sums that write into a convolution's output, in the place of those that allocate."""
+    own = set()  # steps whose output was made here, by a convolution, and that may be written into
+    for node in list(graph_module.graph.nodes):
+        step = node.target
+        if node.op == "call_module":
+            step = type(graph_module.get_submodule(node.target))
+            if step in CONVOLUTIONS:
+                own.add(node)
+        if step not in IN_PLACE or node.kwargs.keys() - {"inplace"}:
+            continue
+        if node.args[0] in own and len(node.args[0].users) == 1:
+            node.op, node.target, node.kwargs = "call_function", IN_PLACE[step], {}
+            own.add(node)
+
+
+def _add_into(ours, other):
+    if ours.shape != other.shape or ours.dtype != other.dtype:
+        return ours + other
+    return ours.add_(other)
 
 
 def _is_folded(graph_module, node):
@@ -225,7 +251,17 @@ def _is_folded(graph_module, node):
         isinstance(norm, _BatchNorm)
         and norm.track_running_stats
         and layer.op == "call_module"
-        and type(graph_module.get_submodule(layer.target)) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        and type(graph_module.get_submodule(layer.target)) in CONVOLUTIONS
         and len(layer.users) == 1
         and [n.target for n in graph_module.graph.nodes].count(layer.target) == 1
     )
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+IN_PLACE = {
+    nn.ReLU: torch.relu_,
+    torch.relu: torch.relu_,
+    functional.relu: torch.relu_,
+    operator.add: _add_into,
+    operator.iadd: _add_into,
+}

@@ -10,12 +10,13 @@ from ._costs import multiply_adds
 from ._gates import Gates, all_gate_inputs, gate_inputs
 from ._heads import ExitHeads, make_head
 from ._policy import EXIT_MASSES, exit_distribution, leaves
+from ._rows import take_rows
 from ._stages import cut
 
 N_PROBE_ROWS = 3
 MOST_ROWS = 1024
 FEWEST_ROWS = 64
-# Numbers between two stages that a processor's cache holds (measured on image networks, where 64 rows at
+# Numbers between two stages that a core's cache holds (measured on image networks, where 64 rows at
 # a time run up to twice as fast as 1024).
 CACHED_NUMBERS = 2**19
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,7 +67,8 @@ class EarlyExitNetwork(nn.Module):
         """Rows of a batch that run fastest where nothing is learned."""
         if self.gates.weight.device.type != "cpu":
             return MOST_ROWS
-        return min(MOST_ROWS, max(FEWEST_ROWS, CACHED_NUMBERS // self.widest))
+        cached = CACHED_NUMBERS * torch.get_num_threads()
+        return min(MOST_ROWS, max(FEWEST_ROWS, cached // self.widest))
 
     def train(self, mode=True):
         super().train(mode)
@@ -76,6 +78,7 @@ class EarlyExitNetwork(nn.Module):
 
     def exit_features(self, *inputs):
         """One (n_samples, d) for each exit; at a member's end they are its logits."""
+        inputs = tuple(map(_channels_last, inputs))
         carried, features = inputs, []
         for exit_index, stage in enumerate(self.stages):
             carried = stage(*(inputs if self.starts(exit_index) else carried))
@@ -125,13 +128,16 @@ class EarlyExitNetwork(nn.Module):
             return self._route(inputs)
 
     def _route(self, inputs):
+        inputs = tuple(map(_channels_last, inputs))
         n_samples, device = len(inputs[0]), inputs[0].device
         rows = torch.arange(n_samples, device=device)
         unspent = torch.ones(n_samples, device=device)
         carried, said, left = None, None, []
         for exit_index, stage in enumerate(self.stages):
             if self.starts(exit_index):
-                carried = tuple(tensor[rows] for tensor in inputs) if exit_index else inputs
+                carried = (
+                    tuple(take_rows(tensor, rows) for tensor in inputs) if exit_index else inputs
+                )
             carried = stage(*carried)
             before, said = said, self.say(exit_index, stage.read(carried), said)
             if exit_index == self.n_exits - 1:
@@ -271,6 +277,13 @@ def chain(members, n_classes, exit_mass, precision):
         precision=precision,
         widest=max(member.widest for member in members),
     ).eval()
+
+
+def _channels_last(tensor):
+    """Images in the memory format in which convolutions and pools are fast."""
+    if tensor.ndim != 4:
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _numbers_of_a_row(carried):

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from ._costs import multiply_adds
 from ._graphs import Answering, CutError, export, fold_normalisation, trace
+from ._rows import take_rows
 
 AUTO_EXITS = 8
 TOLERANCE = 1e-3
@@ -57,7 +58,7 @@ class Stage(nn.Module):
     def keep_rows(self, carried, rows):
         """What crosses the cut after this stage, compacted to some rows."""
         return tuple(
-            tensor if axis is None else tensor.index_select(axis, rows)
+            tensor if axis is None else take_rows(tensor, rows, axis)
             for tensor, axis in zip(carried, self.row_axes, strict=True)
         )
 

@@ -220,8 +220,9 @@ class ImageInput(nn.Module):
         """(n_samples, ...) -> (n_samples, n_channels, height, width)"""
         images = ((X - self.mean) / self.scale).reshape(-1, *self.image_shape)
         if self.channels_last:
-            return images.permute(0, 3, 1, 2).contiguous()
-        return images.reshape(-1, self.n_channels, *self.size)
+            return images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        images = images.reshape(-1, self.n_channels, *self.size)
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 def _checked_image_shape(image_shape):
