@@ -13,6 +13,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -31,7 +32,13 @@ def excused(_):
     return EXCUSED
 
 
-@parametrize_with_checks([EarlyExitClassifier(max_epochs=15)], expected_failed_checks=excused)
+MEMBERS = [GaussianNB(), (None, {"width": 16, "n_blocks": 1}), None]
+
+
+@parametrize_with_checks(
+    [EarlyExitClassifier(max_epochs=15), EarlyExitClassifier(MEMBERS, max_epochs=15)],
+    expected_failed_checks=excused,
+)
 @pytest.mark.filterwarnings("default")
 def test_check_estimator(estimator, check):
     check(estimator)
