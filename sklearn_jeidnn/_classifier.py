@@ -1,6 +1,7 @@
 """The estimator: arrays in, arrays out."""
 
 import contextlib
+import copy
 import itertools
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -24,20 +25,25 @@ from . import conformal, metrics
 from ._assembly import HEADS_LR, Assembly, exits_of_members
 from ._bilevel import train_bilevel
 from ._features import exit_features
+from ._frontier import objective_at, outcomes
+from ._gates import all_gate_inputs
 from ._graphs import Answering, embeds
 from ._heads import HEADS
 from ._inputs import as_integers, holds_integers, is_named, named_arrays
-from ._joint import learn_trust, objective_with_gates, train_jointly, train_within_budget
+from ._joint import learn_trust, outcomes_of, train_jointly
 from ._losses import GATE_LOSSES
 from ._members import as_members
 from ._memory import fingerprint, remembered
 from ._network import N_PROBE_ROWS, PRECISIONS
-from ._policy import EXIT_MASSES
+from ._policy import EXIT_MASSES, exits_taken
 from ._rows import RowsDataset, side_by_side
 from ._splits import halve, hold_out
+from ._thresholds import THRESHOLD_POLICIES
 from ._training import train_exits, train_heads
 
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
+# Parameters that name an operating point in the place of cost_weight.
+OPTIONAL = ("budget", "max_accuracy_drop")
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
 
@@ -47,6 +53,13 @@ class Routed(NamedTuple):
 
     probabilities: np.ndarray  # (n_samples, n_classes)
     exit_index: np.ndarray  # (n_samples,)
+
+
+class Calibration(NamedTuple):
+    """What every exit says of the rows that calibrate."""
+
+    gate_inputs: torch.Tensor  # (n_calibration, n_gates, n_inputs)
+    scores: torch.Tensor  # (n_calibration, n_exits), conformity scores of the true labels
 
 
 class Rows(NamedTuple):
@@ -109,6 +122,15 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     budget : float, default=None
         Largest mean cost of a row, relative to one pass of the plain backbone. The cost weight that
         keeps to it is found on held-out rows, and ``cost_weight`` is not read.
+    max_accuracy_drop : float, default=None
+        Largest loss of accuracy against the last exit: the cheapest point of ``frontier_`` that
+        keeps to it on held-out rows. Neither ``cost_weight`` nor ``budget`` is read.
+    exit_policy : str, default="learned"
+        What lets a row leave: "learned" gates, or a threshold on the exit's largest probability
+        ("confidence"), its "entropy", its top-2 "margin", or on how many exits in a row were of one
+        mind ("patience") [3]_. One threshold serves all exits; "confidence_per_exit",
+        "entropy_per_exit" and "margin_per_exit" have one each. Thresholds are set on held-out rows
+        by the same objective; ``gate_training`` and heads' joint training concern learned gates only.
     gate_training : {"joint", "bilevel"}, default="joint"
         "joint" descends the objective itself, the gates on held-out rows. "bilevel" is the paper's:
         warm-up, then turns of heads and gates, the gates on surrogate targets.
@@ -173,6 +195,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         backbone. The last is more than 1: it counts companions, heads and gates on the way.
     cost_weight_ : float
         ``cost_weight``, or what was found for ``budget``.
+    frontier_ : structured ndarray (n_points,)
+        Operating points over a grid of cost weights on the held-out rows that set the gates: fields
+        ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss`` and ``exit_rates`` (n_exits,). Not
+        where ``gate_training="bilevel"``.
     module_ : torch module
         The plain backbone, trained.
     network_ : torch module
@@ -187,6 +213,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     .. [1] Regol, Chataoui, Coates, "Jointly-Learned Exit and Inference for a Dynamic Neural Network",
        ICLR 2024, arXiv 2310.09163.
     .. [2] Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
+    .. [3] Zhou et al., "BERT Loses Patience: Fast and Robust Inference with Early Exit", NeurIPS 2020.
 
     Examples
     --------
@@ -210,6 +237,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "head": [StrOptions(set(HEADS)), type],
         "cost_weight": [Interval(Real, 0, None, closed="left")],
         "budget": [Interval(Real, 0, None, closed="neither"), None],
+        "max_accuracy_drop": [Interval(Real, 0, 1, closed="left"), None],
+        "exit_policy": [StrOptions({"learned", *THRESHOLD_POLICIES})],
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
         "exit_distribution": [StrOptions(set(EXIT_MASSES))],
@@ -240,6 +269,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         head="rich",
         cost_weight=0.1,
         budget=None,
+        max_accuracy_drop=None,
+        exit_policy="learned",
         gate_training="joint",
         gate_loss="cross_entropy",
         exit_distribution="sequential",
@@ -267,6 +298,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.head = head
         self.cost_weight = cost_weight
         self.budget = budget
+        self.max_accuracy_drop = max_accuracy_drop
+        self.exit_policy = exit_policy
         self.gate_training = gate_training
         self.gate_loss = gate_loss
         self.exit_distribution = exit_distribution
@@ -374,7 +407,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
                 cuts = self._build(train)
                 unlabeled = self._unlabeled(X_unlabeled)
                 self._train(cuts, self._dataset(train), self._dataset(gate), unlabeled)
-            self._keep_scores(calibration)
+            self._calibrate(calibration)
         return self
 
     def _three_parts(self, X, y, sample_weight, X_val, y_val, sample_weight_val, rng):
@@ -510,7 +543,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         ]
         cuts.append(assembly.cut_module(backbone, self.module_, exits, few))
         self._chain(cuts, train)
-        self._check_budget()
+        self._check_operating_point()
         return cuts
 
     def _assembly(self):
@@ -552,14 +585,24 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
                 f"companion={self.companion!r} they are counted."
             )
 
-    def _check_budget(self):
-        if self.budget is not None and self.gate_training != "joint":
+    def _check_operating_point(self):
+        asked = {
+            name: value
+            for name, value in vars(self).items()
+            if name in OPTIONAL and value is not None
+        }
+        if len(asked) > 1:
+            raise ValueError(f"{asked} name different operating points; give one of them.")
+        if self.gate_training != "joint" and (asked or self.exit_policy != "learned"):
+            asked = asked or {"exit_policy": self.exit_policy}
+            raise ValueError(f"{asked} needs gate_training='joint'; got {self.gate_training!r}.")
+        if self.companion is None:
+            self._check_budget(self.budget)
+
+    def _check_budget(self, budget):
+        if budget is not None and budget < self.exit_costs_[0]:
             raise ValueError(
-                f"budget={self.budget!r} needs gate_training='joint'; got {self.gate_training!r}."
-            )
-        if self.budget is not None and self.budget < self.exit_costs_[0] and self.companion is None:
-            raise ValueError(
-                f"budget={self.budget!r} is less than the first exit costs, {self.exit_costs_[0]:.3g}; give more, "
+                f"budget={budget!r} is less than the first exit costs, {self.exit_costs_[0]:.3g}; give more, "
                 f"an earlier exit, or a cheaper companion in front."
             )
 
@@ -600,9 +643,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             self._chain([cuts[i] for i in subset], train)
             rows = side_by_side([held_out[i] for i in subset], len(held_out[0].y))
             learn_trust(self.network_.heads, rows)
-            costs = torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
             at = {"cost_weight": self.cost_weight, "budget": self.budget}
-            objectives.append(objective_with_gates(self.network_, rows, costs, **at))
+            outcome = outcomes_of(self.network_, rows)
+            mass = self.network_.exit_mass
+            objectives.append(objective_at(outcome, mass, self._costs(), **at))
         return subsets[int(np.argmin(objectives))]
 
     def _taught(self, backbone, train, unlabeled, answers):
@@ -731,17 +775,21 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             **affects,
         )
 
+    def _costs(self):
+        return torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
+
     def _train_gates(self, seen, held_out):
-        costs = torch.as_tensor(self.exit_costs_, dtype=torch.float32, device=self.device)
         batch_size = self.batch_size if self.batch_size > 0 else len(seen.y)
-        learn = (self.network_, seen, held_out, costs)
-        self.cost_weight_ = self.cost_weight
-        if self.budget is not None:
-            self.cost_weight_ = train_within_budget(*learn, self.budget, batch_size)
-            return
+        learn = (self.network_, seen, held_out, self._costs())
         if self.gate_training == "joint":
-            train_jointly(*learn, self.cost_weight, batch_size)
+            asked = {"cost_weight": self.cost_weight, "budget": self.budget}
+            asked["max_accuracy_drop"] = self.max_accuracy_drop
+            self._frontier, self.cost_weight_ = train_jointly(
+                *learn, asked, batch_size, self.exit_policy
+            )
+            self.frontier_ = self._frontier.table
             return
+        self.cost_weight_ = self.cost_weight
         train_bilevel(
             *learn,
             self.cost_weight,
@@ -749,6 +797,79 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             max_epochs=self.max_epochs,
             batch_size=batch_size,
         )
+
+    def at(self, *, cost_weight=None, budget=None, max_accuracy_drop=None):
+        """The same classifier at another operating point.
+
+        Parameters
+        ----------
+        cost_weight, budget, max_accuracy_drop : float, default=None
+            One of them, as in the constructor.
+
+        Returns
+        -------
+        EarlyExitClassifier
+            Fitted; shares the weights, has gates of its own, and is calibrated for them on the rows
+            that calibrate this one.
+
+        Raises
+        ------
+        ValueError
+            Where not exactly one is given, or it is not in its range, or gates are bilevel.
+        """
+        check_is_fitted(self)
+        asked = {"cost_weight": cost_weight, "budget": budget}
+        asked["max_accuracy_drop"] = max_accuracy_drop
+        if sum(value is not None for value in asked.values()) != 1:
+            raise ValueError(
+                f"at() takes one of cost_weight, budget, max_accuracy_drop; got {asked}."
+            )
+        self._refuse_bilevel("at()")
+        own = {"cost_weight": self.cost_weight, **dict.fromkeys(OPTIONAL)}
+        other = copy.copy(self).set_params(
+            **{**own, **{name: value for name, value in asked.items() if value is not None}}
+        )
+        other._validate_params()
+        other._check_budget(budget)
+        chosen = self._frontier.choose(**asked)
+        other.cost_weight_ = chosen.cost_weight
+        other.network_ = self.network_.with_gates(chosen.gates)
+        other._keep_scores(self._calibration)
+        return other
+
+    def frontier(self, X, y):
+        """What each operating point of ``frontier_`` does to other rows.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+        y : array-like (n_samples,)
+
+        Returns
+        -------
+        structured ndarray (n_points,)
+            Fields as in ``frontier_``.
+        """
+        check_is_fitted(self)
+        self._refuse_bilevel("frontier()")
+        inputs = self._check_inputs(X)
+        codes = torch.as_tensor(self._codes(y, inputs, "y"), device=self.device)
+        rows = outcomes(self._logits(inputs), codes, torch.ones(len(codes), device=self.device))
+        return self._frontier.measured(rows)
+
+    def _refuse_bilevel(self, what):
+        if self.gate_training != "joint":
+            raise ValueError(f"{what} needs gate_training='joint'; got {self.gate_training!r}.")
+
+    def _logits(self, inputs):
+        """Of all exits, whoever would leave: (n_samples, n_exits, n_classes)"""
+        columns = [tensor.split(self._rows_at_once()) for tensor in self._tensors(inputs)]
+        with self.network_.inference():
+            parts = [
+                self.network_(*(x.to(self.device) for x in batch))
+                for batch in zip(*columns, strict=True)
+            ]
+        return torch.cat(parts)
 
     def conformalize(self, X, y):
         """Calibrate prediction sets on rows that trained and chose nothing.
@@ -765,12 +886,22 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         inputs = self._check_inputs(X)
-        self._keep_scores(Rows(inputs, self._codes(y, inputs, "y"), None))
+        self._calibrate(Rows(inputs, self._codes(y, inputs, "y"), None))
         return self
 
-    def _keep_scores(self, rows):
-        scores = conformal.lac_scores(self._routed(rows.inputs).probabilities)
-        self.conformity_scores_ = conformal.true_label_scores(scores, rows.y)
+    def _calibrate(self, rows):
+        """Keep what any operating point needs of the rows that calibrate: gate inputs, and each exit's scores."""
+        logits = self._logits(rows.inputs)
+        codes = torch.as_tensor(rows.y, device=logits.device)[:, None, None]
+        true = logits.softmax(-1).gather(2, codes.expand(-1, logits.shape[1], 1))
+        self._calibration = Calibration(all_gate_inputs(logits), 1 - true.squeeze(2))
+        self._keep_scores(self._calibration)
+
+    def _keep_scores(self, calibration):
+        gate_probs = self.network_.gates(calibration.gate_inputs)
+        taken = exits_taken(gate_probs, self.network_.exit_mass)
+        scores = calibration.scores.gather(1, taken[:, None]).squeeze(1)
+        self.conformity_scores_ = scores.cpu().numpy()
 
     def _route(self, X):
         check_is_fitted(self)

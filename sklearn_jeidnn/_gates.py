@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 N_LARGEST = 4
+# Columns of a gate's inputs.
+CONFIDENCE, ENTROPY, MARGIN, STREAK = 0, 1, 2, -1
 EPSILON = 1e-12
 
 
@@ -31,17 +33,19 @@ def _entropy(probs):
     return -(probs * (probs + EPSILON).log()).sum(-1)
 
 
-def gate_inputs(logits, previous_logits):
+def gate_inputs(logits, previous_logits, streak):
     """What a gate reads.
 
     The four statistics here and at the exit before, the largest log-probabilities, whether the two
-    exits agree, and the probability that the one before gave to this one's label. At the first exit
-    what concerns the one before is 0.
+    exits agree, the probability that the one before gave to this one's label, and how many exits
+    before this one gave that label in a row. At the first exit what concerns others is 0.
 
     Parameters
     ----------
     logits : tensor (n_samples, n_classes)
     previous_logits : tensor (n_samples, n_classes) or None
+    streak : tensor (n_samples,) or None
+        Last column of the inputs of the exit before.
 
     Returns
     -------
@@ -54,19 +58,23 @@ def gate_inputs(logits, previous_logits):
     largest = (probs.topk(n_largest, dim=-1).values + EPSILON).log()
     here = [uncertainty_statistics(probs), largest]
     if previous_logits is None:
-        return torch.cat([*here, probs.new_zeros(len(probs), 6)], dim=-1)
+        return torch.cat([*here, probs.new_zeros(len(probs), 7)], dim=-1)
     previous = previous_logits.detach().softmax(-1)
     agree = (previous.argmax(-1, keepdim=True) == label).to(probs.dtype)
+    given_before = previous.gather(-1, label)
+    in_a_row = agree * (streak[:, None] + 1)
     return torch.cat(
-        [*here, uncertainty_statistics(previous), agree, previous.gather(-1, label)], dim=-1
+        [*here, uncertainty_statistics(previous), agree, given_before, in_a_row], dim=-1
     )
 
 
 def all_gate_inputs(logits):
     """Logits (n_samples, n_exits, n_classes) -> (n_samples, n_exits - 1, n_inputs)"""
-    at_exit = [None, *logits.unbind(1)]
-    pairs = zip(at_exit[1:-1], at_exit[:-2], strict=True)
-    return torch.stack([gate_inputs(here, before) for here, before in pairs], dim=1)
+    inputs, before, streak = [], None, None
+    for here in logits.unbind(1)[:-1]:
+        inputs.append(gate_inputs(here, before, streak))
+        before, streak = here, inputs[-1][:, STREAK]
+    return torch.stack(inputs, dim=1)
 
 
 class Gates(nn.Module):
@@ -89,6 +97,16 @@ class Gates(nn.Module):
         """Take mean and deviation of these inputs, (n_samples, n_gates, n_inputs), as the standard."""
         self.mean.copy_(inputs.mean(0))
         self.scale.copy_(inputs.std(0, correction=0).clamp(min=1e-3))
+
+    @torch.no_grad()
+    def load(self, weight, bias, mean, scale):
+        """Take over gates, (1, n_gates, n_inputs) and so on, as ``_frontier.GatePoints`` has them."""
+        for own, given in zip(
+            (self.weight, self.bias, self.mean, self.scale),
+            (weight[0], bias[0], mean, scale),
+            strict=True,
+        ):
+            own.copy_(given)
 
     def forward(self, inputs):
         """(n_samples, n_gates, n_inputs) -> probability of leaving (n_samples, n_gates)"""

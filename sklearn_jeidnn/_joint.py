@@ -1,32 +1,24 @@
 """Joint training of gates and heads: both descend the objective itself."""
 
 import copy
-import math
 
 import torch
 
-from ._gates import all_gate_inputs
-from ._losses import cross_entropy, expected_cost, expected_zero_one, weighted_by_exit
-from ._policy import exit_distribution, exits_taken
+from ._frontier import Frontier, descend_gates, outcomes
+from ._losses import cross_entropy, expected_cost, weighted_by_exit
+from ._policy import exit_distribution
 
-GATE_STEPS = 300
-GATE_LR = 0.1
-# Where leaving gains nothing, a row stays.
-GATE_BIAS = -2.0
-GATE_PENALTY = 3e-4
 HEAD_ROUNDS = 2
 HEAD_EPOCHS = 1
 HEAD_LR = 3e-4
-# Between these lie all operating points: a pass worth a thousandth of a row's error, or thirty rows.
-COST_WEIGHTS = (1e-3, 30.0)
-BISECTIONS = 12
 
 
-def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size):
-    """Gates and heads take turns to descend the objective; the heads' turn is kept where it helps.
+def train_jointly(network, train, held_out, exit_costs, asked, batch_size, exit_policy="learned"):
+    """Gates for the whole frontier; at the point that is asked for, heads and gates take turns.
 
     Heads learn on the rows that they were trained on, weighed by where the gates send those; gates
-    learn on held-out rows, where heads are no better than they will be.
+    learn on held-out rows, where heads are no better than they will be. The heads' turn is kept
+    where it lowers the objective. Thresholds take no turns.
 
     Parameters
     ----------
@@ -35,175 +27,65 @@ def train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size)
     train, held_out : ExitFeatures
         Rows for the heads, rows for the gates.
     exit_costs : tensor (n_exits,)
-    cost_weight : float
+    asked : dict
+        What :meth:`Frontier.choose` takes.
     batch_size : int
         Rows of a step of the heads.
+    exit_policy : str
 
     Returns
     -------
-    moved : bool
-        Whether a turn of the heads was kept.
+    Frontier
+    float
+        The cost weight of the point.
     """
-    least, moved = _gates_turn(network, held_out, exit_costs, cost_weight), False
-    n_rounds = HEAD_ROUNDS if any(True for _ in network.heads.parameters()) else 0
-    for _ in range(n_rounds):
-        before = copy.deepcopy((network.heads.state_dict(), network.gates.state_dict()))
+    frontier, chosen = _chosen(network, held_out, exit_costs, asked, exit_policy)
+    if exit_policy != "learned" or not any(True for _ in network.heads.parameters()):
+        return frontier, chosen.cost_weight
+    if _turns(network, train, held_out, exit_costs, chosen.cost_weight, batch_size):
+        frontier, chosen = _chosen(network, held_out, exit_costs, asked, exit_policy)
+    return frontier, chosen.cost_weight
+
+
+def _chosen(network, held_out, exit_costs, asked, exit_policy):
+    rows = outcomes_of(network, held_out)
+    frontier = Frontier(rows, network.exit_mass, exit_costs, exit_policy)
+    chosen = frontier.choose(**asked)
+    network.gates.load(*chosen.gates)
+    return frontier, chosen
+
+
+@torch.no_grad()
+def outcomes_of(network, held_out):
+    """Outcomes of held-out rows, from their exit features."""
+    return outcomes(network.heads(held_out.features), held_out.y, held_out.weight)
+
+
+def _turns(network, train, held_out, exit_costs, cost_weight, batch_size):
+    """Whether a turn of the heads was kept."""
+    rows = outcomes_of(network, held_out)
+    least, moved = _objective(network, rows, exit_costs, cost_weight), False
+    for _ in range(HEAD_ROUNDS):
+        before = copy.deepcopy(network.heads.state_dict())
+        gates = copy.deepcopy(network.gates.state_dict())
         _descend_heads(network, train, batch_size, exit_costs.device)
-        objective = _gates_turn(network, held_out, exit_costs, cost_weight)
+        rows = outcomes_of(network, held_out)
+        network.gates.load(*descend_gates(rows, network.exit_mass, exit_costs, [cost_weight]))
+        objective = _objective(network, rows, exit_costs, cost_weight)
         if objective >= least:
-            network.heads.load_state_dict(before[0])
-            network.gates.load_state_dict(before[1])
+            network.heads.load_state_dict(before)
+            network.gates.load_state_dict(gates)
             return moved
         least, moved = objective, True
     return moved
 
 
-def train_within_budget(network, train, held_out, exit_costs, budget, batch_size):
-    """As :func:`train_jointly`, at the cost weight that keeps the held-out rows' mean cost within a budget.
-
-    Returns
-    -------
-    cost_weight : float
-        Found again after heads that moved, since costs move with them.
-    """
-    cost_weight = cost_weight_for(network, held_out, exit_costs, budget)
-    if train_jointly(network, train, held_out, exit_costs, cost_weight, batch_size):
-        cost_weight = cost_weight_for(network, held_out, exit_costs, budget)
-        _gates_turn(network, held_out, exit_costs, cost_weight)
-    return cost_weight
-
-
-def _gates_turn(network, held_out, exit_costs, cost_weight):
-    """Train the gates; return the objective, in log-loss, of heads and gates on held-out rows."""
-    with torch.no_grad():
-        logits = network.heads(held_out.features)
-    descend_gates(network, logits, held_out, exit_costs, cost_weight)
-    with torch.no_grad():
-        distribution = network.exit_distribution(logits)
-        losses = cross_entropy(logits, held_out.y)
-        objective = expected_cost(distribution, losses, exit_costs, cost_weight)
-    return float((held_out.weight * objective).mean())
-
-
 @torch.no_grad()
-def objective_with_gates(network, held_out, exit_costs, *, cost_weight, budget):
-    """Expected errors plus cost of the held-out rows where their gates send them.
-
-    Parameters
-    ----------
-    network : EarlyExitNetwork
-        Its gates are trained in place.
-    held_out : ExitFeatures
-    exit_costs : tensor (n_exits,)
-    cost_weight : float
-    budget : float or None
-        Not None: errors alone, at the cost weight that keeps to it; infinity where none does.
-
-    Returns
-    -------
-    float
-    """
-    if budget is not None and budget < exit_costs[0]:
-        return math.inf
-    logits = network.heads(held_out.features)
-    weight = cost_weight
-    if budget is not None:
-        weight, cost_weight = cost_weight_for(network, held_out, exit_costs, budget), 0.0
-    with torch.enable_grad():
-        descend_gates(network, logits, held_out, exit_costs, weight)
-    taken = exits_taken(network.gates(all_gate_inputs(logits)), network.exit_mass)
-    losses = expected_zero_one(logits, temperatures(logits, held_out.y, held_out.weight))
-    spent = losses.gather(1, taken[:, None]).squeeze(1) + cost_weight * exit_costs[taken]
-    return float((held_out.weight * spent).mean())
-
-
-@torch.no_grad()
-def cost_weight_for(network, held_out, exit_costs, budget):
-    """The least cost weight whose gates keep the held-out rows' mean cost within a budget.
-
-    Parameters
-    ----------
-    network : EarlyExitNetwork
-        Its gates are trained in place.
-    held_out : ExitFeatures
-    exit_costs : tensor (n_exits,)
-    budget : float
-        Mean cost, at least the first exit's.
-
-    Returns
-    -------
-    float
-        Found by bisection of its logarithm; 0 where rows cost no more without any.
-    """
-    logits = network.heads(held_out.features)
-
-    def fits(cost_weight):
-        with torch.enable_grad():
-            descend_gates(network, logits, held_out, exit_costs, cost_weight)
-        gate_probs = network.gates(all_gate_inputs(logits))
-        taken = exits_taken(gate_probs, network.exit_mass)
-        return float(exit_costs[taken].mean()) <= budget
-
-    if fits(0.0):
-        return 0.0
-    low, high = map(math.log, COST_WEIGHTS)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(math.exp(middle)) else (middle, high)
-    return math.exp(high)
-
-
-def descend_gates(network, logits, rows, exit_costs, cost_weight):
-    """Full-batch descent of the objective in expected errors, from gates that rather stay.
-
-    Parameters
-    ----------
-    network : EarlyExitNetwork
-        Its gates are trained in place.
-    logits : tensor (n_samples, n_exits, n_classes)
-        Of rows that the heads were not trained on.
-    rows : ExitFeatures
-        The same rows' labels and weights.
-    exit_costs : tensor (n_exits,)
-    cost_weight : float
-    """
-    gates, inputs = network.gates, all_gate_inputs(logits)
-    losses = expected_zero_one(logits, temperatures(logits, rows.y, rows.weight))
-    gates.standardise(inputs)
-    torch.nn.init.zeros_(gates.weight)
-    torch.nn.init.constant_(gates.bias, GATE_BIAS)
-    optimizer = torch.optim.Adam(gates.parameters(), lr=GATE_LR)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GATE_STEPS)
-    for _ in range(GATE_STEPS):
-        distribution = exit_distribution(gates(inputs), network.exit_mass)
-        objective = expected_cost(distribution, losses, exit_costs, cost_weight)
-        penalty = GATE_PENALTY * gates.weight.square().sum()
-        optimizer.zero_grad()
-        ((rows.weight * objective).mean() + penalty).backward()
-        optimizer.step()
-        schedule.step()
-
-
-def temperatures(logits, y, weight):
-    """What each exit's logits are divided by so that its probabilities are calibrated: (n_exits,)
-
-    Least log-loss of these rows; Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural
-    Networks", ICML 2017, section 4.2.
-    """
-    with torch.enable_grad():
-        log_temperature = logits.new_zeros(logits.shape[1], requires_grad=True)
-        optimizer = torch.optim.LBFGS([log_temperature], max_iter=50, line_search_fn="strong_wolfe")
-
-        def log_loss():
-            optimizer.zero_grad()
-            losses = cross_entropy(logits / log_temperature.exp()[:, None], y)
-            # A weak pull towards 1 keeps the temperature finite where every row is right.
-            loss = (weight[:, None] * losses).mean(0).sum() + 1e-2 * log_temperature.square().sum()
-            loss.backward()
-            return loss
-
-        optimizer.step(log_loss)
-    return log_temperature.detach().exp()
+def _objective(network, rows, exit_costs, cost_weight):
+    """In log-loss, of heads and gates on held-out rows."""
+    distribution = exit_distribution(network.gates(rows.inputs), network.exit_mass)
+    objective = expected_cost(distribution, rows.log_losses, exit_costs, cost_weight)
+    return float((rows.weight * objective).mean())
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
 """Stages, heads and gates in one module: ``forward`` runs all exits, ``route`` drops the rows that left."""
 
 import contextlib
+import copy
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from ._costs import multiply_adds
-from ._gates import Gates, all_gate_inputs, gate_inputs
+from ._gates import STREAK, Gates, all_gate_inputs, gate_inputs
 from ._heads import ExitHeads, make_head
 from ._policy import EXIT_MASSES, exit_distribution, leaves
 from ._rows import take_rows
@@ -100,6 +101,20 @@ class EarlyExitNetwork(nn.Module):
         """Tensors (n_samples, ...) -> logits of every exit (n_samples, n_exits, n_classes)"""
         return self.heads(self.exit_features(*inputs))
 
+    def with_gates(self, points):
+        """The same stages and heads, which both networks share, with other gates.
+
+        Parameters
+        ----------
+        points : GatePoints
+            One point.
+        """
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.gates = copy.deepcopy(self.gates)
+        other.gates.load(*points)
+        return other
+
     def exit_distribution(self, logits):
         """Logits of every exit -> probability of each exit (n_samples, n_exits)"""
         return exit_distribution(self.gates(all_gate_inputs(logits)), self.exit_mass)
@@ -132,7 +147,7 @@ class EarlyExitNetwork(nn.Module):
         n_samples, device = len(inputs[0]), inputs[0].device
         rows = torch.arange(n_samples, device=device)
         unspent = torch.ones(n_samples, device=device)
-        carried, said, left = None, None, []
+        carried, said, streak, left = None, None, None, []
         for exit_index, stage in enumerate(self.stages):
             if self.starts(exit_index):
                 carried = (
@@ -144,14 +159,16 @@ class EarlyExitNetwork(nn.Module):
                 left.append((rows, said.answer, exit_index))
                 break
             previous = None if before is None else before.answer
-            gate_prob = self.gates.one(exit_index, gate_inputs(said.answer, previous))
+            asked = gate_inputs(said.answer, previous, streak)
+            gate_prob, streak = self.gates.one(exit_index, asked), asked[:, STREAK]
             mass = self.exit_mass(gate_prob, unspent)
             leave = leaves(mass, unspent)
             left.append((rows[leave], said.answer[leave], exit_index))
             stay = (~leave).nonzero().squeeze(1)
             if len(stay) == 0:
                 break
-            rows, unspent, said = rows[stay], (unspent - mass)[stay], said.take(stay)
+            rows, unspent, streak = rows[stay], (unspent - mass)[stay], streak[stay]
+            said = said.take(stay)
             if not self.starts(exit_index + 1):
                 carried = stage.keep_rows(carried, stay)
         return _in_order(left, n_samples)
@@ -240,7 +257,7 @@ def build_network(
 
 def make_gates(n_gates, n_classes):
     """Untrained gates."""
-    return Gates(n_gates, gate_inputs(torch.zeros(1, n_classes), None).shape[1])
+    return Gates(n_gates, gate_inputs(torch.zeros(1, n_classes), None, None).shape[1])
 
 
 def whole(stage, n_classes, exit_mass, precision):

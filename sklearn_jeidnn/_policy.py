@@ -44,9 +44,9 @@ def leaves(mass, unspent):
 
 
 def exits_taken(gate_probs, exit_mass):
-    """Exit of each row by the rule of prediction: (n_samples, n_exits - 1) -> (n_samples,)"""
+    """Exit of each row by the rule of prediction: (..., n_exits - 1) -> (...)"""
     distribution = exit_distribution(gate_probs, exit_mass)
     unspent = 1 - (distribution.cumsum(-1) - distribution)
     leaving = leaves(distribution, unspent)
-    leaving[:, -1] = True
+    leaving[..., -1] = True
     return leaving.int().argmax(-1)

@@ -18,15 +18,15 @@ def test_statistics_of_a_certain_row_are_those_of_no_doubt():
 
 def test_gate_inputs_exist_for_two_classes_and_the_first_exit():
     assert (
-        gate_inputs(torch.zeros(3, 2), None).shape
-        == gate_inputs(torch.zeros(3, 2), torch.ones(3, 2)).shape
+        gate_inputs(torch.zeros(3, 2), None, None).shape
+        == gate_inputs(torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(3)).shape
     )
 
 
 def test_gate_inputs_say_whether_two_exits_agree():
     here, before = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    agree, given_before = gate_inputs(here, before)[:, -2:].T
-    assert agree.tolist() == [1.0, 0.0]
+    agree, given_before, streak = gate_inputs(here, before, torch.ones(2))[:, -3:].T
+    assert agree.tolist() == [1.0, 0.0] and streak.tolist() == [2.0, 0.0]
     assert given_before[0] > 0.5 > given_before[1]
 
 

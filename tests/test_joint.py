@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sklearn_jeidnn._features import exit_features
-from sklearn_jeidnn._gates import all_gate_inputs
+from sklearn_jeidnn._frontier import Frontier, temperatures
 from sklearn_jeidnn._heads import Answer, ExitHeads
-from sklearn_jeidnn._joint import cost_weight_for, descend_gates, learn_trust, temperatures
+from sklearn_jeidnn._joint import learn_trust, outcomes_of
 from sklearn_jeidnn._losses import expected_zero_one
 from sklearn_jeidnn._policy import exits_taken
 from sklearn_jeidnn._rows import ExitFeatures, RowsDataset
@@ -72,8 +72,7 @@ def test_a_budget_is_kept_on_the_rows_that_it_is_found_on(budget, fitted, fresh_
     rows = exit_features(network, RowsDataset((X,), y, torch.ones(len(y))), 256, "cpu")
     costs = torch.as_tensor(fitted.exit_costs_, dtype=torch.float32)
     costs = costs - costs[0] + 0.2
-    cost_weight = cost_weight_for(network, rows, costs, budget)
-    logits = network.heads(rows.features).detach()
-    descend_gates(network, logits, rows, costs, cost_weight)
-    taken = exits_taken(network.gates(all_gate_inputs(logits)), network.exit_mass)
+    rows = outcomes_of(network, rows)
+    network.gates.load(*Frontier(rows, network.exit_mass, costs).choose(budget=budget).gates)
+    taken = exits_taken(network.gates(rows.inputs), network.exit_mass)
     assert float(costs[taken].mean()) <= budget

@@ -1,0 +1,273 @@
+"""The whole accuracy-cost frontier of given exits: gates for many cost weights at once, and the choice among them."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ._gates import all_gate_inputs
+from ._losses import cross_entropy, expected_cost, expected_zero_one, zero_one
+from ._policy import exit_distribution, exits_taken
+from ._thresholds import THRESHOLD_POLICIES, threshold_gates
+
+GATE_STEPS = 300
+GATE_LR = 0.1
+# Where leaving gains nothing, a row stays.
+GATE_BIAS = -2.0
+GATE_PENALTY = 3e-4
+# From "cost is nothing" to "a tenth of a pass is worth a row's error".
+GRID = (0.0, *np.geomspace(1e-3, 10, 23).tolist())
+BISECTIONS = 6
+NEVER = -50.0
+
+
+def temperatures(logits, y, weight):
+    """What each exit's logits are divided by so that its probabilities are calibrated: (n_exits,)
+
+    Least log-loss of these rows; Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural
+    Networks", ICML 2017, section 4.2.
+    """
+    with torch.enable_grad():
+        log_temperature = logits.new_zeros(logits.shape[1], requires_grad=True)
+        optimizer = torch.optim.LBFGS([log_temperature], max_iter=50, line_search_fn="strong_wolfe")
+
+        def log_loss():
+            optimizer.zero_grad()
+            losses = cross_entropy(logits / log_temperature.exp()[:, None], y)
+            # A weak pull towards 1 keeps the temperature finite where every row is right.
+            loss = (weight[:, None] * losses).mean(0).sum() + 1e-2 * log_temperature.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(log_loss)
+    return log_temperature.detach().exp()
+
+
+class GatePoints(NamedTuple):
+    """Gates of several operating points."""
+
+    weight: torch.Tensor  # (n_points, n_gates, n_inputs)
+    bias: torch.Tensor  # (n_points, n_gates)
+    mean: torch.Tensor  # (n_gates, n_inputs), what inputs are standardised by
+    scale: torch.Tensor  # (n_gates, n_inputs)
+
+    def probabilities(self, inputs):
+        """(n_samples, n_gates, n_inputs) -> probability of leaving (n_samples, n_points, n_gates)"""
+        standard = ((inputs - self.mean) / self.scale).movedim(0, 1)
+        scores = torch.baddbmm(self.bias.T[:, None], standard, self.weight.permute(1, 2, 0))
+        return scores.sigmoid().movedim(0, -1)
+
+    def one(self, point):
+        """The gates of one point, a point still."""
+        return self._replace(
+            weight=self.weight[point : point + 1], bias=self.bias[point : point + 1]
+        )
+
+
+class Outcomes(NamedTuple):
+    """What all exits say of some rows, as far as gates and frontiers need it."""
+
+    inputs: torch.Tensor  # (n_samples, n_gates, n_inputs)
+    expected_errors: torch.Tensor  # (n_samples, n_exits)
+    errors: torch.Tensor  # (n_samples, n_exits)
+    log_losses: torch.Tensor  # (n_samples, n_exits)
+    weight: torch.Tensor  # (n_samples,)
+
+
+@torch.no_grad()
+def outcomes(logits, y, weight):
+    """Outcomes of held-out rows.
+
+    Parameters
+    ----------
+    logits : tensor (n_samples, n_exits, n_classes)
+    y, weight : tensor (n_samples,)
+    """
+    expected = expected_zero_one(logits, temperatures(logits, y, weight))
+    own = zero_one(logits, y), cross_entropy(logits, y)
+    return Outcomes(all_gate_inputs(logits), expected, *own, weight)
+
+
+def descend_gates(rows, exit_mass, exit_costs, cost_weights):
+    """Full-batch descent of the objective in expected errors, from gates that rather stay, one for each cost weight.
+
+    Parameters
+    ----------
+    rows : Outcomes
+        Of rows that the heads were not trained on.
+    exit_mass : callable
+        One of ``EXIT_MASSES``.
+    exit_costs : tensor (n_exits,)
+    cost_weights : list of float (n_points,)
+
+    Returns
+    -------
+    GatePoints
+    """
+    n_gates, n_inputs = rows.inputs.shape[1:]
+    n_points = len(cost_weights)
+    mean = rows.inputs.mean(0)
+    scale = rows.inputs.std(0, correction=0).clamp(min=1e-3)
+    weight = rows.inputs.new_zeros(n_points, n_gates, n_inputs, requires_grad=True)
+    bias = rows.inputs.new_full((n_points, n_gates), GATE_BIAS, requires_grad=True)
+    points = GatePoints(weight, bias, mean, scale)
+    prices = rows.inputs.new_tensor(cost_weights)[:, None]
+    losses = rows.expected_errors[:, None]
+    with torch.enable_grad():
+        optimizer = torch.optim.Adam([weight, bias], lr=GATE_LR)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GATE_STEPS)
+        for _ in range(GATE_STEPS):
+            distribution = exit_distribution(points.probabilities(rows.inputs), exit_mass)
+            objective = expected_cost(distribution, losses, exit_costs, prices)
+            penalty = GATE_PENALTY * weight.square().sum()
+            optimizer.zero_grad()
+            ((rows.weight @ objective).sum() / len(rows.weight) + penalty).backward()
+            optimizer.step()
+            schedule.step()
+    return points._replace(weight=weight.detach(), bias=bias.detach())
+
+
+class Chosen(NamedTuple):
+    """An operating point."""
+
+    cost_weight: float
+    gates: GatePoints  # one point
+
+
+class Frontier:
+    """Operating points over a grid of cost weights, and the way to points between them.
+
+    Parameters
+    ----------
+    rows : Outcomes
+        Held-out rows.
+    exit_mass : callable
+        One of ``EXIT_MASSES``.
+    exit_costs : tensor (n_exits,)
+    exit_policy : str
+        "learned", or a name in ``THRESHOLD_POLICIES``.
+    """
+
+    def __init__(self, rows, exit_mass, exit_costs, exit_policy="learned"):
+        self.rows, self.exit_mass, self.exit_costs = rows, exit_mass, exit_costs
+        self.exit_policy = exit_policy
+        self.points = self._gates(GRID)
+        self.table = self.measured(rows)
+
+    def _gates(self, cost_weights):
+        if self.exit_policy in THRESHOLD_POLICIES:
+            return GatePoints(
+                *threshold_gates(self.rows, self.exit_costs, cost_weights, self.exit_policy)
+            )
+        return descend_gates(self.rows, self.exit_mass, self.exit_costs, cost_weights)
+
+    @torch.no_grad()
+    def measured(self, rows):
+        """What each point of the grid does to some rows: structured array (n_points,)."""
+        taken = exits_taken(self.points.probabilities(rows.inputs), self.exit_mass)
+        columns = [self._summary(rows, exits) for exits in taken.unbind(1)]
+        n_exits = len(self.exit_costs)
+        fields = [(name, float) for name in ("cost_weight", "mean_cost", "accuracy", "log_loss")]
+        table = np.zeros(len(GRID), dtype=[*fields, ("exit_rates", float, n_exits)])
+        table["cost_weight"] = GRID
+        for name in columns[0]:
+            table[name] = [column[name] for column in columns]
+        return table
+
+    def _summary(self, rows, exits):
+        def mean(values):
+            return float((rows.weight * values).sum() / rows.weight.sum())
+
+        def at_exit(values):
+            return values.gather(1, exits[:, None]).squeeze(1)
+
+        return {
+            "mean_cost": mean(self.exit_costs[exits]),
+            "accuracy": 1 - mean(at_exit(rows.errors)),
+            "log_loss": mean(at_exit(rows.log_losses)),
+            "exit_rates": [mean(exits == i) for i in range(len(self.exit_costs))],
+        }
+
+    def choose(self, *, cost_weight=None, budget=None, max_accuracy_drop=None):
+        """The operating point that is asked for.
+
+        Parameters
+        ----------
+        cost_weight : float or None
+        budget : float or None
+            Largest mean cost of the held-out rows.
+        max_accuracy_drop : float or None
+            Largest loss of accuracy against the last exit on the held-out rows.
+
+        Returns
+        -------
+        Chosen
+        """
+        if budget is not None:
+            return self._within(budget)
+        if max_accuracy_drop is not None:
+            return self._cheapest(max_accuracy_drop)
+        if cost_weight in GRID:
+            return Chosen(cost_weight, self.points.one(GRID.index(cost_weight)))
+        return Chosen(cost_weight, self._gates([cost_weight]))
+
+    def _within(self, budget):
+        """Least cost weight whose gates keep the rows' mean cost within a budget, by bisection of its logarithm."""
+        fits = self.table["mean_cost"] <= budget
+        if not fits.any():
+            return Chosen(GRID[-1], self.points.one(len(GRID) - 1))
+        first = int(fits.argmax())
+        best = Chosen(GRID[first], self.points.one(first))
+        if first < 2:
+            return best
+        low, high = math.log(GRID[first - 1]), math.log(GRID[first])
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            tried = Chosen(math.exp(middle), self._gates([math.exp(middle)]))
+            taken = exits_taken(tried.gates.probabilities(self.rows.inputs), self.exit_mass)[:, 0]
+            cost = (self.rows.weight * self.exit_costs[taken]).sum() / self.rows.weight.sum()
+            low, high = (low, middle) if cost <= budget else (middle, high)
+            best = tried if cost <= budget else best
+        return best
+
+    def _cheapest(self, max_accuracy_drop):
+        errors = self.rows.weight @ self.rows.errors[:, -1] / self.rows.weight.sum()
+        good = self.table["accuracy"] >= 1 - float(errors) - max_accuracy_drop - 1e-9
+        if not good.any():
+            return Chosen(0.0, self._never())
+        point = min(np.flatnonzero(good), key=lambda i: self.table["mean_cost"][i])
+        return Chosen(GRID[point], self.points.one(int(point)))
+
+    def _never(self):
+        """Gates that let no row leave early."""
+        point = self.points.one(0)
+        return point._replace(weight=0 * point.weight, bias=0 * point.bias + NEVER)
+
+
+def objective_at(rows, exit_mass, exit_costs, *, cost_weight, budget):
+    """Expected errors plus cost of held-out rows where the gates of an operating point send them.
+
+    Parameters
+    ----------
+    rows : Outcomes
+    exit_mass : callable
+    exit_costs : tensor (n_exits,)
+    cost_weight : float
+    budget : float or None
+        Not None: errors alone, at the cost weight that keeps to it; infinity where none does.
+
+    Returns
+    -------
+    float
+    """
+    if budget is not None and budget < exit_costs[0]:
+        return math.inf
+    if budget is None:
+        gates = descend_gates(rows, exit_mass, exit_costs, [cost_weight])
+    else:
+        gates = Frontier(rows, exit_mass, exit_costs).choose(budget=budget).gates
+        cost_weight = 0.0
+    taken = exits_taken(gates.probabilities(rows.inputs), exit_mass)[:, 0]
+    spent = rows.expected_errors.gather(1, taken[:, None]).squeeze(1)
+    return float((rows.weight * (spent + cost_weight * exit_costs[taken])).mean())

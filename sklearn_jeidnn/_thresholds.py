@@ -1,0 +1,116 @@
+"""The other ways of exiting, as gates that let a row leave where one number passes a threshold.
+
+Confidence, entropy and margin: Teerapittayanon, McDanel, Kung, "BranchyNet", ICPR 2016. Patience (as many exits in
+a row of one mind): Zhou et al., "BERT Loses Patience" (PABEE), NeurIPS 2020.
+"""
+
+import torch
+
+from ._gates import CONFIDENCE, ENTROPY, MARGIN, STREAK
+
+# Column of the gate inputs, and its sign: larger means surer.
+STATISTICS = {
+    "confidence": (CONFIDENCE, 1.0),
+    "entropy": (ENTROPY, -1.0),
+    "margin": (MARGIN, 1.0),
+    "patience": (STREAK, 1.0),
+}
+PER_EXIT = "_per_exit"
+THRESHOLD_POLICIES = (*STATISTICS, *(name + PER_EXIT for name in STATISTICS if name != "patience"))
+N_CANDIDATES = 200
+SWEEPS = 3
+# Gates answer all or nothing beside a threshold.
+SLOPE = 1e4
+
+
+def threshold_gates(rows, exit_costs, cost_weights, exit_policy):
+    """Thresholds of least errors plus cost on held-out rows, for each cost weight, as gates.
+
+    Parameters
+    ----------
+    rows : Outcomes
+    exit_costs : tensor (n_exits,)
+    cost_weights : list of float (n_points,)
+    exit_policy : str
+        A name in ``THRESHOLD_POLICIES``.
+
+    Returns
+    -------
+    tuple of tensor
+        The fields of ``GatePoints``.
+    """
+    column, sign = STATISTICS[exit_policy.removesuffix(PER_EXIT)]
+    scores = sign * rows.inputs[..., column]
+    tune = _one_each if exit_policy.endswith(PER_EXIT) else _one_for_all
+    thresholds = tune(scores, rows, exit_costs, cost_weights)
+    n_gates, n_inputs = rows.inputs.shape[1:]
+    weight = scores.new_zeros(len(cost_weights), n_gates, n_inputs)
+    weight[..., column] = SLOPE * sign
+    return (
+        weight,
+        -SLOPE * thresholds,
+        scores.new_zeros(n_gates, n_inputs),
+        scores.new_ones(n_gates, n_inputs),
+    )
+
+
+def _one_for_all(scores, rows, exit_costs, cost_weights):
+    """(n_samples, n_gates) -> thresholds (n_points, n_gates), the same at every gate"""
+    candidates = _candidates(scores)
+    errors, costs = [], []
+    for threshold in candidates:
+        taken = _first(scores >= threshold)
+        errors.append(rows.weight @ rows.errors.gather(1, taken[:, None])[:, 0])
+        costs.append(rows.weight @ exit_costs[taken])
+    errors, costs = torch.stack(errors), torch.stack(costs)
+    prices = scores.new_tensor(cost_weights)[:, None]
+    best = (errors + prices * costs).argmin(1)
+    return candidates[best][:, None].expand(-1, scores.shape[1])
+
+
+def _first(leaving):
+    """bool (n_samples, n_gates) -> where each row leaves (n_samples,); n_gates where it never does"""
+    last = leaving.new_ones(len(leaving), 1)
+    return torch.cat([leaving, last], dim=1).int().argmax(1)
+
+
+def _candidates(scores):
+    """Values between which thresholds differ, coarsely; the last one lets nobody leave."""
+    values = scores.flatten().unique()
+    middles = (values[1:] + values[:-1]) / 2
+    ranks = torch.linspace(0, max(0, len(middles) - 1), min(N_CANDIDATES, len(middles))).long()
+    return torch.cat([values[:1] - 1, middles[ranks], values[-1:] + 1])
+
+
+def _one_each(scores, rows, exit_costs, cost_weights):
+    """(n_samples, n_gates) -> thresholds (n_points, n_gates), each the best given the others, in a few sweeps"""
+    return torch.stack([_swept(scores, rows, rows.errors + w * exit_costs) for w in cost_weights])
+
+
+def _swept(scores, rows, spent):
+    """Thresholds (n_gates,) of least ``spent`` (n_samples, n_exits)."""
+    n_gates = scores.shape[1]
+    thresholds = scores.max(0).values + 1
+    for _ in range(SWEEPS):
+        for gate in reversed(range(n_gates)):
+            arrived = ~(scores[:, :gate] >= thresholds[:gate]).any(1)
+            later = scores[:, gate + 1 :] >= thresholds[gate + 1 :]
+            onward = _first(later)
+            going_on = spent[:, gate + 1 :].gather(1, onward[:, None])[:, 0]
+            gain = rows.weight * arrived * (going_on - spent[:, gate])
+            thresholds[gate] = _best_threshold(scores[:, gate], gain)
+    return thresholds
+
+
+def _best_threshold(score, gain):
+    """Rows whose score reaches it gain; the threshold of the largest sum, between two scores."""
+    ordered, order = score.sort(descending=True)
+    sums = gain[order].cumsum(0)
+    # A threshold lies between different scores only.
+    ends = torch.cat([ordered[1:] < ordered[:-1], ordered.new_ones(1).bool()])
+    sums = torch.where(ends, sums, -torch.inf)
+    best = int(sums.argmax())
+    if sums[best] <= 0:
+        return ordered[0] + 1
+    below = ordered[best + 1] if best + 1 < len(ordered) else ordered[best] - 1
+    return (ordered[best] + below) / 2
