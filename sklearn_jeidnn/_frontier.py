@@ -9,13 +9,16 @@ import torch
 from ._gates import all_gate_inputs
 from ._losses import cross_entropy, expected_cost, expected_zero_one, zero_one
 from ._policy import exit_distribution, exits_taken
-from ._thresholds import THRESHOLD_POLICIES, threshold_gates
+from ._thresholds import SHARED, THRESHOLD_POLICIES, gates_within, threshold_gates
 
 GATE_STEPS = 300
 GATE_LR = 0.1
 # Where leaving gains nothing, a row stays.
 GATE_BIAS = -2.0
 GATE_PENALTY = 3e-4
+# Errors that fell, beside errors that calibrated probabilities expect (measured on CIFAR-10 with 300 to 5,000
+# held-out rows: half of each is 0.05 to 0.16 points better than the latter alone, the former alone worse).
+SHARE_SEEN = 0.5
 # From "cost is nothing" to "a tenth of a pass is worth a row's error".
 GRID = (0.0, *np.geomspace(1e-3, 10, 23).tolist())
 BISECTIONS = 6
@@ -69,7 +72,7 @@ class Outcomes(NamedTuple):
     """What all exits say of some rows, as far as gates and frontiers need it."""
 
     inputs: torch.Tensor  # (n_samples, n_gates, n_inputs)
-    expected_errors: torch.Tensor  # (n_samples, n_exits)
+    expected_errors: torch.Tensor  # (n_samples, n_exits), half as expected, half as they fell
     errors: torch.Tensor  # (n_samples, n_exits)
     log_losses: torch.Tensor  # (n_samples, n_exits)
     weight: torch.Tensor  # (n_samples,)
@@ -84,9 +87,10 @@ def outcomes(logits, y, weight):
     logits : tensor (n_samples, n_exits, n_classes)
     y, weight : tensor (n_samples,)
     """
+    errors = zero_one(logits, y)
     expected = expected_zero_one(logits, temperatures(logits, y, weight))
-    own = zero_one(logits, y), cross_entropy(logits, y)
-    return Outcomes(all_gate_inputs(logits), expected, *own, weight)
+    expected = SHARE_SEEN * errors + (1 - SHARE_SEEN) * expected
+    return Outcomes(all_gate_inputs(logits), expected, errors, cross_entropy(logits, y), weight)
 
 
 def descend_gates(rows, exit_mass, exit_costs, cost_weights):
@@ -214,6 +218,9 @@ class Frontier:
 
     def _within(self, budget):
         """Least cost weight whose gates keep the rows' mean cost within a budget, by bisection of its logarithm."""
+        if self.exit_policy in SHARED:
+            gates = gates_within(self.rows, self.exit_costs, budget, self.exit_policy)
+            return Chosen(math.nan, GatePoints(*gates))
         fits = self.table["mean_cost"] <= budget
         if not fits.any():
             return Chosen(GRID[-1], self.points.one(len(GRID) - 1))

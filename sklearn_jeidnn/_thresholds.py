@@ -16,7 +16,8 @@ STATISTICS = {
     "patience": (STREAK, 1.0),
 }
 PER_EXIT = "_per_exit"
-THRESHOLD_POLICIES = (*STATISTICS, *(name + PER_EXIT for name in STATISTICS if name != "patience"))
+SHARED = tuple(STATISTICS)
+THRESHOLD_POLICIES = (*SHARED, *(name + PER_EXIT for name in STATISTICS if name != "patience"))
 N_CANDIDATES = 200
 SWEEPS = 3
 # Gates answer all or nothing beside a threshold.
@@ -39,33 +40,54 @@ def threshold_gates(rows, exit_costs, cost_weights, exit_policy):
     tuple of tensor
         The fields of ``GatePoints``.
     """
-    column, sign = STATISTICS[exit_policy.removesuffix(PER_EXIT)]
-    scores = sign * rows.inputs[..., column]
+    scores = _scores(rows, exit_policy)
     tune = _one_each if exit_policy.endswith(PER_EXIT) else _one_for_all
-    thresholds = tune(scores, rows, exit_costs, cost_weights)
+    return _as_gates(tune(scores, rows, exit_costs, cost_weights), rows, exit_policy)
+
+
+def gates_within(rows, exit_costs, budget, exit_policy):
+    """The one threshold of fewest errors among those that keep the rows' mean cost within a budget, as gates.
+
+    Cost weights would miss it where its point lies inside the others' convex hull.
+    """
+    scores = _scores(rows, exit_policy)
+    candidates, errors, costs = _tried(scores, rows, exit_costs)
+    best = torch.where(costs <= budget, errors, torch.inf).argmin()
+    return _as_gates(candidates[best].expand(1, scores.shape[1]), rows, exit_policy)
+
+
+def _scores(rows, exit_policy):
+    column, sign = STATISTICS[exit_policy.removesuffix(PER_EXIT)]
+    return sign * rows.inputs[..., column]
+
+
+def _as_gates(thresholds, rows, exit_policy):
+    """Thresholds (n_points, n_gates) -> the fields of ``GatePoints``"""
+    column, sign = STATISTICS[exit_policy.removesuffix(PER_EXIT)]
     n_gates, n_inputs = rows.inputs.shape[1:]
-    weight = scores.new_zeros(len(cost_weights), n_gates, n_inputs)
+    weight = thresholds.new_zeros(len(thresholds), n_gates, n_inputs)
     weight[..., column] = SLOPE * sign
-    return (
-        weight,
-        -SLOPE * thresholds,
-        scores.new_zeros(n_gates, n_inputs),
-        scores.new_ones(n_gates, n_inputs),
-    )
+    mean, scale = thresholds.new_zeros(n_gates, n_inputs), thresholds.new_ones(n_gates, n_inputs)
+    return weight, -SLOPE * thresholds, mean, scale
 
 
 def _one_for_all(scores, rows, exit_costs, cost_weights):
     """(n_samples, n_gates) -> thresholds (n_points, n_gates), the same at every gate"""
-    candidates = _candidates(scores)
-    errors, costs = [], []
+    candidates, errors, costs = _tried(scores, rows, exit_costs)
+    prices = scores.new_tensor(cost_weights)[:, None]
+    best = (errors + prices * costs).argmin(1)
+    return candidates[best][:, None].expand(-1, scores.shape[1])
+
+
+def _tried(scores, rows, exit_costs):
+    """Candidates for the one threshold, and the mean error and cost of each: (n_candidates,)"""
+    candidates, errors, costs = _candidates(scores), [], []
     for threshold in candidates:
         taken = _first(scores >= threshold)
         errors.append(rows.weight @ rows.errors.gather(1, taken[:, None])[:, 0])
         costs.append(rows.weight @ exit_costs[taken])
-    errors, costs = torch.stack(errors), torch.stack(costs)
-    prices = scores.new_tensor(cost_weights)[:, None]
-    best = (errors + prices * costs).argmin(1)
-    return candidates[best][:, None].expand(-1, scores.shape[1])
+    total = rows.weight.sum()
+    return candidates, torch.stack(errors) / total, torch.stack(costs) / total
 
 
 def _first(leaving):

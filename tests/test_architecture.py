@@ -23,6 +23,7 @@ FLOOR = {
     "_costs": 2,
     "_thresholds": 2,
     "_losses": 2,
+    "model_selection": 1,
     "plotting": 2,
     "_features": 3,
     "_frontier": 3,
