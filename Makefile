@@ -43,6 +43,7 @@ benchmarks: $(READY)  ## every figure of the README (about five hours on two cor
 	$(RUN) benchmarks/low_cost_exits.py movie_reviews
 	$(RUN) benchmarks/low_cost_exits.py letter
 	$(RUN) benchmarks/low_cost_exits.py adult
+	$(RUN) benchmarks/accuracy_cost_frontier.py cifar10
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

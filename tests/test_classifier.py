@@ -84,7 +84,9 @@ def test_fit_leaves_the_callers_random_numbers_alone(digits):
 def test_more_cost_weight_never_costs_more(digits, exit_distribution):
     X, _ = digits
     costs = [
-        quick_classifier(cost_weight=w, exit_distribution=exit_distribution)
+        quick_classifier(
+            cost_weight=w, exit_distribution=exit_distribution, validation_fraction=0.3
+        )
         .fit(*digits)
         .mean_cost(X)
         for w in (0, 0.1, 1)
