@@ -17,6 +17,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 class CutError(ValueError):
     """A module cannot be cut this way; the message says why."""
@@ -237,9 +239,18 @@ def _write_into_outputs(graph_module):
 
 
 def _add_into(ours, other):
-    if ours.shape != other.shape or ours.dtype != other.dtype:
-        return ours + other
-    return ours.add_(other)
+    if isinstance(other, torch.Tensor) and ours.shape == other.shape and ours.dtype == other.dtype:
+        return ours.add_(other)
+    return ours + other
+
+
+IN_PLACE = {
+    nn.ReLU: torch.relu_,
+    torch.relu: torch.relu_,
+    functional.relu: torch.relu_,
+    operator.add: _add_into,
+    operator.iadd: _add_into,
+}
 
 
 def _is_folded(graph_module, node):
@@ -255,13 +266,3 @@ def _is_folded(graph_module, node):
         and len(layer.users) == 1
         and [n.target for n in graph_module.graph.nodes].count(layer.target) == 1
     )
-
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-IN_PLACE = {
-    nn.ReLU: torch.relu_,
-    torch.relu: torch.relu_,
-    functional.relu: torch.relu_,
-    operator.add: _add_into,
-    operator.iadd: _add_into,
-}

@@ -50,6 +50,30 @@ def test_normalisation_is_folded_into_frozen_stages_and_the_answer_stays(X):
     torch.testing.assert_close(carried_to(stages, X)[-1], module(X), rtol=1e-5, atol=1e-5)
 
 
+class Shifted(nn.Module):
+    """Adds a number, and a smaller tensor, to what a folded convolution answers."""
+
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.offset = nn.Parameter(torch.randn(8, 1, 1))
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(8, n_classes)
+
+    def forward(self, X):
+        maps = torch.relu(self.block(X.reshape(-1, 1, 8, 8)) + 1.5) + self.offset
+        return self.classifier(self.mean(maps).flatten(1))
+
+
+def test_what_is_added_to_a_folded_convolution_may_be_a_number_or_smaller(X):
+    torch.manual_seed(0)
+    module = Shifted()
+    module.train()(X)
+    stages, _ = stages_of(module, ["mean"], X)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in stages[0].modules())
+    torch.testing.assert_close(carried_to(stages, X)[-1], module(X), rtol=1e-5, atol=1e-5)
+
+
 def test_rows_dropped_at_a_cut_change_nothing_for_those_that_stay(backbone, X):
     (first, second, third), _ = stages_of(backbone, EXITS, X)
     some = torch.tensor([2, 5, 250])
