@@ -59,7 +59,7 @@ class Calibration(NamedTuple):
     """What every exit says of the rows that calibrate."""
 
     gate_inputs: torch.Tensor  # (n_calibration, n_gates, n_inputs)
-    scores: torch.Tensor  # (n_calibration, n_exits), conformity scores of the true labels
+    scores: np.ndarray  # (n_calibration, n_exits), conformity scores of the true labels
 
 
 class Rows(NamedTuple):
@@ -124,7 +124,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         keeps to it is found on held-out rows, and ``cost_weight`` is not read.
     max_accuracy_drop : float, default=None
         Largest loss of accuracy against the last exit: the cheapest point of ``frontier_`` that
-        keeps to it on held-out rows. Neither ``cost_weight`` nor ``budget`` is read.
+        keeps to it on held-out rows. ``cost_weight`` is not read, and ``budget`` must be None.
     exit_policy : str, default="learned"
         What lets a row leave: "learned" gates, or a threshold on the exit's largest probability
         ("confidence"), its "entropy", its top-2 "margin", or on how many exits in a row were of one
@@ -194,7 +194,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         Multiply-adds of everything run up to each exit, relative to one pass of the plain
         backbone. The last is more than 1: it counts companions, heads and gates on the way.
     cost_weight_ : float
-        ``cost_weight``, or what was found for ``budget``.
+        ``cost_weight``, or what was found for ``budget`` or ``max_accuracy_drop`` (NaN where a budget
+        chose the one threshold of an ``exit_policy``).
     frontier_ : structured ndarray (n_points,)
         Operating points over a grid of cost weights on the held-out rows that set the gates: fields
         ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss`` and ``exit_rates`` (n_exits,). Not
@@ -586,16 +587,12 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             )
 
     def _check_operating_point(self):
-        asked = {
-            name: value
-            for name, value in vars(self).items()
-            if name in OPTIONAL and value is not None
-        }
+        given = {name: getattr(self, name) for name in OPTIONAL}
+        asked = {name: value for name, value in given.items() if value is not None}
         if len(asked) > 1:
             raise ValueError(f"{asked} name different operating points; give one of them.")
-        if self.gate_training != "joint" and (asked or self.exit_policy != "learned"):
-            asked = asked or {"exit_policy": self.exit_policy}
-            raise ValueError(f"{asked} needs gate_training='joint'; got {self.gate_training!r}.")
+        if asked or self.exit_policy != "learned":
+            self._refuse_bilevel(asked or {"exit_policy": self.exit_policy})
         if self.companion is None:
             self._check_budget(self.budget)
 
@@ -782,8 +779,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         batch_size = self.batch_size if self.batch_size > 0 else len(seen.y)
         learn = (self.network_, seen, held_out, self._costs())
         if self.gate_training == "joint":
-            asked = {"cost_weight": self.cost_weight, "budget": self.budget}
-            asked["max_accuracy_drop"] = self.max_accuracy_drop
+            asked = {name: getattr(self, name) for name in ("cost_weight", *OPTIONAL)}
             self._frontier, self.cost_weight_ = train_jointly(
                 *learn, asked, batch_size, self.exit_policy
             )
@@ -818,17 +814,18 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             Where not exactly one is given, or it is not in its range, or gates are bilevel.
         """
         check_is_fitted(self)
-        asked = {"cost_weight": cost_weight, "budget": budget}
-        asked["max_accuracy_drop"] = max_accuracy_drop
+        asked = {
+            "cost_weight": cost_weight,
+            "budget": budget,
+            "max_accuracy_drop": max_accuracy_drop,
+        }
         if sum(value is not None for value in asked.values()) != 1:
             raise ValueError(
                 f"at() takes one of cost_weight, budget, max_accuracy_drop; got {asked}."
             )
         self._refuse_bilevel("at()")
-        own = {"cost_weight": self.cost_weight, **dict.fromkeys(OPTIONAL)}
-        other = copy.copy(self).set_params(
-            **{**own, **{name: value for name, value in asked.items() if value is not None}}
-        )
+        kept = self.cost_weight if cost_weight is None else cost_weight
+        other = copy.copy(self).set_params(**{**asked, "cost_weight": kept})
         other._validate_params()
         other._check_budget(budget)
         chosen = self._frontier.choose(**asked)
@@ -863,13 +860,14 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, inputs):
         """Of all exits, whoever would leave: (n_samples, n_exits, n_classes)"""
-        columns = [tensor.split(self._rows_at_once()) for tensor in self._tensors(inputs)]
         with self.network_.inference():
-            parts = [
-                self.network_(*(x.to(self.device) for x in batch))
-                for batch in zip(*columns, strict=True)
-            ]
-        return torch.cat(parts)
+            return torch.cat([self.network_(*batch) for batch in self._batches(inputs)])
+
+    def _batches(self, inputs):
+        """Tensors of a few rows each, on the device."""
+        columns = [tensor.split(self._rows_at_once()) for tensor in self._tensors(inputs)]
+        for batch in zip(*columns, strict=True):
+            yield tuple(tensor.to(self.device) for tensor in batch)
 
     def conformalize(self, X, y):
         """Calibrate prediction sets on rows that trained and chose nothing.
@@ -892,16 +890,15 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _calibrate(self, rows):
         """Keep what any operating point needs of the rows that calibrate: gate inputs, and each exit's scores."""
         logits = self._logits(rows.inputs)
-        codes = torch.as_tensor(rows.y, device=logits.device)[:, None, None]
-        true = logits.softmax(-1).gather(2, codes.expand(-1, logits.shape[1], 1))
-        self._calibration = Calibration(all_gate_inputs(logits), 1 - true.squeeze(2))
+        of_exits = logits.softmax(-1).cpu().numpy().swapaxes(0, 1)
+        scores = [conformal.true_label_scores(conformal.lac_scores(p), rows.y) for p in of_exits]
+        self._calibration = Calibration(all_gate_inputs(logits), np.stack(scores, axis=1))
         self._keep_scores(self._calibration)
 
     def _keep_scores(self, calibration):
         gate_probs = self.network_.gates(calibration.gate_inputs)
         taken = exits_taken(gate_probs, self.network_.exit_mass)
-        scores = calibration.scores.gather(1, taken[:, None]).squeeze(1)
-        self.conformity_scores_ = scores.cpu().numpy()
+        self.conformity_scores_ = calibration.scores[np.arange(len(taken)), taken.cpu().numpy()]
 
     def _route(self, X):
         check_is_fitted(self)
@@ -909,10 +906,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _routed(self, inputs):
         """Rows stage by stage, those that left dropped; results in the order of the rows."""
-        batch_size = self._rows_at_once()
-        columns = [tensor.split(batch_size) for tensor in self._tensors(inputs)]
-        batches = zip(*columns, strict=True)
-        parts = [self.network_.route(*(x.to(self.device) for x in batch)) for batch in batches]
+        parts = [self.network_.route(*batch) for batch in self._batches(inputs)]
         logits, exit_index = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return Routed(logits.softmax(1).cpu().numpy(), exit_index.cpu().numpy())
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ._gates import all_gate_inputs
+from ._gates import GatePoints, all_gate_inputs, mean_and_scale
 from ._losses import cross_entropy, expected_cost, expected_zero_one, zero_one
 from ._policy import exit_distribution, exits_taken
 from ._thresholds import SHARED, THRESHOLD_POLICIES, gates_within, threshold_gates
@@ -47,27 +47,6 @@ def temperatures(logits, y, weight):
     return log_temperature.detach().exp()
 
 
-class GatePoints(NamedTuple):
-    """Gates of several operating points."""
-
-    weight: torch.Tensor  # (n_points, n_gates, n_inputs)
-    bias: torch.Tensor  # (n_points, n_gates)
-    mean: torch.Tensor  # (n_gates, n_inputs), what inputs are standardised by
-    scale: torch.Tensor  # (n_gates, n_inputs)
-
-    def probabilities(self, inputs):
-        """(n_samples, n_gates, n_inputs) -> probability of leaving (n_samples, n_points, n_gates)"""
-        standard = ((inputs - self.mean) / self.scale).movedim(0, 1)
-        scores = torch.baddbmm(self.bias.T[:, None], standard, self.weight.permute(1, 2, 0))
-        return scores.sigmoid().movedim(0, -1)
-
-    def one(self, point):
-        """The gates of one point, a point still."""
-        return self._replace(
-            weight=self.weight[point : point + 1], bias=self.bias[point : point + 1]
-        )
-
-
 class Outcomes(NamedTuple):
     """What all exits say of some rows, as far as gates and frontiers need it."""
 
@@ -76,6 +55,10 @@ class Outcomes(NamedTuple):
     errors: torch.Tensor  # (n_samples, n_exits)
     log_losses: torch.Tensor  # (n_samples, n_exits)
     weight: torch.Tensor  # (n_samples,)
+
+    def mean(self, values):
+        """Weighted mean over the rows: (n_samples,) -> float"""
+        return float((self.weight * values).sum() / self.weight.sum())
 
 
 @torch.no_grad()
@@ -111,18 +94,17 @@ def descend_gates(rows, exit_mass, exit_costs, cost_weights):
     """
     n_gates, n_inputs = rows.inputs.shape[1:]
     n_points = len(cost_weights)
-    mean = rows.inputs.mean(0)
-    scale = rows.inputs.std(0, correction=0).clamp(min=1e-3)
     weight = rows.inputs.new_zeros(n_points, n_gates, n_inputs, requires_grad=True)
     bias = rows.inputs.new_full((n_points, n_gates), GATE_BIAS, requires_grad=True)
-    points = GatePoints(weight, bias, mean, scale)
+    points = GatePoints(weight, bias, *mean_and_scale(rows.inputs))
+    standard = points.standardised(rows.inputs)
     prices = rows.inputs.new_tensor(cost_weights)[:, None]
     losses = rows.expected_errors[:, None]
     with torch.enable_grad():
         optimizer = torch.optim.Adam([weight, bias], lr=GATE_LR)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GATE_STEPS)
         for _ in range(GATE_STEPS):
-            distribution = exit_distribution(points.probabilities(rows.inputs), exit_mass)
+            distribution = exit_distribution(points.leaving(standard), exit_mass)
             objective = expected_cost(distribution, losses, exit_costs, prices)
             penalty = GATE_PENALTY * weight.square().sum()
             optimizer.zero_grad()
@@ -161,9 +143,7 @@ class Frontier:
 
     def _gates(self, cost_weights):
         if self.exit_policy in THRESHOLD_POLICIES:
-            return GatePoints(
-                *threshold_gates(self.rows, self.exit_costs, cost_weights, self.exit_policy)
-            )
+            return threshold_gates(self.rows, self.exit_costs, cost_weights, self.exit_policy)
         return descend_gates(self.rows, self.exit_mass, self.exit_costs, cost_weights)
 
     @torch.no_grad()
@@ -180,17 +160,14 @@ class Frontier:
         return table
 
     def _summary(self, rows, exits):
-        def mean(values):
-            return float((rows.weight * values).sum() / rows.weight.sum())
-
         def at_exit(values):
             return values.gather(1, exits[:, None]).squeeze(1)
 
         return {
-            "mean_cost": mean(self.exit_costs[exits]),
-            "accuracy": 1 - mean(at_exit(rows.errors)),
-            "log_loss": mean(at_exit(rows.log_losses)),
-            "exit_rates": [mean(exits == i) for i in range(len(self.exit_costs))],
+            "mean_cost": rows.mean(self.exit_costs[exits]),
+            "accuracy": 1 - rows.mean(at_exit(rows.errors)),
+            "log_loss": rows.mean(at_exit(rows.log_losses)),
+            "exit_rates": [rows.mean(exits == i) for i in range(len(self.exit_costs))],
         }
 
     def choose(self, *, cost_weight=None, budget=None, max_accuracy_drop=None):
@@ -220,7 +197,7 @@ class Frontier:
         """Least cost weight whose gates keep the rows' mean cost within a budget, by bisection of its logarithm."""
         if self.exit_policy in SHARED:
             gates = gates_within(self.rows, self.exit_costs, budget, self.exit_policy)
-            return Chosen(math.nan, GatePoints(*gates))
+            return Chosen(math.nan, gates)
         fits = self.table["mean_cost"] <= budget
         if not fits.any():
             return Chosen(GRID[-1], self.points.one(len(GRID) - 1))
@@ -232,15 +209,15 @@ class Frontier:
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             tried = Chosen(math.exp(middle), self._gates([math.exp(middle)]))
-            taken = exits_taken(tried.gates.probabilities(self.rows.inputs), self.exit_mass)[:, 0]
-            cost = (self.rows.weight * self.exit_costs[taken]).sum() / self.rows.weight.sum()
+            taken = exits_taken(tried.gates.probabilities(self.rows.inputs), self.exit_mass)
+            cost = self.rows.mean(self.exit_costs[taken[:, 0]])
             low, high = (low, middle) if cost <= budget else (middle, high)
             best = tried if cost <= budget else best
         return best
 
     def _cheapest(self, max_accuracy_drop):
-        errors = self.rows.weight @ self.rows.errors[:, -1] / self.rows.weight.sum()
-        good = self.table["accuracy"] >= 1 - float(errors) - max_accuracy_drop - 1e-9
+        full = 1 - self.rows.mean(self.rows.errors[:, -1])
+        good = self.table["accuracy"] >= full - max_accuracy_drop - 1e-9
         if not good.any():
             return Chosen(0.0, self._never())
         point = min(np.flatnonzero(good), key=lambda i: self.table["mean_cost"][i])

@@ -1,5 +1,7 @@
 """Gates: class logits of this exit and the one before -> probability of leaving here."""
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
@@ -77,6 +79,39 @@ def all_gate_inputs(logits):
     return torch.stack(inputs, dim=1)
 
 
+def mean_and_scale(inputs):
+    """What gate inputs (n_samples, n_gates, n_inputs) are standardised by: two of (n_gates, n_inputs)"""
+    return inputs.mean(0), inputs.std(0, correction=0).clamp(min=1e-3)
+
+
+class GatePoints(NamedTuple):
+    """Gates of several operating points."""
+
+    weight: torch.Tensor  # (n_points, n_gates, n_inputs)
+    bias: torch.Tensor  # (n_points, n_gates)
+    mean: torch.Tensor  # (n_gates, n_inputs), what inputs are standardised by
+    scale: torch.Tensor  # (n_gates, n_inputs)
+
+    def standardised(self, inputs):
+        """(n_samples, n_gates, n_inputs) -> (n_gates, n_samples, n_inputs)"""
+        return ((inputs - self.mean) / self.scale).movedim(0, 1)
+
+    def leaving(self, standard):
+        """(n_gates, n_samples, n_inputs) -> probability of leaving (n_samples, n_points, n_gates)"""
+        scores = torch.baddbmm(self.bias.T[:, None], standard, self.weight.permute(1, 2, 0))
+        return scores.sigmoid().movedim(0, -1)
+
+    def probabilities(self, inputs):
+        """(n_samples, n_gates, n_inputs) -> probability of leaving (n_samples, n_points, n_gates)"""
+        return self.leaving(self.standardised(inputs))
+
+    def one(self, point):
+        """The gates of one point, a point still."""
+        return self._replace(
+            weight=self.weight[point : point + 1], bias=self.bias[point : point + 1]
+        )
+
+
 class Gates(nn.Module):
     """One logistic gate for each exit but the last, on standardised inputs.
 
@@ -95,12 +130,12 @@ class Gates(nn.Module):
 
     def standardise(self, inputs):
         """Take mean and deviation of these inputs, (n_samples, n_gates, n_inputs), as the standard."""
-        self.mean.copy_(inputs.mean(0))
-        self.scale.copy_(inputs.std(0, correction=0).clamp(min=1e-3))
+        for own, given in zip((self.mean, self.scale), mean_and_scale(inputs), strict=True):
+            own.copy_(given)
 
     @torch.no_grad()
     def load(self, weight, bias, mean, scale):
-        """Take over gates, (1, n_gates, n_inputs) and so on, as ``_frontier.GatePoints`` has them."""
+        """Take over the gates of a point, the fields of :class:`GatePoints`."""
         for own, given in zip(
             (self.weight, self.bias, self.mean, self.scale),
             (weight[0], bias[0], mean, scale),

@@ -42,7 +42,8 @@ def train_jointly(network, train, held_out, exit_costs, asked, batch_size, exit_
     frontier, chosen = _chosen(network, held_out, exit_costs, asked, exit_policy)
     if exit_policy != "learned" or not any(True for _ in network.heads.parameters()):
         return frontier, chosen.cost_weight
-    if _turns(network, train, held_out, exit_costs, chosen.cost_weight, batch_size):
+    turned = (network, train, held_out, frontier.rows, exit_costs, chosen.cost_weight, batch_size)
+    if _turns(*turned):
         frontier, chosen = _chosen(network, held_out, exit_costs, asked, exit_policy)
     return frontier, chosen.cost_weight
 
@@ -61,9 +62,8 @@ def outcomes_of(network, held_out):
     return outcomes(network.heads(held_out.features), held_out.y, held_out.weight)
 
 
-def _turns(network, train, held_out, exit_costs, cost_weight, batch_size):
-    """Whether a turn of the heads was kept."""
-    rows = outcomes_of(network, held_out)
+def _turns(network, train, held_out, rows, exit_costs, cost_weight, batch_size):
+    """Whether a turn of the heads was kept; ``rows`` are the held-out rows' outcomes before it."""
     least, moved = _objective(network, rows, exit_costs, cost_weight), False
     for _ in range(HEAD_ROUNDS):
         before = copy.deepcopy(network.heads.state_dict())

@@ -41,11 +41,9 @@ class RowsDataset(torch.utils.data.Dataset):
         return len(self.y)
 
     def __getitem__(self, rows):
-        if isinstance(rows, int):
-            inputs = tuple(tensor[rows] for tensor in self.inputs)
-            return {"X": inputs, "sample_weight": self.weight[rows]}, self.y[rows]
         rows = torch.as_tensor(rows)
-        inputs = tuple(take_rows(tensor, rows) for tensor in self.inputs)
+        take = take_rows if rows.ndim else torch.Tensor.__getitem__
+        inputs = tuple(take(tensor, rows) for tensor in self.inputs)
         return {"X": inputs, "sample_weight": self.weight[rows]}, self.y[rows]
 
     def __getitems__(self, rows):

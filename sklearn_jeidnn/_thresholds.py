@@ -6,7 +6,7 @@ a row of one mind): Zhou et al., "BERT Loses Patience" (PABEE), NeurIPS 2020.
 
 import torch
 
-from ._gates import CONFIDENCE, ENTROPY, MARGIN, STREAK
+from ._gates import CONFIDENCE, ENTROPY, MARGIN, STREAK, GatePoints
 
 # Column of the gate inputs, and its sign: larger means surer.
 STATISTICS = {
@@ -37,8 +37,7 @@ def threshold_gates(rows, exit_costs, cost_weights, exit_policy):
 
     Returns
     -------
-    tuple of tensor
-        The fields of ``GatePoints``.
+    GatePoints
     """
     scores = _scores(rows, exit_policy)
     tune = _one_each if exit_policy.endswith(PER_EXIT) else _one_for_all
@@ -62,13 +61,13 @@ def _scores(rows, exit_policy):
 
 
 def _as_gates(thresholds, rows, exit_policy):
-    """Thresholds (n_points, n_gates) -> the fields of ``GatePoints``"""
+    """Thresholds (n_points, n_gates) -> GatePoints"""
     column, sign = STATISTICS[exit_policy.removesuffix(PER_EXIT)]
     n_gates, n_inputs = rows.inputs.shape[1:]
     weight = thresholds.new_zeros(len(thresholds), n_gates, n_inputs)
     weight[..., column] = SLOPE * sign
     mean, scale = thresholds.new_zeros(n_gates, n_inputs), thresholds.new_ones(n_gates, n_inputs)
-    return weight, -SLOPE * thresholds, mean, scale
+    return GatePoints(weight, -SLOPE * thresholds, mean, scale)
 
 
 def _one_for_all(scores, rows, exit_costs, cost_weights):
