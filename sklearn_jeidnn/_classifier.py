@@ -198,8 +198,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         chose the one threshold of an ``exit_policy``).
     frontier_ : structured ndarray (n_points,)
         Operating points over a grid of cost weights on the held-out rows that set the gates: fields
-        ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss`` and ``exit_rates`` (n_exits,). Not
-        where ``gate_training="bilevel"``.
+        ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss`` and ``exit_rates`` (n_exits,). Computed
+        when first read. Not where ``gate_training="bilevel"``.
     module_ : torch module
         The plain backbone, trained.
     network_ : torch module
@@ -783,9 +783,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             self._frontier, self.cost_weight_ = train_jointly(
                 *learn, asked, batch_size, self.exit_policy
             )
-            self.frontier_ = self._frontier.table
             return
-        self.cost_weight_ = self.cost_weight
+        self._frontier, self.cost_weight_ = None, self.cost_weight
         train_bilevel(
             *learn,
             self.cost_weight,
@@ -833,6 +832,12 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         other.network_ = self.network_.with_gates(chosen.gates)
         other._keep_scores(self._calibration)
         return other
+
+    @property
+    def frontier_(self):
+        if vars(self).get("_frontier") is None:
+            raise AttributeError("frontier_ is there after fit with gate_training='joint'.")
+        return self._frontier.table
 
     def frontier(self, X, y):
         """What each operating point of ``frontier_`` does to other rows.

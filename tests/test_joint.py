@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from sklearn_jeidnn._features import exit_features
-from sklearn_jeidnn._frontier import Frontier, temperatures
+from sklearn_jeidnn._frontier import Frontier
 from sklearn_jeidnn._heads import Answer, ExitHeads
 from sklearn_jeidnn._joint import learn_trust, outcomes_of
-from sklearn_jeidnn._losses import expected_zero_one
+from sklearn_jeidnn._losses import expected_zero_one, temperatures
 from sklearn_jeidnn._policy import exits_taken
 from sklearn_jeidnn._rows import ExitFeatures, RowsDataset
 
@@ -30,6 +30,12 @@ def test_temperatures_stay_finite_where_every_row_is_right():
     y = torch.tensor([0, 1, 2, 3])
     found = temperatures(10 * torch.eye(4)[:, None], y, torch.ones(4))
     assert torch.isfinite(found).all() and (found > 0).all()
+
+
+def test_temperatures_stay_finite_where_sure_exits_are_wrong():
+    logits = torch.tensor([[[0.0, -1e4]], [[-1e4, 0.0]], [[0.0, -1e30]]])
+    found = temperatures(logits, torch.tensor([1, 0, 1]), torch.ones(3))
+    assert torch.isfinite(found).all() and (found > 1).all()
 
 
 def test_expected_errors_of_calibrated_logits_are_the_errors_on_average():
