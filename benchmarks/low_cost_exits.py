@@ -42,21 +42,26 @@ def narrow(width):
     return (None, {"width": width, "n_blocks": 3})
 
 
-def chess(seed, memory):
+def chess(seed, memory, only):
     split = datasets.load("krkopt")
     in_front = {
         NOTHING: {},
         "24, 64 wide": {"module": [narrow(24), narrow(64), None]},
         "auto": {"companion": "auto"},
     }
-    for name, module in in_front.items():
+    for name, module in chosen(in_front, only):
         clf = EarlyExitClassifier(**module, **CHESS, random_state=seed, memory=memory)
         # Without companions every budget trains a backbone of its own.
         budgets = CHESS_BUDGETS if module else CHESS_BUDGETS[3:]
         fit = (split.X_train, split.y_train, {})
         yield from operating_points(clf, name, budgets, fit, (split.X_test, split.y_test))
-    if seed == 0:
+    if seed == 0 and not only:
         yield from plain_networks(split, seed)
+
+
+def chosen(in_front, only):
+    """What is asked for: all of it, or by name."""
+    return [(name, way) for name, way in in_front.items() if not only or name in only]
 
 
 def plain_networks(split, seed):
@@ -83,7 +88,7 @@ def plain_networks(split, seed):
         )
 
 
-def cifar10(seed, memory):
+def cifar10(seed, memory, only):
     backbone, (X, y), (X_val, y_val), test = datasets.load_frozen_cifar10()
     narrower = [(type(backbone), {"width": width}) for width in (10, 16)]
     in_front = {
@@ -91,7 +96,7 @@ def cifar10(seed, memory):
         "widths 10, 16": {"module": [*narrower, backbone]},
         "distilled": {"module": [*narrower, backbone], "companion_training": "distilled"},
     }
-    for name, members in in_front.items():
+    for name, members in chosen(in_front, only):
         clf = EarlyExitClassifier(
             **members,
             freeze_backbone=True,
@@ -124,7 +129,7 @@ def shifted_and_mirrored(batch):
 def trees(name):
     """Boosted trees in front of the default network, beside either alone, by the clock."""
 
-    def question(seed, memory):
+    def question(seed, memory, only):
         split = datasets.load(name)
         fit, test = (split.X_train, split.y_train), (split.X_test, split.y_test)
         alone = HistGradientBoostingClassifier(random_state=seed)
@@ -132,7 +137,7 @@ def trees(name):
         network = EarlyExitClassifier(random_state=seed, memory=memory)
         auto = EarlyExitClassifier(companion="auto", random_state=seed, memory=memory)
         ways = {"boosted trees alone": alone, NOTHING: network, "trees": both, "auto": auto}
-        for label, clf in ways.items():
+        for label, clf in chosen(ways, only):
             start = time.perf_counter()
             clf.fit(*fit)
             seconds = time.perf_counter() - start
@@ -153,7 +158,7 @@ def microseconds(predict, X, n_timed=7):
     return 1e6 * float(np.median(times)) / len(X)
 
 
-def movie_reviews(seed, memory):
+def movie_reviews(seed, memory, only):
     split = datasets.load_movie_reviews()
     options = {"max_epochs": 6, "lr": 1e-3, "batch_size": 64, "random_state": seed}
     words = make_pipeline(WordCounts(), LogisticRegression(C=0.1))
@@ -163,7 +168,7 @@ def movie_reviews(seed, memory):
         "bag of words": {"module": [words, backbone]},
         "auto": {"module": backbone, "companion": "auto"},
     }
-    for name, module in in_front.items():
+    for name, module in chosen(in_front, only):
         clf = EarlyExitClassifier(**module, **options, memory=memory)
         budgets = [0.3, 2.0] if name == NOTHING else [0.2, 0.3, 0.5, 2.0]
         fit = (split.X_train, split.y_train, {})
@@ -226,6 +231,8 @@ def check(name, rows):
     claims = []
     for (in_front, budget), least in CLAIMS.get(name, {}).items():
         points = [row for row in rows if (row["in_front"], row["budget"]) == (in_front, budget)]
+        if not points:
+            continue
         accuracy, cost = (
             np.mean([row[column] for row in points]) for column in ("accuracy", "mean_cost")
         )
@@ -272,13 +279,13 @@ def record(in_front, budget, accuracy, mean_cost, seconds):
     return row
 
 
-def run(name, seeds, memory):
+def run(name, seeds, memory, only=()):
     rows = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as temporary:
             rows += [
                 {"data": name, "seed": seed, **row}
-                for row in QUESTIONS[name](seed, memory or temporary)
+                for row in QUESTIONS[name](seed, memory or temporary, only)
             ]
     return rows
 
@@ -288,7 +295,8 @@ if __name__ == "__main__":
     parser.add_argument("data", choices=QUESTIONS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--memory", help="where to keep what is trained, to go on later")
+    parser.add_argument("--in-front", nargs="+", default=(), help="only these, by name")
     arguments = parser.parse_args()
-    rows = run(arguments.data, arguments.seeds, arguments.memory)
+    rows = run(arguments.data, arguments.seeds, arguments.memory, arguments.in_front)
     records.write(f"low_cost_exits_{arguments.data}", rows)
     check(arguments.data, rows)

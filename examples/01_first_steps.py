@@ -56,21 +56,19 @@ with tqdm(total=EPOCHS * len(COST_WEIGHTS), desc="Fitting", unit="epoch") as bar
     ]
 
 rows = torch.as_tensor(X_test, dtype=torch.float32)
+plain = fitted[0].module_
 with torch.no_grad():
-    every_exit = fitted[0].network_(rows).argmax(-1).numpy()  # (n_samples, n_exits)
-    plain_seconds = seconds(lambda rows: fitted[0].module_(rows), rows)
-accuracy_of_exit = (every_exit == y_test[:, None]).mean(axis=0)
+    plain_accuracy = (plain(rows).argmax(1).numpy() == y_test).mean()
+    plain_seconds = seconds(plain, rows)
 
 print(
     f"\nDigits: {len(X_train)} images to fit, {len(X_test)} to test. Cost 1 is one pass of the plain backbone.\n"
 )
 print(f"{'':28}{'accuracy':>9}{'mean cost':>11}{'time':>7}{'coverage':>10}{'set size':>10}")
-print(f"{'plain backbone':28}{accuracy_of_exit[-1]:9.1%}{1:11.2f}{1:7.2f}{'':>10}{'':>10}")
-points = []
+print(f"{'plain backbone':28}{plain_accuracy:9.1%}{1:11.2f}{1:7.2f}{'':>10}{'':>10}")
 for weight, clf in zip(COST_WEIGHTS, fitted, strict=True):
     accuracy, cost, sets = clf.score(X_test, y_test), clf.mean_cost(X_test), clf.predict_set(X_test)
     relative = seconds(clf.predict, X_test) / plain_seconds
-    points.append((cost, accuracy))
     print(
         f"{f'early exits, cost_weight={weight:g}':28}{accuracy:9.1%}{cost:11.2f}{relative:7.2f}"
         f"{coverage(sets, y_test):10.1%}{mean_set_size(sets):10.2f}"
@@ -84,15 +82,7 @@ print(
 )
 
 matplotlib.use("Agg")
-mean_costs, accuracies = zip(*points, strict=True)
-display = AccuracyCostDisplay(
-    mean_costs,
-    accuracies,
-    COST_WEIGHTS,
-    single_costs=fitted[0].exit_costs_,
-    single_accuracies=accuracy_of_exit,
-    plain_accuracy=accuracy_of_exit[-1],
-).plot()
+display = AccuracyCostDisplay.from_estimator(fitted[1], X_test, y_test)
 FIGURE.parent.mkdir(exist_ok=True)
 display.figure_.savefig(FIGURE, dpi=120, bbox_inches="tight")
 print(f"Figure: {FIGURE}")

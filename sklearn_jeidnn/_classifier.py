@@ -44,6 +44,7 @@ from ._training import train_exits, train_heads
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 # Parameters that name an operating point in the place of cost_weight.
 OPTIONAL = ("budget", "max_accuracy_drop")
+EXIT_POLICIES = ("learned", *THRESHOLD_POLICIES)
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
 
@@ -198,8 +199,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         chose the one threshold of an ``exit_policy``).
     frontier_ : structured ndarray (n_points,)
         Operating points over a grid of cost weights on the held-out rows that set the gates: fields
-        ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss`` and ``exit_rates`` (n_exits,). Computed
-        when first read. Not where ``gate_training="bilevel"``.
+        ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss`` and ``exit_rates`` (n_exits,); then
+        ``single_exit``, the most accurate exit that costs no more when every row takes it (-1 where
+        none does), its ``single_accuracy``, and ``one_exit_would_do``, true where these rows do not
+        show (5 %, one-sided) that the point is better than that exit. Computed when first read. Not
+        where ``gate_training="bilevel"``.
     module_ : torch module
         The plain backbone, trained.
     network_ : torch module
@@ -239,7 +243,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "cost_weight": [Interval(Real, 0, None, closed="left")],
         "budget": [Interval(Real, 0, None, closed="neither"), None],
         "max_accuracy_drop": [Interval(Real, 0, 1, closed="left"), None],
-        "exit_policy": [StrOptions({"learned", *THRESHOLD_POLICIES})],
+        "exit_policy": [StrOptions(set(EXIT_POLICIES))],
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
         "exit_distribution": [StrOptions(set(EXIT_MASSES))],
@@ -622,7 +626,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             self._chain(cuts, train)
         seen = side_by_side([part for part, _ in learned], len(train))
         held_out = side_by_side(held_out, len(gate))
-        if len(cuts) > 1:
+        # Bilevel gates alone are the paper's, whose exits answer by themselves.
+        if self.gate_training == "joint" or len(cuts) > 1:
             learn_trust(self.network_.heads, held_out)
         self._train_gates(seen, held_out)
         self.network_.requires_grad_(False).eval()
@@ -780,9 +785,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         learn = (self.network_, seen, held_out, self._costs())
         if self.gate_training == "joint":
             asked = {name: getattr(self, name) for name in ("cost_weight", *OPTIONAL)}
-            self._frontier, self.cost_weight_ = train_jointly(
-                *learn, asked, batch_size, self.exit_policy
-            )
+            self._frontier, chosen = train_jointly(*learn, asked, batch_size, self.exit_policy)
+            self.cost_weight_ = chosen.cost_weight
+            if self.verbose:
+                print(self._advice(self._frontier.summary(chosen)))
             return
         self._frontier, self.cost_weight_ = None, self.cost_weight
         train_bilevel(
@@ -793,13 +799,27 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             batch_size=batch_size,
         )
 
-    def at(self, *, cost_weight=None, budget=None, max_accuracy_drop=None):
+    def _advice(self, point):
+        """What an operating point does to the held-out rows, and whether one exit would do."""
+        says = f"Held-out rows: accuracy {point['accuracy']:.4f} at mean cost {point['mean_cost']:.3f}."
+        if not point["one_exit_would_do"]:
+            return says
+        name = [*self.exits_, "the last exit"][point["single_exit"]]
+        cost = self.exit_costs_[point["single_exit"]]
+        return (
+            f"{says} One exit for all rows would do: {name} has accuracy {point['single_accuracy']:.4f} at cost "
+            f"{cost:.3f}; a backbone cut there needs no gates."
+        )
+
+    def at(self, *, cost_weight=None, budget=None, max_accuracy_drop=None, exit_policy=None):
         """The same classifier at another operating point.
 
         Parameters
         ----------
         cost_weight, budget, max_accuracy_drop : float, default=None
             One of them, as in the constructor.
+        exit_policy : str, default=None
+            As in the constructor; None keeps the policy.
 
         Returns
         -------
@@ -824,10 +844,13 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             )
         self._refuse_bilevel("at()")
         kept = self.cost_weight if cost_weight is None else cost_weight
-        other = copy.copy(self).set_params(**{**asked, "cost_weight": kept})
+        policy = self.exit_policy if exit_policy is None else exit_policy
+        params = {**asked, "cost_weight": kept, "exit_policy": policy}
+        other = copy.copy(self).set_params(**params)
         other._validate_params()
         other._check_budget(budget)
-        chosen = self._frontier.choose(**asked)
+        other._frontier = self._frontier.of_policy(policy)
+        chosen = other._frontier.choose(**asked)
         other.cost_weight_ = chosen.cost_weight
         other.network_ = self.network_.with_gates(chosen.gates)
         other._keep_scores(self._calibration)
@@ -839,25 +862,50 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             raise AttributeError("frontier_ is there after fit with gate_training='joint'.")
         return self._frontier.table
 
-    def frontier(self, X, y):
+    def frontier(self, X, y, *, exit_policy=None):
         """What each operating point of ``frontier_`` does to other rows.
 
         Parameters
         ----------
         X : array-like (n_samples, ...)
         y : array-like (n_samples,)
+        exit_policy : str, default=None
+            Another policy on the same exits, tuned on the same held-out rows: one of those of the
+            constructor. None keeps the policy.
 
         Returns
         -------
         structured ndarray (n_points,)
             Fields as in ``frontier_``.
         """
+        policy = self.exit_policy if exit_policy is None else exit_policy
+        return self._compared(X, y, [policy])[1][policy]
+
+    def _compared(self, X, y, policies):
+        """(outcomes of these rows, table of each policy by its name)"""
         check_is_fitted(self)
-        self._refuse_bilevel("frontier()")
+        self._refuse_bilevel("a frontier")
+        unknown = [name for name in policies if name not in EXIT_POLICIES]
+        if unknown:
+            raise ValueError(
+                f"exit policies {unknown} are not known; give some of {EXIT_POLICIES}."
+            )
+        rows = self._outcomes(X, y)
+        tables = {name: self._frontier.of_policy(name).measured(rows) for name in policies}
+        return rows, tables
+
+    def _outcomes(self, X, y):
+        """What all exits say of some rows."""
         inputs = self._check_inputs(X)
         codes = torch.as_tensor(self._codes(y, inputs, "y"), device=self.device)
-        rows = outcomes(self._logits(inputs), codes, torch.ones(len(codes), device=self.device))
-        return self._frontier.measured(rows)
+        return outcomes(self._logits(inputs), codes, torch.ones(len(codes), device=self.device))
+
+    @torch.no_grad()
+    def _plain_accuracy(self, X, y):
+        """Of the plain backbone."""
+        plain = Answering(self.module_, self._input_names)
+        logits = torch.cat([plain(*batch) for batch in self._batches(self._check_inputs(X))])
+        return float(np.mean(self.classes_[logits.argmax(1).cpu().numpy()] == y))
 
     def _refuse_bilevel(self, what):
         if self.gate_training != "joint":

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ._gates import GatePoints, all_gate_inputs, mean_and_scale
-from ._losses import cross_entropy, errors_counted, expected_cost, zero_one
+from ._losses import best_exit, cross_entropy, errors_counted, expected_cost, zero_one
 from ._policy import exit_distribution, exits_taken
 from ._thresholds import SHARED, THRESHOLD_POLICIES, gates_within, threshold_gates
 
@@ -21,6 +21,14 @@ GATE_PENALTY = 3e-4
 GRID = (0.0, *np.geomspace(1e-3, 10, 23).tolist())
 BISECTIONS = 6
 NEVER = -50.0
+# Standard errors by which accuracy must differ for chance to be ruled out (5 %, one-sided).
+ONE_SIDED = 1.645
+FIELDS = [
+    *((name, float) for name in ("cost_weight", "mean_cost", "accuracy", "log_loss")),
+    ("single_exit", int),
+    ("single_accuracy", float),
+    ("one_exit_would_do", bool),
+]
 
 
 class Outcomes(NamedTuple):
@@ -114,6 +122,12 @@ class Frontier:
         self.rows, self.exit_mass, self.exit_costs = rows, exit_mass, exit_costs
         self.exit_policy = exit_policy
 
+    def of_policy(self, exit_policy):
+        """The same rows under another exit policy (None: this one)."""
+        if exit_policy in (None, self.exit_policy):
+            return self
+        return Frontier(self.rows, self.exit_mass, self.exit_costs, exit_policy)
+
     @cached_property
     def points(self):
         """Gates over the grid; one descent, once they are asked for."""
@@ -132,26 +146,17 @@ class Frontier:
     @torch.no_grad()
     def measured(self, rows):
         """What each point of the grid does to some rows: structured array (n_points,)."""
-        taken = exits_taken(self.points.probabilities(rows.inputs), self.exit_mass)
-        columns = [self._summary(rows, exits) for exits in taken.unbind(1)]
-        n_exits = len(self.exit_costs)
-        fields = [(name, float) for name in ("cost_weight", "mean_cost", "accuracy", "log_loss")]
-        table = np.zeros(len(GRID), dtype=[*fields, ("exit_rates", float, n_exits)])
-        table["cost_weight"] = GRID
-        for name in columns[0]:
-            table[name] = [column[name] for column in columns]
-        return table
+        return tabulated(rows, self._taken(self.points, rows), self.exit_costs)
 
-    def _summary(self, rows, exits):
-        def at_exit(values):
-            return values.gather(1, exits[:, None]).squeeze(1)
+    def _taken(self, gates, rows):
+        """Exit of each row at each point: (n_samples, n_points)"""
+        return exits_taken(gates.probabilities(rows.inputs), self.exit_mass)
 
-        return {
-            "mean_cost": rows.mean(self.exit_costs[exits]),
-            "accuracy": 1 - rows.mean(at_exit(rows.errors)),
-            "log_loss": rows.mean(at_exit(rows.log_losses)),
-            "exit_rates": [rows.mean(exits == i) for i in range(len(self.exit_costs))],
-        }
+    def summary(self, chosen):
+        """As a row of the table, of one operating point on the held-out rows."""
+        table = tabulated(self.rows, self._taken(chosen.gates, self.rows), self.exit_costs)
+        table["cost_weight"] = chosen.cost_weight
+        return table[0]
 
     def choose(self, *, cost_weight=None, budget=None, max_accuracy_drop=None):
         """The operating point that is asked for.
@@ -190,8 +195,7 @@ class Frontier:
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             tried = Chosen(math.exp(middle), self._gates([math.exp(middle)]))
-            taken = exits_taken(tried.gates.probabilities(self.rows.inputs), self.exit_mass)
-            cost = self.rows.mean(self.exit_costs[taken[:, 0]])
+            cost = self.rows.mean(self.exit_costs[self._taken(tried.gates, self.rows)[:, 0]])
             low, high = (low, middle) if cost <= budget else (middle, high)
             best = tried if cost <= budget else best
         return best
@@ -208,6 +212,71 @@ class Frontier:
         """Gates that let no row leave early."""
         point = self.points.one(0)
         return point._replace(weight=0 * point.weight, bias=0 * point.bias + NEVER)
+
+
+def tabulated(rows, taken, exit_costs):
+    """What operating points do to some rows.
+
+    Parameters
+    ----------
+    rows : Outcomes
+    taken : tensor of int (n_samples, n_points)
+        Exit of each row.
+    exit_costs : tensor (n_exits,)
+
+    Returns
+    -------
+    structured ndarray (n_points,)
+        ``cost_weight`` is the grid's where there are as many points.
+    """
+    columns = [_summary(rows, exits, exit_costs) for exits in taken.unbind(1)]
+    n_exits = len(exit_costs)
+    table = np.zeros(len(columns), dtype=[*FIELDS, ("exit_rates", float, n_exits)])
+    if len(columns) == len(GRID):
+        table["cost_weight"] = GRID
+    for name in columns[0]:
+        table[name] = [column[name] for column in columns]
+    return table
+
+
+def _summary(rows, exits, exit_costs):
+    def at_exit(values):
+        return values.gather(1, exits[:, None]).squeeze(1)
+
+    errors, mean_cost = at_exit(rows.errors), rows.mean(exit_costs[exits])
+    return {
+        "mean_cost": mean_cost,
+        "accuracy": 1 - rows.mean(errors),
+        "log_loss": rows.mean(at_exit(rows.log_losses)),
+        "exit_rates": [rows.mean(exits == i) for i in range(len(exit_costs))],
+        **_beside_one_exit(rows, errors, mean_cost, exit_costs),
+    }
+
+
+def _beside_one_exit(rows, errors, mean_cost, exit_costs):
+    """The most accurate exit that costs no more, taken by every row, and whether it does as well."""
+    of_exits = rows.weight @ rows.errors / rows.weight.sum()
+    affordable = exit_costs <= mean_cost + 1e-6
+    if not affordable.any():
+        return {"single_exit": -1, "single_accuracy": math.nan, "one_exit_would_do": False}
+    best = int(torch.where(affordable, of_exits, torch.inf).argmin())
+    gain = rows.weight / rows.weight.mean() * (rows.errors[:, best] - errors)
+    chance = float(gain.std(unbiased=False)) / math.sqrt(len(gain))
+    return {
+        "single_exit": best,
+        "single_accuracy": 1 - float(of_exits[best]),
+        "one_exit_would_do": float(gain.mean()) <= ONE_SIDED * chance,
+    }
+
+
+@torch.no_grad()
+def oracle(rows, exit_costs):
+    """Exits taken in hindsight, for each cost weight of the grid: as :func:`tabulated`.
+
+    Nobody knows beforehand which exits will be right: a bound, for plots.
+    """
+    taken = [best_exit(rows.errors, exit_costs, cost_weight) for cost_weight in GRID]
+    return tabulated(rows, torch.stack(taken, 1), exit_costs)
 
 
 def objective_at(rows, exit_mass, exit_costs, *, cost_weight, budget):

@@ -164,11 +164,10 @@ class Said(NamedTuple):
     """What an exit says of some rows."""
 
     own: torch.Tensor  # (n_samples, n_classes), logits of its head
-    answer: torch.Tensor  # (n_samples, n_classes), the same with what the members before said
-    before: torch.Tensor | None  # (n_samples, n_classes), answer of the member before
+    answer: torch.Tensor  # (n_samples, n_classes), the same with what the exit before answered
 
     def take(self, rows):
-        return Said(*(None if tensor is None else tensor[rows] for tensor in self))
+        return Said(self.own[rows], self.answer[rows])
 
 
 class Answer(nn.Module):
@@ -184,8 +183,8 @@ class Answer(nn.Module):
 class ExitHeads(nn.Module):
     """The heads of all exits, of one network or of several members one after the other.
 
-    A head reads its own member's exits only. A later member's exits add what the member before
-    said, its log-probabilities times ``trust``: up to scale a weighted geometric mean.
+    A head reads its own member's exits only. To what it says an exit adds the log-probabilities that
+    the exit before answered, times ``trust``: up to scale a weighted geometric mean of all exits so far.
 
     Parameters
     ----------
@@ -214,13 +213,13 @@ class ExitHeads(nn.Module):
 
         No gradient flows to the exit before.
         """
-        previous, before = (None, None) if said is None else (said.own.detach(), said.before)
-        if said is not None and exit_index in self.first_exits:
-            previous, before = None, said.answer.detach()
+        starts = said is None or exit_index in self.first_exits
+        previous = None if starts else said.own.detach()
         own = self._head(exit_index)(feature, previous).float()
-        if before is None:
-            return Said(own, own, None)
-        return Said(own, own + self.trust[exit_index] * F.log_softmax(before, dim=1), before)
+        if said is None:
+            return Said(own, own)
+        before = F.log_softmax(said.answer.detach(), dim=1)
+        return Said(own, own + self.trust[exit_index] * before)
 
     def forward(self, features):
         """Exit features, one (n_samples, d) for each exit -> logits (n_samples, n_exits, n_classes).

@@ -43,16 +43,15 @@ def train_jointly(network, train, held_out, exit_costs, asked, batch_size, exit_
     Returns
     -------
     Frontier
-    float
-        The cost weight of the point.
+    Chosen
     """
     frontier, chosen = _chosen(network, held_out, exit_costs, asked, exit_policy)
     if exit_policy != "learned" or not any(True for _ in network.heads.parameters()):
-        return frontier, chosen.cost_weight
+        return frontier, chosen
     turned = (network, train, held_out, frontier.rows, exit_costs, chosen.cost_weight, batch_size)
     if _turns(*turned):
         frontier, chosen = _chosen(network, held_out, exit_costs, asked, exit_policy)
-    return frontier, chosen.cost_weight
+    return frontier, chosen
 
 
 def _chosen(network, held_out, exit_costs, asked, exit_policy):
@@ -97,7 +96,7 @@ def _objective(network, rows, exit_costs, cost_weight):
 
 @torch.no_grad()
 def learn_trust(heads, held_out):
-    """How much each exit of a later member trusts what the member before said.
+    """How much each exit trusts what the exit before answered.
 
     Least log-loss on rows that no member was trained on; 0 where that makes more errors, as
     ``errors_counted`` has them, than the exit makes alone.
@@ -107,20 +106,21 @@ def learn_trust(heads, held_out):
     heads : ExitHeads
     held_out : ExitFeatures
     """
+    heads.trust.zero_()
     said, weight = None, held_out.weight
     for exit_index, feature in enumerate(held_out.features):
-        heads.trust[exit_index] = 0
         before, said = said, heads.one(exit_index, feature, said)
-        if said.before is not None:
-            log_probs = said.before.log_softmax(1)
-            trust = _trust(said.own, log_probs, held_out)
-            mixed = said.own + trust * log_probs
-            errors, errors_alone = (
-                float(weight @ errors_counted(logits[:, None], held_out.y, weight))
-                for logits in (mixed, said.own)
-            )
-            heads.trust[exit_index] = trust if errors <= errors_alone else 0
-            said = heads.one(exit_index, feature, before)
+        if before is None:
+            continue
+        log_probs = before.answer.log_softmax(1)
+        trust = _trust(said.own, log_probs, held_out)
+        mixed = said._replace(answer=said.own + trust * log_probs)
+        errors, errors_alone = (
+            float(weight @ errors_counted(logits[:, None], held_out.y, weight))
+            for logits in (mixed.answer, said.own)
+        )
+        if errors <= errors_alone:
+            heads.trust[exit_index], said = trust, mixed
 
 
 def _trust(own, log_probs, rows):

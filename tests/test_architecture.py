@@ -24,7 +24,7 @@ FLOOR = {
     "_thresholds": 2,
     "_losses": 2,
     "model_selection": 1,
-    "plotting": 2,
+    "plotting": 4,
     "_features": 3,
     "_frontier": 3,
     "_stages": 3,

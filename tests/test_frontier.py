@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn._frontier import GRID, Frontier, Outcomes, descend_gates
+from sklearn_jeidnn._frontier import GRID, Frontier, Outcomes, descend_gates, oracle
 from sklearn_jeidnn._policy import EXIT_MASSES, exits_taken, sequential_mass
 from sklearn_jeidnn._thresholds import THRESHOLD_POLICIES, threshold_gates
 
@@ -65,6 +65,28 @@ def test_thresholds_spend_no_more_than_any_other_thresholds(rows, policy):
     assert found <= min(mean_of(torch.stack(tuple(pair))) for pair in pairs) + 1e-3
 
 
+def test_the_table_says_where_one_exit_for_all_rows_would_do(rows):
+    table = Frontier(rows, sequential_mass, COSTS).table
+    cheap, dear = table[-1], table[np.abs(table["mean_cost"] - 0.75).argmin()]
+    # Everyone leaves at the first exit; nobody stays below its cost.
+    assert cheap["exit_rates"][0] == 1 and cheap["one_exit_would_do"] and cheap["single_exit"] == 0
+    assert cheap["single_accuracy"] == cheap["accuracy"]
+    # An early exit, half the rows wrong, is no match for gates between it and the last.
+    assert dear["single_exit"] in (0, 1) and not dear["one_exit_would_do"]
+    assert dear["single_accuracy"] < dear["accuracy"]
+    dearer = Frontier(rows, sequential_mass, COSTS).measured(rows._replace(weight=rows.weight * 2))
+    assert np.array_equal(dearer, table)
+
+
+def test_hindsight_takes_the_cheapest_right_exit():
+    errors = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    some = Outcomes(torch.zeros(3, 2, 15), errors, errors, errors, torch.ones(3))
+    point = oracle(some, COSTS)[5]
+    assert point["exit_rates"].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
+    assert point["accuracy"] == pytest.approx(2 / 3)
+    assert point["mean_cost"] == pytest.approx((0.2 + 0.5 + 0.2) / 3)
+
+
 def test_a_drop_of_accuracy_is_kept_and_none_keeps_every_row_where_nothing_else_does(rows):
     frontier = Frontier(rows, sequential_mass, COSTS)
     full = 1 - float(rows.errors[:, -1].mean())
@@ -86,6 +108,23 @@ def test_the_table_says_what_the_points_do_to_other_rows(fitted, fresh_digits):
         at = fitted.at(cost_weight=GRID[point])
         assert at.score(*fresh_digits) == pytest.approx(table["accuracy"][point])
         assert at.mean_cost(fresh_digits[0]) == pytest.approx(table["mean_cost"][point], rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["margin", "entropy_per_exit"])
+def test_another_policy_keeps_the_exits(policy, fitted, fresh_digits):
+    X, y = fresh_digits
+    at = fitted.at(cost_weight=GRID[18], exit_policy=policy)
+    table = fitted.frontier(X, y, exit_policy=policy)
+    assert at.exit_policy == policy and fitted.exit_policy == "learned"
+    assert at.score(X, y) == pytest.approx(table["accuracy"][18])
+    assert np.array_equal(at.frontier_, at.at(budget=0.9).frontier_)
+
+
+def test_verbose_says_where_one_exit_would_do(digits, capsys):
+    quick_classifier(cost_weight=100, verbose=1).fit(*digits)
+    assert "One exit for all rows would do: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="marginal"):
+        quick_classifier().fit(*digits).frontier(*digits, exit_policy="marginal")
 
 
 def test_another_operating_point_shares_weights_and_leaves_the_first_as_it_was(

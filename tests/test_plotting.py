@@ -1,7 +1,10 @@
 import matplotlib
+import numpy as np
 import pytest
+import torch
 
-from sklearn_jeidnn.plotting import AccuracyCostDisplay
+from sklearn_jeidnn._frontier import GRID
+from sklearn_jeidnn.plotting import ORACLE, AccuracyCostDisplay
 
 matplotlib.use("Agg")
 
@@ -14,20 +17,43 @@ def close_figures():
     plt.close("all")
 
 
-def test_accuracy_is_drawn_over_cost_on_the_given_axes():
+def test_the_display_draws_what_the_estimator_does_on_the_given_axes(fitted, fresh_digits):
     import matplotlib.pyplot as plt
 
+    X, y = fresh_digits
     ax = plt.subplots()[1]
-    display = AccuracyCostDisplay(
-        [0.3, 0.9],
-        [0.8, 0.9],
-        [1, 0],
-        single_costs=[0.2, 1],
-        single_accuracies=[0.7, 0.9],
-        plain_accuracy=0.9,
-    ).plot(ax=ax)
+    display = AccuracyCostDisplay.from_estimator(fitted, X, y, policies=["entropy"], ax=ax)
     assert display.ax_ is ax
-    single, gates, plain = ax.lines
-    assert gates.get_xydata().tolist() == [[0.3, 0.8], [0.9, 0.9]]
-    assert plain.get_xydata().tolist() == [[1, 0.9]]
-    assert single.get_xydata().tolist() == [[0.2, 0.7], [1, 0.9]]
+    lines = {line.get_label(): line.get_xydata() for line in ax.lines}
+    for policy in ("learned", "entropy"):
+        table = fitted.frontier(X, y, exit_policy=policy)
+        assert np.array_equal(lines[policy], np.c_[table["mean_cost"], table["accuracy"]])
+    assert lines["this estimator"].tolist() == [[fitted.mean_cost(X), fitted.score(X, y)]]
+    with torch.no_grad():
+        right = fitted.module_(torch.as_tensor(X)).argmax(1).numpy() == y
+    assert lines["plain backbone"].tolist() == [[1, right.mean()]]
+    costs, accuracies = lines["one exit for all rows"].T
+    assert np.array_equal(costs, fitted.exit_costs_)
+    last = fitted.network_(torch.as_tensor(X)).argmax(-1).numpy() == y[:, None]
+    np.testing.assert_allclose(accuracies, last.mean(0))
+
+
+def test_nobody_beats_the_oracle_at_its_cost(fitted, fresh_digits):
+    display = AccuracyCostDisplay.from_estimator(fitted, *fresh_digits)
+    table = display.frontiers[ORACLE]
+    best = table["accuracy"] - np.array(GRID) * table["mean_cost"]
+    for name, other in display.frontiers.items():
+        gains = other["accuracy"][:, None] - np.array(GRID) * other["mean_cost"][:, None]
+        assert (gains <= best + 1e-6).all(), name
+
+
+def test_points_where_one_exit_does_as_well_are_hollow(fitted, fresh_digits):
+    display = AccuracyCostDisplay.from_estimator(fitted, *fresh_digits)
+    one = display.frontiers["learned"]["one_exit_would_do"]
+    hollow = [line for line in display.ax_.lines if line.get_label().endswith("does as well")]
+    assert one.any() and len(hollow[0].get_xdata()) == one.sum()
+
+
+def test_unknown_policies_are_refused(fitted, fresh_digits):
+    with pytest.raises(ValueError, match="margins"):
+        AccuracyCostDisplay.from_estimator(fitted, *fresh_digits, policies=["margins"])
