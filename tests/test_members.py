@@ -74,7 +74,7 @@ def test_the_last_answer_is_a_weighted_geometric_mean_of_the_members(two, fresh_
     logits = all_logits(two, fresh_digits[0][:50])
     with torch.no_grad():
         own = two.module_(torch.as_tensor(fresh_digits[0][:50]))
-    before = torch.as_tensor(logits[:, 0]).log_softmax(1)
+    before = torch.as_tensor(logits[:, -2]).log_softmax(1)
     expected = own + two.network_.heads.trust[-1] * before
     np.testing.assert_allclose(logits[:, -1], expected, rtol=1e-4, atol=1e-4)
 
