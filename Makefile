@@ -43,7 +43,13 @@ benchmarks: $(READY)  ## every figure of the README (about five hours on two cor
 	$(RUN) benchmarks/low_cost_exits.py movie_reviews
 	$(RUN) benchmarks/low_cost_exits.py letter
 	$(RUN) benchmarks/low_cost_exits.py adult
-	$(RUN) benchmarks/accuracy_cost_frontier.py cifar10
+	$(RUN) benchmarks/accuracy_cost_frontier.py cifar10 --seeds 0 1 2
+	$(RUN) benchmarks/accuracy_cost_frontier.py letter --seeds 0 1 2
+	$(RUN) benchmarks/accuracy_cost_frontier.py adult --seeds 0 1 2
+	$(RUN) benchmarks/accuracy_cost_frontier.py pendigits --seeds 0 1 2
+	$(RUN) benchmarks/accuracy_cost_frontier.py krkopt --seeds 0 1 2
+	$(RUN) benchmarks/accuracy_cost_frontier.py movie_reviews --seeds 0 1 2
+	$(RUN) benchmarks/accuracy_cost_frontier.py --figure
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
