@@ -174,9 +174,11 @@ def draw():
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    paths = {name: records.RESULTS / f"accuracy_cost_frontier_{name}.csv" for name in DATA}
+    measured = [name for name in DATA if paths[name].exists()]
     panels, axes = plt.subplots(2, 3, figsize=(15, 9))
-    for ax, name in zip(axes.flat, DATA, strict=True):
-        with open(records.RESULTS / f"accuracy_cost_frontier_{name}.csv") as file:
+    for ax, name in zip(axes.flat, measured, strict=False):
+        with open(paths[name]) as file:
             rows = [
                 {**row, **{key: float(row[key]) for key in ("budget", "accuracy", "mean_cost")}}
                 for row in csv.DictReader(file)
@@ -186,6 +188,8 @@ def draw():
             title=name, xlabel="Mean cost per row (plain backbone = 1)", ylabel="Test accuracy, %"
         )
     axes.flat[0].legend(fontsize=8)
+    for ax in axes.flat[len(measured) :]:
+        ax.set_axis_off()
     FIGURE.parent.mkdir(exist_ok=True)
     panels.tight_layout()
     panels.savefig(FIGURE, dpi=110)
@@ -204,7 +208,7 @@ def draw_panel(ax, rows):
         some = [row for row in rows if row["policy"] == policy]
         accuracy = [100 * row["accuracy"] for row in some]
         ax.plot([row["mean_cost"] for row in some], accuracy, mark, color="0.3", label=policy)
-    ax.set_ylim(bottom=lowest - 2)
+    ax.set_ylim(bottom=lowest - 0.5)
 
 
 if __name__ == "__main__":
