@@ -84,12 +84,14 @@ def run(name, seed):
         return {**row, "accuracy": accuracy, "mean_cost": cost, **seconds}
 
     for policy in POLICIES:
+        # Tunes the policy once for all budgets.
+        under_policy = clf.at(cost_weight=clf.cost_weight, exit_policy=policy)
         for budget in BUDGETS:
             if budget >= clf.exit_costs_[0]:
-                at = clf.at(budget=budget, exit_policy=policy)
+                at = under_policy.at(budget=budget)
                 yield at_cost(policy, budget, at.score(X_test, y_test), at.mean_cost(X_test))
     yield at_cost(PLAIN, np.nan, clf._plain_accuracy(X_test, y_test), 1.0)
-    errors = clf._outcomes(X_test, y_test).errors.mean(0).tolist()
+    errors = clf._outcomes(X_test, y_test).errors_of_exits().tolist()
     for error, cost in zip(errors, clf.exit_costs_, strict=True):
         yield at_cost(SINGLE, np.nan, 1 - error, cost)
     if name in TABLES and seed == 0:
@@ -219,6 +221,8 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if arguments.figure:
         draw()
+    elif arguments.data is None:
+        parser.error(f"name a data set, one of {DATA}, or give --figure")
     else:
         rows = [row for seed in arguments.seeds for row in run(arguments.data, seed)]
         records.write(f"accuracy_cost_frontier_{arguments.data}", rows)

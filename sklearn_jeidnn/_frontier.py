@@ -44,6 +44,10 @@ class Outcomes(NamedTuple):
         """Weighted mean over the rows: (n_samples,) -> float"""
         return float((self.weight * values).sum() / self.weight.sum())
 
+    def errors_of_exits(self):
+        """Weighted mean errors of each exit, taken by every row: (n_exits,)"""
+        return self.weight @ self.errors / self.weight.sum()
+
 
 @torch.no_grad()
 def outcomes(logits, y, weight):
@@ -146,7 +150,7 @@ class Frontier:
     @torch.no_grad()
     def measured(self, rows):
         """What each point of the grid does to some rows: structured array (n_points,)."""
-        return tabulated(rows, self._taken(self.points, rows), self.exit_costs)
+        return tabulated(rows, self._taken(self.points, rows), self.exit_costs, GRID)
 
     def _taken(self, gates, rows):
         """Exit of each row at each point: (n_samples, n_points)"""
@@ -154,9 +158,8 @@ class Frontier:
 
     def summary(self, chosen):
         """As a row of the table, of one operating point on the held-out rows."""
-        table = tabulated(self.rows, self._taken(chosen.gates, self.rows), self.exit_costs)
-        table["cost_weight"] = chosen.cost_weight
-        return table[0]
+        taken = self._taken(chosen.gates, self.rows)
+        return tabulated(self.rows, taken, self.exit_costs, [chosen.cost_weight])[0]
 
     def choose(self, *, cost_weight=None, budget=None, max_accuracy_drop=None):
         """The operating point that is asked for.
@@ -214,7 +217,7 @@ class Frontier:
         return point._replace(weight=0 * point.weight, bias=0 * point.bias + NEVER)
 
 
-def tabulated(rows, taken, exit_costs):
+def tabulated(rows, taken, exit_costs, cost_weights):
     """What operating points do to some rows.
 
     Parameters
@@ -223,17 +226,16 @@ def tabulated(rows, taken, exit_costs):
     taken : tensor of int (n_samples, n_points)
         Exit of each row.
     exit_costs : tensor (n_exits,)
+    cost_weights : sequence of float (n_points,)
 
     Returns
     -------
     structured ndarray (n_points,)
-        ``cost_weight`` is the grid's where there are as many points.
     """
     columns = [_summary(rows, exits, exit_costs) for exits in taken.unbind(1)]
     n_exits = len(exit_costs)
     table = np.zeros(len(columns), dtype=[*FIELDS, ("exit_rates", float, n_exits)])
-    if len(columns) == len(GRID):
-        table["cost_weight"] = GRID
+    table["cost_weight"] = cost_weights
     for name in columns[0]:
         table[name] = [column[name] for column in columns]
     return table
@@ -255,7 +257,7 @@ def _summary(rows, exits, exit_costs):
 
 def _beside_one_exit(rows, errors, mean_cost, exit_costs):
     """The most accurate exit that costs no more, taken by every row, and whether it does as well."""
-    of_exits = rows.weight @ rows.errors / rows.weight.sum()
+    of_exits = rows.errors_of_exits()
     affordable = exit_costs <= mean_cost + 1e-6
     if not affordable.any():
         return {"single_exit": -1, "single_accuracy": math.nan, "one_exit_would_do": False}
@@ -276,7 +278,7 @@ def oracle(rows, exit_costs):
     Nobody knows beforehand which exits will be right: a bound, for plots.
     """
     taken = [best_exit(rows.errors, exit_costs, cost_weight) for cost_weight in GRID]
-    return tabulated(rows, torch.stack(taken, 1), exit_costs)
+    return tabulated(rows, torch.stack(taken, 1), exit_costs, GRID)
 
 
 def objective_at(rows, exit_mass, exit_costs, *, cost_weight, budget):

@@ -78,7 +78,7 @@ class AccuracyCostDisplay:
         display = cls(
             {**tables, ORACLE: oracle(rows, rows.errors.new_tensor(costs))},
             single_costs=costs,
-            single_accuracies=1 - (rows.weight @ rows.errors / rows.weight.sum()).cpu().numpy(),
+            single_accuracies=1 - rows.errors_of_exits().cpu().numpy(),
             plain_accuracy=estimator._plain_accuracy(X, y),
             estimator_point=(estimator.mean_cost(X), estimator.score(X, y)),
         )
