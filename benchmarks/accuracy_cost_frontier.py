@@ -90,7 +90,7 @@ def run(name, seed):
             if budget >= clf.exit_costs_[0]:
                 at = under_policy.at(budget=budget)
                 yield at_cost(policy, budget, at.score(X_test, y_test), at.mean_cost(X_test))
-    yield at_cost(PLAIN, np.nan, clf._plain_accuracy(X_test, y_test), 1.0)
+    yield at_cost(PLAIN, np.nan, float(np.mean(clf._plain_labels(X_test) == y_test)), 1.0)
     errors = clf._outcomes(X_test, y_test).errors_of_exits().tolist()
     for error, cost in zip(errors, clf.exit_costs_, strict=True):
         yield at_cost(SINGLE, np.nan, 1 - error, cost)

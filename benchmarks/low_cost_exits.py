@@ -97,19 +97,21 @@ def cifar10(seed, memory, only):
         "distilled": {"module": [*narrower, backbone], "companion_training": "distilled"},
     }
     for name, members in chosen(in_front, only):
-        clf = EarlyExitClassifier(
-            **members,
-            freeze_backbone=True,
-            max_epochs=CIFAR_EPOCHS,
-            iterator_train__collate_fn=shifted_and_mirrored,
-            batch_size=128,
-            lr=1e-2,
-            optimizer__weight_decay=0.1,
-            random_state=seed,
-            memory=memory,
-        )
+        clf = EarlyExitClassifier(**members, **cifar10_options(), random_state=seed, memory=memory)
         held_out = {"X_val": X_val, "y_val": y_val}
         yield from operating_points(clf, name, CIFAR_BUDGETS, (X, y, held_out), test)
+
+
+def cifar10_options():
+    """How companions of the frozen network are trained."""
+    return {
+        "freeze_backbone": True,
+        "max_epochs": CIFAR_EPOCHS,
+        "iterator_train__collate_fn": shifted_and_mirrored,
+        "batch_size": 128,
+        "lr": 1e-2,
+        "optimizer__weight_decay": 0.1,
+    }
 
 
 def shifted_and_mirrored(batch):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._costs import multiply_adds, relative_exit_costs, relative_seconds
+from ._costs import exits_worth, multiply_adds, relative_exit_costs, relative_seconds
 from ._graphs import Answering
 from ._members import ClassifierStage, as_given, check_classes, companions_for, fitted_classifier
 from ._network import N_PROBE_ROWS, EarlyExitNetwork, build_network, chain, whole
+from ._rows import tiled
 from .backbones import default_backbone
 
 # Of modules that suggest no learning rate, and of heads alone.
@@ -47,6 +48,9 @@ class Assembly(NamedTuple):
     precision: str
     takes_trained: bool  # whether instances stay as they are
     companion_costs: list | None
+    timed_rows: (
+        int | None
+    )  # rows of a call whose seconds are the price (0: a batch); None: none are
 
     def made(self, member, arrays, *, is_backbone):
         """A member's torch module, on the device, in evaluation mode.
@@ -99,19 +103,32 @@ class Assembly(NamedTuple):
 
     def cut_module(self, member, module, exits, few):
         """A member's module, cut into stages; heads untrained."""
-        network, names = build_network(
+        frozen = self.takes_trained and isinstance(member.module, nn.Module)
+        if exits == "auto" and self.timed_rows is not None:
+            exits = self._worth(module, few, frozen)
+        network, names = self._built(module, exits, few, frozen)
+        network.learning_rate = getattr(module, "learning_rate", LR)
+        return Cut(network, names)
+
+    def _built(self, module, exits, few, frozen):
+        return build_network(
             module,
             exits,
             few,
             len(self.classes),
             head=self.head,
             exit_mass=self.exit_distribution,
-            frozen=self.takes_trained and isinstance(member.module, nn.Module),
+            frozen=frozen,
             precision=self.precision,
             input_names=self.input_names,
         )
-        network.learning_rate = getattr(module, "learning_rate", LR)
-        return Cut(network, names)
+
+    def _worth(self, module, few, frozen):
+        """ "auto" where as many exits as that would take are worth their time, else how many are."""
+        with torch.random.fork_rng(devices=[]):
+            network, names = self._built(module, "auto", few, frozen)
+        n_exits = exits_worth(network, tiled(few, self.timed_rows or network.rows_at_once))
+        return "auto" if n_exits >= len(names) else n_exits
 
     def cut_companion(self, member, exits, rows, few, weight):
         """A companion, cut into stages; a classifier is fitted here.
@@ -178,6 +195,24 @@ class Assembly(NamedTuple):
                     f"companion that has exits inside."
                 )
             stage.relative_cost = cost
+
+
+def as_price_table(exit_costs, name, exits):
+    """Costs of all exits as a user gives them: (n_exits,)
+
+    Raises
+    ------
+    ValueError
+        Where they are not one number above 0 for each exit, none less than the one before.
+    """
+    table = np.asarray(exit_costs, dtype=float)
+    n_exits = len(exits) + 1
+    if table.shape != (n_exits,) or not (table > 0).all() or (np.diff(table) < 0).any():
+        raise ValueError(
+            f"{name}={exit_costs!r} must hold one number above 0 for each of the {n_exits} exits ({exits} and the "
+            f"last), none less than the one before."
+        )
+    return table
 
 
 def exits_of_members(exits, n_members, *, only_the_last):

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import itertools
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -20,23 +21,25 @@ from sklearn.utils.validation import (
     check_memory,
     validate_data,
 )
+from torch.utils.data import DataLoader, Dataset
 
 from . import conformal, metrics
-from ._assembly import HEADS_LR, Assembly, exits_of_members
+from ._assembly import HEADS_LR, Assembly, as_price_table, exits_of_members
 from ._bilevel import train_bilevel
+from ._costs import median_seconds, relative_exit_costs
 from ._features import exit_features
 from ._frontier import objective_at, outcomes
 from ._gates import all_gate_inputs
 from ._graphs import Answering, embeds
 from ._heads import HEADS
-from ._inputs import as_integers, holds_integers, is_named, named_arrays
+from ._inputs import as_integers, holds_integers, is_named, named_arrays, pieces, pieces_of, rows_of
 from ._joint import learn_trust, outcomes_of, train_jointly
 from ._losses import GATE_LOSSES
-from ._members import as_members
+from ._members import as_given, as_members
 from ._memory import fingerprint, remembered
 from ._network import N_PROBE_ROWS, PRECISIONS
 from ._policy import EXIT_MASSES, exits_taken
-from ._rows import RowsDataset, side_by_side
+from ._rows import RowsDataset, side_by_side, tiled
 from ._splits import halve, hold_out
 from ._thresholds import THRESHOLD_POLICIES
 from ._training import train_exits, train_heads
@@ -45,15 +48,12 @@ PREFIXES = ("module__", "optimizer__", "iterator_train__", "iterator_valid__", "
 # Parameters that name an operating point in the place of cost_weight.
 OPTIONAL = ("budget", "max_accuracy_drop")
 EXIT_POLICIES = ("learned", *THRESHOLD_POLICIES)
+STREAMED = ("predict", "predict_proba", "predict_exit", "predict_set")
+# Of the rows that are checked and routed together.
+CHUNK_BYTES = 2**25
+COUNTED, TIMED = "multiply_adds", "seconds"
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
-
-
-class Routed(NamedTuple):
-    """Where rows left, and with what probabilities."""
-
-    probabilities: np.ndarray  # (n_samples, n_classes)
-    exit_index: np.ndarray  # (n_samples,)
 
 
 class Calibration(NamedTuple):
@@ -117,6 +117,14 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         first and the mean, with two layers on maps and tokens. "linear" is the paper's: one layer
         on the mean. A class is built as ``head(n_features, n_classes)`` on the features that "rich"
         reads, or on ``head.pool(output)``, and answers logits.
+    cost : {"multiply_adds", "seconds"} or array-like (n_exits,), default="multiply_adds"
+        What costs are counted in. "seconds" times ``predict`` on this device, of rows that all leave at one
+        exit, in turns with a pass of the plain backbone (medians; so costs differ a little from fit to fit), and
+        with ``exits="auto"`` takes no more exits than are worth their time. An array is a stored price table: the
+        ``exit_costs_`` of another fit, or what :meth:`measure_costs` answered on another machine.
+    cost_batch_size : int, default=None
+        Rows of a call to ``predict`` that "seconds" times: 1 where rows come one by one. None takes as many as
+        run at once.
     cost_weight : float, default=0.1
         What one unit of cost, a pass of the plain backbone, is worth in units of the loss: at 0.1
         a row runs on only if every tenth of a pass makes it 1 % likelier to be right.
@@ -192,8 +200,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         Submodules after which rows may leave, in order; the last exit is the backbone's end. With
         companions, "0" is the end of the first member, "1.blocks.0" an exit inside the second.
     exit_costs_ : ndarray (n_exits,)
-        Multiply-adds of everything run up to each exit, relative to one pass of the plain
-        backbone. The last is more than 1: it counts companions, heads and gates on the way.
+        Cost of everything run up to each exit, in the unit that ``cost`` names, relative to one pass of
+        the plain backbone. The last is more than 1: it counts companions, heads and gates on the way.
+    plain_seconds_ : float
+        Time of one pass of the plain backbone, for a row; only where ``cost="seconds"``.
     cost_weight_ : float
         ``cost_weight``, or what was found for ``budget`` or ``max_accuracy_drop`` (NaN where a budget
         chose the one threshold of an ``exit_policy``).
@@ -240,6 +250,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "companion_costs": ["array-like", None],
         "companion_training": [StrOptions({"labels", "distilled"})],
         "head": [StrOptions(set(HEADS)), type],
+        "cost": [StrOptions({COUNTED, TIMED}), "array-like"],
+        "cost_batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "cost_weight": [Interval(Real, 0, None, closed="left")],
         "budget": [Interval(Real, 0, None, closed="neither"), None],
         "max_accuracy_drop": [Interval(Real, 0, 1, closed="left"), None],
@@ -272,6 +284,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         companion_costs=None,
         companion_training="labels",
         head="rich",
+        cost="multiply_adds",
+        cost_batch_size=None,
         cost_weight=0.1,
         budget=None,
         max_accuracy_drop=None,
@@ -301,6 +315,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.companion_costs = companion_costs
         self.companion_training = companion_training
         self.head = head
+        self.cost = cost
+        self.cost_batch_size = cost_batch_size
         self.cost_weight = cost_weight
         self.budget = budget
         self.max_accuracy_drop = max_accuracy_drop
@@ -533,7 +549,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         train = train._replace(
             inputs=tuple(tensor.numpy() for tensor in self._tensors(train.inputs))
         )
-        few = self._some(train, N_PROBE_ROWS)
+        few = self._few = self._some(train, N_PROBE_ROWS)
         if self.companion == "auto":
             self._check_auto(companions)
             companions = assembly.candidates(
@@ -562,12 +578,69 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             precision=self.precision,
             takes_trained=bool(trained),
             companion_costs=self.companion_costs,
+            timed_rows=(self.cost_batch_size or 0) if self._is_timed() else None,
         )
+
+    def _is_timed(self):
+        return isinstance(self.cost, str) and self.cost == TIMED
 
     def _chain(self, cuts, rows):
         some = self._some(rows, max(cut.network.rows_at_once for cut in cuts))
         chained = self._assembly().chained(cuts, self.module_, some)
         self.network_, self.exits_, self.exit_costs_ = chained
+        if not isinstance(self.cost, str):
+            self.exit_costs_ = as_price_table(self.cost, "cost", self.exits_)
+
+    def _take_time(self):
+        """Price exits by the clock, where that is asked for."""
+        if self._is_timed():
+            self.exit_costs_, self.plain_seconds_ = self._timed(self.cost_batch_size)
+
+    def _timed(self, n_rows):
+        """(cost of each exit relative to the plain backbone, seconds of that for a row)"""
+        rows = tiled(self._few, n_rows or self._rows_at_once())
+        X = as_given([tensor.cpu().numpy() for tensor in rows], self._input_names)
+        ways = [lambda: self._plain_labels(X)]
+        for exit_index in range(self.network_.n_exits):
+            at = copy.copy(self)
+            at.network_ = self.network_.ready(self.network_.gates.forced(exit_index))
+            ways.append(functools.partial(at.predict, X))
+        plain, *seconds = median_seconds(ways)
+        # What runs longer costs no less.
+        return np.maximum.accumulate(seconds) / plain, plain / len(rows[0])
+
+    def _plain_labels(self, X):
+        """As ``predict``, of the plain backbone: for comparison."""
+        batches = self._batches(self._check_inputs(X))
+        codes = [self.network_.plain(*batch).argmax(1).cpu().numpy() for batch in batches]
+        return self.classes_[np.concatenate(codes)]
+
+    def measure_costs(self, cost=TIMED, *, batch_size=None):
+        """What it costs to leave at each exit, in another unit or on another machine.
+
+        Parameters
+        ----------
+        cost : {"seconds", "multiply_adds"}, default="seconds"
+        batch_size : int, default=None
+            Rows of a call to ``predict`` that is timed; None takes as many as run at once.
+
+        Returns
+        -------
+        exit_costs : ndarray (n_exits,)
+            Relative to one pass of the plain backbone: a price table for ``cost`` of another fit, or
+            for ``at(exit_costs=...)``.
+
+        Raises
+        ------
+        ValueError
+            Where there is no such unit.
+        """
+        check_is_fitted(self)
+        if cost not in (COUNTED, TIMED):
+            raise ValueError(f"cost={cost!r} is not known; give {TIMED!r} or {COUNTED!r}.")
+        if cost == COUNTED:
+            return relative_exit_costs(self.network_, self._few)
+        return self._timed(batch_size)[0]
 
     def _some(self, rows, n_rows):
         """The first rows, as tensors."""
@@ -597,7 +670,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"{asked} name different operating points; give one of them.")
         if asked or self.exit_policy != "learned":
             self._refuse_bilevel(asked or {"exit_policy": self.exit_policy})
-        if self.companion is None:
+        if self.companion is None and not self._is_timed():
             self._check_budget(self.budget)
 
     def _check_budget(self, budget):
@@ -629,8 +702,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         # Bilevel gates alone are the paper's, whose exits answer by themselves.
         if self.gate_training == "joint" or len(cuts) > 1:
             learn_trust(self.network_.heads, held_out)
+        self._take_time()
+        self._check_budget(self.budget)
         self._train_gates(seen, held_out)
-        self.network_.requires_grad_(False).eval()
+        self.network_ = self.network_.requires_grad_(False).eval().ready()
 
     def _chosen(self, cuts, held_out, train):
         """Which of the candidates to put in front of the backbone: numbers of the members that stay."""
@@ -645,6 +720,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             self._chain([cuts[i] for i in subset], train)
             rows = side_by_side([held_out[i] for i in subset], len(held_out[0].y))
             learn_trust(self.network_.heads, rows)
+            self._take_time()
             at = {"cost_weight": self.cost_weight, "budget": self.budget}
             outcome = outcomes_of(self.network_, rows)
             mass = self.network_.exit_mass
@@ -811,7 +887,15 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             f"{cost:.3f}; a backbone cut there needs no gates."
         )
 
-    def at(self, *, cost_weight=None, budget=None, max_accuracy_drop=None, exit_policy=None):
+    def at(
+        self,
+        *,
+        cost_weight=None,
+        budget=None,
+        max_accuracy_drop=None,
+        exit_policy=None,
+        exit_costs=None,
+    ):
         """The same classifier at another operating point.
 
         Parameters
@@ -820,6 +904,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             One of them, as in the constructor.
         exit_policy : str, default=None
             As in the constructor; None keeps the policy.
+        exit_costs : array-like (n_exits,), default=None
+            Another price table, of a smaller machine say (:meth:`measure_costs`); None keeps ``exit_costs_``.
 
         Returns
         -------
@@ -848,8 +934,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         params = {**asked, "cost_weight": kept, "exit_policy": policy}
         other = copy.copy(self).set_params(**params)
         other._validate_params()
+        if exit_costs is not None:
+            other.exit_costs_ = as_price_table(exit_costs, "exit_costs", self.exits_)
         other._check_budget(budget)
-        other._frontier = self._frontier.of_policy(policy)
+        other._frontier = self._frontier.of_policy(policy, other._costs())
         chosen = other._frontier.choose(**asked)
         other.cost_weight_ = chosen.cost_weight
         other.network_ = self.network_.with_gates(chosen.gates)
@@ -900,13 +988,6 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         codes = torch.as_tensor(self._codes(y, inputs, "y"), device=self.device)
         return outcomes(self._logits(inputs), codes, torch.ones(len(codes), device=self.device))
 
-    @torch.no_grad()
-    def _plain_accuracy(self, X, y):
-        """Of the plain backbone."""
-        plain = Answering(self.module_, self._input_names)
-        logits = torch.cat([plain(*batch) for batch in self._batches(self._check_inputs(X))])
-        return float(np.mean(self.classes_[logits.argmax(1).cpu().numpy()] == y))
-
     def _refuse_bilevel(self, what):
         if self.gate_training != "joint":
             raise ValueError(f"{what} needs gate_training='joint'; got {self.gate_training!r}.")
@@ -953,64 +1034,102 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         taken = exits_taken(gate_probs, self.network_.exit_mass)
         self.conformity_scores_ = calibration.scores[np.arange(len(taken)), taken.cpu().numpy()]
 
-    def _route(self, X):
+    def _routed(self, X):
+        """Rows stage by stage, those that left dropped; what they left with, some rows at a time, in order."""
         check_is_fitted(self)
-        return self._routed(self._check_inputs(X))
+        for inputs in self._chunks(X):
+            tensors = (tensor.to(self.device) for tensor in self._tensors(inputs))
+            yield self.network_.route(*tensors, rows_at_once=self._rows_at_once())
 
-    def _routed(self, inputs):
-        """Rows stage by stage, those that left dropped; results in the order of the rows."""
-        parts = [self.network_.route(*batch) for batch in self._batches(inputs)]
-        logits, exit_index = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        return Routed(logits.softmax(1).cpu().numpy(), exit_index.cpu().numpy())
+    def _chunks(self, X):
+        """Checked rows, some at a time: copies and answers of all rows are never held at once."""
+        least = self._rows_at_once()
+        given = self._loaded(X) if isinstance(X, Dataset) else pieces(X, CHUNK_BYTES, least)
+        for piece in progressing(given, self.verbose):
+            yield from pieces_of(self._check_inputs(piece), CHUNK_BYTES, least)
+
+    def _loaded(self, dataset):
+        """Rows of a torch dataset, a batch at a time; labels that stand beside them are left out."""
+        options = self._prefixed("iterator_valid__")
+        options = {name.removeprefix("iterator_valid__"): value for name, value in options.items()}
+        for batch in DataLoader(dataset, **{"batch_size": self._rows_at_once(), **options}):
+            yield rows_of(batch)
 
     def predict(self, X):
         """Label of each row, as the exit it takes gives it.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
+            A memory map is read piece by piece; so is a dataset, of rows or of (row, label).
 
         Returns
         -------
         y : ndarray (n_samples,)
         """
-        codes = self._route(X).probabilities.argmax(axis=1)
-        return self.classes_[codes]
+        labels = [self.classes_[logits.argmax(1).cpu().numpy()] for logits, _ in self._routed(X)]
+        return np.concatenate(labels)
 
     def predict_proba(self, X):
         """Probabilities of the exit that each row takes.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
 
         Returns
         -------
         probabilities : ndarray (n_samples, n_classes)
             Columns as ``classes_``.
         """
-        return self._route(X).probabilities
+        return np.concatenate([_probabilities(routed) for routed in self._routed(X)])
 
     def predict_exit(self, X):
         """Exit that each row takes.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
 
         Returns
         -------
         exit_index : ndarray of int (n_samples,)
             From 0; ``len(exits_)`` is the last.
         """
-        return self._route(X).exit_index
+        return np.concatenate([exits.cpu().numpy() for _, exits in self._routed(X)])
+
+    def predict_stream(self, batches, *, method="predict"):
+        """Answers for one batch after the other, as they come; no more than a batch is held.
+
+        Parameters
+        ----------
+        batches : iterable
+            Of arrays (n_rows, ...), or of pairs of such and labels, which are left out; a torch
+            ``DataLoader`` is one.
+        method : {"predict", "predict_proba", "predict_exit", "predict_set"}, default="predict"
+
+        Yields
+        ------
+        ndarray
+            What the method answers for each batch.
+
+        Raises
+        ------
+        ValueError
+            Where there is no such method.
+        """
+        check_is_fitted(self)
+        if method not in STREAMED:
+            raise ValueError(f"method={method!r} is not known; give one of {STREAMED}.")
+        answer = getattr(self, method)
+        return (answer(rows_of(batch)) for batch in batches)
 
     def mean_cost(self, X):
         """Mean cost of these rows, relative to one pass of the plain backbone.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
 
         Returns
         -------
@@ -1046,7 +1165,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1."
             )
-        scores = conformal.lac_scores(self._route(X).probabilities)
+        scores = conformal.lac_scores(self.predict_proba(X))
         quantile = conformal.score_quantile(self.conformity_scores_, confidence_level)
         return conformal.prediction_sets(scores, quantile)
 
@@ -1086,6 +1205,19 @@ def _seeded(seed, device):
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def _probabilities(routed):
+    return routed.logits.softmax(1).cpu().numpy()
+
+
+def progressing(batches, verbose):
+    """The same with a progress bar, where that is asked for and there is more than one batch."""
+    if not verbose:
+        return batches
+    from tqdm import tqdm
+
+    return tqdm(batches, desc="Rows", unit=" batches", delay=1)
 
 
 def _tensor(array):

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ._graphs import attention_as_operations
 
 N_PROBE_ROWS = 2
-N_TIMED = 7
+# Turns of what is timed: at least, at most, and how long to go on between.
+N_TIMED, MOST_TIMED, ENOUGH_SECONDS = 7, 101, 1.0
 
 
 @torch.no_grad()
@@ -49,12 +50,13 @@ def relative_exit_costs(network, inputs):
     """
     inputs = tuple(tensor[:N_PROBE_ROWS] for tensor in inputs)
     stage_counts, overhead_counts = [], []
-    carried, said = None, None
+    carried, heard = None, None
     for exit_index, stage in enumerate(network.stages):
         taken = inputs if network.starts(exit_index) else carried
         carried, count = multiply_adds(stage, *taken)
         stage_counts.append(count)
-        said, count = multiply_adds(network.say, exit_index, stage.read(carried), said)
+        said, count = multiply_adds(network.say, exit_index, stage.read(carried), heard)
+        heard = said.heard
         overhead_counts.append(count + len(inputs[0]) * network.gates.weight.shape[1])
     overhead_counts[-1] = 0
     plain = sum(stage_counts[network.heads.first_exits[-1] :])
@@ -71,9 +73,28 @@ def relative_exit_costs(network, inputs):
     return np.cumsum(shares) + np.cumsum(overhead_counts) / plain
 
 
+def median_seconds(functions):
+    """Median time of each function, called in turns: (n_functions,)
+
+    At least ``N_TIMED`` turns, and more of quick ones; a first one warms up.
+    """
+    times, start = [], time.perf_counter()
+    while len(times) <= N_TIMED or (
+        len(times) < MOST_TIMED and time.perf_counter() - start < ENOUGH_SECONDS
+    ):
+        times.append([_seconds(function) for function in functions])
+    return np.median(times[1:], axis=0)
+
+
+def _seconds(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
 @torch.no_grad()
 def relative_seconds(stage, plain, inputs):
-    """Time of a stage relative to the plain backbone's on the same rows: median of several, in turns.
+    """Time of a stage relative to the plain backbone's on the same rows.
 
     Parameters
     ----------
@@ -85,12 +106,27 @@ def relative_seconds(stage, plain, inputs):
     -------
     float
     """
-    ratios = []
-    for _ in range(N_TIMED + 1):
-        start = time.perf_counter()
-        stage(*inputs)
-        between = time.perf_counter()
-        plain(*inputs)
-        ratios.append((between - start) / (time.perf_counter() - between))
-    # The first call warms up.
-    return float(np.median(ratios[1:]))
+    own, whole = median_seconds([lambda: stage(*inputs), lambda: plain(*inputs)])
+    return float(own / whole)
+
+
+def exits_worth(network, inputs):
+    """How many early exits are worth their time, where it is time that is saved.
+
+    With n exits evenly spread a row that could leave anywhere runs on for half a step of 1 / (n + 1), and
+    passes half of the exits; so if one takes the share o of the plain backbone's time, 1 / sqrt(o) - 1 of
+    them take least.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        Of one member.
+    inputs : tuple of tensor (n_samples, ...)
+        As many rows as will be asked for at once.
+    """
+    staying = network.with_gates(network.gates.forced(network.n_exits - 1))
+    n_rows = len(inputs[0])
+    both = [lambda: staying.route(*inputs, rows_at_once=n_rows), lambda: network.plain(*inputs)]
+    routed, plain = median_seconds(both)
+    overhead = max((routed / plain - 1) / (network.n_exits - 1), 1e-6)
+    return max(1, round(overhead**-0.5 - 1))

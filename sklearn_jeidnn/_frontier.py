@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ._gates import GatePoints, all_gate_inputs, mean_and_scale
+from ._gates import SURE, GatePoints, all_gate_inputs, mean_and_scale
 from ._losses import best_exit, cross_entropy, errors_counted, expected_cost, zero_one
 from ._policy import exit_distribution, exits_taken
 from ._thresholds import SHARED, THRESHOLD_POLICIES, gates_within, threshold_gates
@@ -20,7 +20,6 @@ GATE_PENALTY = 3e-4
 # From "cost is nothing" to "a tenth of a pass is worth a row's error".
 GRID = (0.0, *np.geomspace(1e-3, 10, 23).tolist())
 BISECTIONS = 6
-NEVER = -50.0
 # Standard errors by which accuracy must differ for chance to be ruled out (5 %, one-sided).
 ONE_SIDED = 1.645
 FIELDS = [
@@ -126,11 +125,12 @@ class Frontier:
         self.rows, self.exit_mass, self.exit_costs = rows, exit_mass, exit_costs
         self.exit_policy = exit_policy
 
-    def of_policy(self, exit_policy):
-        """The same rows under another exit policy (None: this one)."""
-        if exit_policy in (None, self.exit_policy):
+    def of_policy(self, exit_policy, exit_costs=None):
+        """The same rows under another exit policy (None: this one), at other costs (None: these)."""
+        exit_costs = self.exit_costs if exit_costs is None else exit_costs
+        if exit_policy in (None, self.exit_policy) and torch.equal(exit_costs, self.exit_costs):
             return self
-        return Frontier(self.rows, self.exit_mass, self.exit_costs, exit_policy)
+        return Frontier(self.rows, self.exit_mass, exit_costs, exit_policy or self.exit_policy)
 
     @cached_property
     def points(self):
@@ -214,7 +214,7 @@ class Frontier:
     def _never(self):
         """Gates that let no row leave early."""
         point = self.points.one(0)
-        return point._replace(weight=0 * point.weight, bias=0 * point.bias + NEVER)
+        return point._replace(weight=0 * point.weight, bias=0 * point.bias - SURE)
 
 
 def tabulated(rows, taken, exit_costs, cost_weights):

@@ -66,3 +66,42 @@ def as_integers(array):
             "X has numbers with a fraction, but the module takes whole numbers (it was fitted on integers)."
         )
     return array.astype(np.int64)
+
+
+def pieces(X, n_bytes, least):
+    """Rows of arrays a piece at a time, as views; what is no array comes whole.
+
+    Parameters
+    ----------
+    X : array-like or mapping
+        As a user gives it.
+    n_bytes : int
+        Size of a piece.
+    least : int
+        Fewest rows of a piece.
+    """
+    arrays = tuple(X.values()) if is_named(X) else (X,)
+    lengths = {len(a) for a in arrays if isinstance(a, np.ndarray) and a.ndim}
+    if len(lengths) != 1 or not all(isinstance(a, np.ndarray) and a.ndim for a in arrays):
+        yield X
+        return
+    for part in pieces_of(arrays, n_bytes, least):
+        yield dict(zip(X, part, strict=True)) if is_named(X) else part[0]
+
+
+def pieces_of(arrays, n_bytes, least):
+    """As :func:`pieces`, of arrays of one length; no rows are one piece."""
+    n_rows = len(arrays[0])
+    row_bytes = sum(array.nbytes for array in arrays) / max(n_rows, 1)
+    step = max(least, int(n_bytes / max(row_bytes, 1)))
+    for start in range(0, max(n_rows, 1), step):
+        yield tuple(array[start : start + step] for array in arrays)
+
+
+def rows_of(batch):
+    """A batch as arrays; labels that stand beside the rows are left out."""
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        batch = batch[0]
+    if is_named(batch):
+        return {name: np.asarray(values) for name, values in batch.items()}
+    return np.asarray(batch)

@@ -106,21 +106,20 @@ def learn_trust(heads, held_out):
     heads : ExitHeads
     held_out : ExitFeatures
     """
-    heads.trust.zero_()
-    said, weight = None, held_out.weight
+    heads.trust = [0.0] * len(heads.trust)
+    before, weight = None, held_out.weight
     for exit_index, feature in enumerate(held_out.features):
-        before, said = said, heads.one(exit_index, feature, said)
-        if before is None:
-            continue
-        log_probs = before.answer.log_softmax(1)
-        trust = _trust(said.own, log_probs, held_out)
-        mixed = said._replace(answer=said.own + trust * log_probs)
-        errors, errors_alone = (
-            float(weight @ errors_counted(logits[:, None], held_out.y, weight))
-            for logits in (mixed.answer, said.own)
-        )
-        if errors <= errors_alone:
-            heads.trust[exit_index], said = trust, mixed
+        said = heads.one(exit_index, feature, before)
+        if before is not None:
+            trust = _trust(said.own, before.answer, held_out)
+            mixed = said.mixed(before, trust)
+            errors, errors_alone = (
+                float(weight @ errors_counted(logits[:, None], held_out.y, weight))
+                for logits in (mixed.answer, said.own)
+            )
+            if errors <= errors_alone:
+                heads.trust[exit_index], said = trust, mixed
+        before = said.heard
 
 
 def _trust(own, log_probs, rows):
@@ -132,7 +131,7 @@ def _trust(own, log_probs, rows):
         losses = torch.nn.functional.cross_entropy(logits, rows.y, reduction="none")
         return (rows.weight * losses).mean() + 1e-3 * parameters.square().sum()
 
-    return bounded_minimum(log_loss, own, 2, least=[-BOUND, 0])[1]
+    return float(bounded_minimum(log_loss, own, 2, least=[-BOUND, 0])[1])
 
 
 def _descend_heads(network, train, batch_size, device):

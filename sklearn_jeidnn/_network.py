@@ -2,16 +2,15 @@
 
 import contextlib
 import copy
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from ._costs import multiply_adds
-from ._gates import STREAK, Gates, all_gate_inputs, gate_inputs
+from ._gates import Gates, all_gate_inputs, summarised
 from ._heads import ExitHeads, make_head
-from ._policy import EXIT_MASSES, exit_distribution, leaves
-from ._rows import take_rows
+from ._policy import EXIT_MASSES, exit_distribution
+from ._route import route
 from ._stages import cut
 
 N_PROBE_ROWS = 3
@@ -21,13 +20,6 @@ FEWEST_ROWS = 64
 # a time run up to twice as fast as 1024).
 CACHED_NUMBERS = 2**19
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class RoutedRows(NamedTuple):
-    """Where rows left, and with what."""
-
-    logits: torch.Tensor  # (n_samples, n_classes), of the exit taken
-    exit_index: torch.Tensor  # (n_samples,)
 
 
 class EarlyExitNetwork(nn.Module):
@@ -93,9 +85,9 @@ class EarlyExitNetwork(nn.Module):
         """Whether the stage before this exit takes the rows' own inputs."""
         return exit_index in self.heads.first_exits
 
-    def say(self, exit_index, output, said):
-        """Stage output (n_samples, ...), what the exit before said -> what this one says."""
-        return self.heads.one(exit_index, self.heads.pool(exit_index, output), said)
+    def say(self, exit_index, output, before):
+        """Stage output (n_samples, ...), what is heard of the exit before -> what this one says."""
+        return self.heads.one(exit_index, self.heads.pool(exit_index, output), before)
 
     def forward(self, *inputs):
         """Tensors (n_samples, ...) -> logits of every exit (n_samples, n_exits, n_classes)"""
@@ -115,6 +107,12 @@ class EarlyExitNetwork(nn.Module):
         other.gates.load(*points)
         return other
 
+    def ready(self, points=None):
+        """The same, for prediction: with heads of its own that are folded, and other gates if they are given."""
+        other = self.with_gates(points) if points else self.with_gates(self.gates.as_points())
+        other.heads = copy.deepcopy(self.heads).fold()
+        return other
+
     def exit_distribution(self, logits):
         """Logits of every exit -> probability of each exit (n_samples, n_exits)"""
         return exit_distribution(self.gates(all_gate_inputs(logits)), self.exit_mass)
@@ -122,67 +120,42 @@ class EarlyExitNetwork(nn.Module):
     @contextlib.contextmanager
     def inference(self):
         """Without gradients, in the network's precision."""
-        dtype, device = PRECISIONS[self.precision], self.gates.weight.device.type
-        autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), self._autocast():
             yield
 
-    def route(self, *inputs):
+    @property
+    def lossy(self):
+        """Whether it computes in less than float32."""
+        return self.precision != "float32"
+
+    def _autocast(self):
+        dtype, device = PRECISIONS[self.precision], self.gates.weight.device.type
+        return torch.autocast(device, dtype, enabled=self.lossy)
+
+    def route(self, *inputs, rows_at_once=MOST_ROWS):
         """Run rows stage by stage; a row that leaves is not run further.
 
         Parameters
         ----------
         *inputs : tensor (n_samples, ...)
             What the backbone takes.
+        rows_at_once : int
+            Rows of a batch.
 
         Returns
         -------
         RoutedRows
         """
-        with self.inference():
-            return self._route(inputs)
+        with torch.inference_mode(), self._autocast():
+            return route(self, tuple(map(_channels_last, inputs)), rows_at_once)
 
-    def _route(self, inputs):
-        inputs = tuple(map(_channels_last, inputs))
-        n_samples, device = len(inputs[0]), inputs[0].device
-        rows = torch.arange(n_samples, device=device)
-        unspent = torch.ones(n_samples, device=device)
-        carried, said, streak, left = None, None, None, []
-        for exit_index, stage in enumerate(self.stages):
-            if self.starts(exit_index):
-                carried = (
-                    tuple(take_rows(tensor, rows) for tensor in inputs) if exit_index else inputs
-                )
-            carried = stage(*carried)
-            before, said = said, self.say(exit_index, stage.read(carried), said)
-            if exit_index == self.n_exits - 1:
-                left.append((rows, said.answer, exit_index))
-                break
-            previous = None if before is None else before.answer
-            asked = gate_inputs(said.answer, previous, streak)
-            gate_prob, streak = self.gates.one(exit_index, asked), asked[:, STREAK]
-            mass = self.exit_mass(gate_prob, unspent)
-            leave = leaves(mass, unspent)
-            left.append((rows[leave], said.answer[leave], exit_index))
-            stay = (~leave).nonzero().squeeze(1)
-            if len(stay) == 0:
-                break
-            rows, unspent, streak = rows[stay], (unspent - mass)[stay], streak[stay]
-            said = said.take(stay)
-            if not self.starts(exit_index + 1):
-                carried = stage.keep_rows(carried, stay)
-        return _in_order(left, n_samples)
-
-
-def _in_order(left, n_samples):
-    """Put the rows that left at each exit back to their places."""
-    n_classes = left[0][1].shape[1]
-    logits = left[0][1].new_empty(n_samples, n_classes)
-    exit_index = torch.empty(n_samples, dtype=torch.long, device=logits.device)
-    for rows, own_logits, own_index in left:
-        logits[rows] = own_logits
-        exit_index[rows] = own_index
-    return RoutedRows(logits, exit_index)
+    def plain(self, *inputs):
+        """Tensors (n_samples, ...) -> logits of the last member alone (n_samples, n_classes)"""
+        with torch.inference_mode(), self._autocast():
+            carried = tuple(map(_channels_last, inputs))
+            for stage in self.stages[self.heads.first_exits[-1] :]:
+                carried = stage(*carried)
+            return stage.read(carried)
 
 
 @torch.no_grad()
@@ -257,7 +230,8 @@ def build_network(
 
 def make_gates(n_gates, n_classes):
     """Untrained gates."""
-    return Gates(n_gates, gate_inputs(torch.zeros(1, n_classes), None, None).shape[1])
+    n_inputs = summarised(torch.zeros(1, n_classes), None).inputs.shape[1]
+    return Gates(n_gates, n_inputs)
 
 
 def whole(stage, n_classes, exit_mass, precision):

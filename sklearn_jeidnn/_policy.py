@@ -43,6 +43,29 @@ def leaves(mass, unspent):
     return mass >= 0.5 * unspent
 
 
+def decide(score, unspent, exit_mass):
+    """Which rows leave at an exit, and what mass is left behind it.
+
+    Parameters
+    ----------
+    score : tensor (n_samples,)
+        Logits of the gate's probabilities.
+    unspent : tensor (n_samples,)
+    exit_mass : callable
+        One of ``EXIT_MASSES``.
+
+    Returns
+    -------
+    leave : tensor of bool (n_samples,)
+    unspent : tensor (n_samples,)
+    """
+    if exit_mass is sequential_mass:
+        # Half of what is left is half of the gate's own probability, whatever is left.
+        return score >= 0, unspent
+    mass = exit_mass(score.sigmoid(), unspent)
+    return leaves(mass, unspent), unspent - mass
+
+
 def exits_taken(gate_probs, exit_mass):
     """Exit of each row by the rule of prediction: (..., n_exits - 1) -> (...)"""
     distribution = exit_distribution(gate_probs, exit_mass)

@@ -22,6 +22,19 @@ def take_rows(tensor, rows, axis=0):
     return tensor.index_select(axis, rows)
 
 
+def join_rows(tensors, axis=0):
+    """Rows of several tensors one after the other, in the memory format of the first."""
+    if tensors[0].ndim == 4 and axis == 0 and not tensors[0].is_contiguous():
+        return torch.cat([t.permute(0, 2, 3, 1) for t in tensors]).permute(0, 3, 1, 2)
+    return torch.cat(tensors, axis)
+
+
+def tiled(tensors, n_rows):
+    """So many rows, the same ones again and again: tensors (n_samples, ...) -> (n_rows, ...)"""
+    numbers = torch.arange(n_rows) % len(tensors[0])
+    return tuple(tensor[numbers.to(tensor.device)] for tensor in tensors)
+
+
 class RowsDataset(torch.utils.data.Dataset):
     """Rows with their label and weight, fetched a batch at a time.
 

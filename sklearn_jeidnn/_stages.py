@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from ._costs import multiply_adds
 from ._graphs import Answering, CutError, export, fold_normalisation, trace
-from ._rows import take_rows
+from ._rows import join_rows, take_rows
 
 AUTO_EXITS = 8
 TOLERANCE = 1e-3
@@ -35,6 +35,8 @@ class Stage(nn.Module):
         For each tensor that crosses the cut after the stage, the axis that has the rows.
     relative_cost : float or None
         What it costs relative to the plain backbone, where that is told and not counted.
+    writes_into_inputs : bool
+        Whether it works on a copy of what it takes, which are the rows themselves.
     """
 
     def __init__(self, evaluating, learning):
@@ -43,8 +45,11 @@ class Stage(nn.Module):
         self.learning = learning
         self.row_axes = None
         self.relative_cost = None
+        self.writes_into_inputs = False
 
     def forward(self, *carried):
+        if self.writes_into_inputs:
+            carried = tuple(tensor.clone() for tensor in carried)
         if self.training and self.learning is not None:
             return self.learning(*carried)
         return self.evaluating(*carried)
@@ -60,6 +65,13 @@ class Stage(nn.Module):
         return tuple(
             tensor if axis is None else take_rows(tensor, rows, axis)
             for tensor, axis in zip(carried, self.row_axes, strict=True)
+        )
+
+    def join_rows(self, parts):
+        """What crosses the cut after this stage, of the rows of several parts one after the other."""
+        return tuple(
+            tensors[0] if axis is None else join_rows(tensors, axis)
+            for *tensors, axis in zip(*parts, self.row_axes, strict=True)
         )
 
 
@@ -101,13 +113,16 @@ def cut(module, exits, inputs, input_names, n_classes, *, head_cost, frozen):
     answering = Answering(module, input_names).eval()
     expected = check_backbone(answering, inputs, n_classes)
     if exits == 0:
-        return [Stage(fold_normalisation(answering) if frozen else answering, None)], []
+        whole = Stage(fold_normalisation(answering) if frozen else answering, None)
+        _spare_rows(whole, inputs)
+        return [whole], []
     if not isinstance(exits, str | int):
         _check_names(module, exits)
     reasons = []
     for way in (_cut_traced, _cut_exported):
         try:
             stages, names = way(answering, exits, inputs, head_cost, frozen)
+            _spare_rows(stages[0].eval(), inputs)
             _try_stages(nn.ModuleList(stages).eval(), inputs, expected)
             return stages, names
         except CutError as error:
@@ -117,6 +132,14 @@ def cut(module, exits, inputs, input_names, n_classes, *, head_cost, frozen):
         f"submodules to exit after (see module.named_modules()), each run once; branches on values and loops over "
         f"rows belong inside one submodule."
     ) from reasons[-1]
+
+
+@torch.no_grad()
+def _spare_rows(stage, inputs):
+    """Have the first stage work on a copy, where it would write into the rows."""
+    own = tuple(tensor.clone() for tensor in inputs)
+    stage(*own)
+    stage.writes_into_inputs = any(tensor._version for tensor in own)
 
 
 def _cut_traced(answering, exits, inputs, head_cost, frozen):

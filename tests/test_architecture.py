@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 FLOOR = {
     "_gates": 1,
     "_graphs": 1,
-    "_heads": 1,
+    "_heads": 2,
     "_inputs": 1,
     "_memory": 1,
     "_policy": 1,
@@ -30,6 +30,7 @@ FLOOR = {
     "_stages": 3,
     "_members": 4,
     "_assembly": 5,
+    "_route": 3,
     "_network": 4,
     "_training": 4,
     "_bilevel": 5,

@@ -1,31 +1,42 @@
+import copy
+
 import torch
 
-from sklearn_jeidnn._gates import Gates, all_gate_inputs, gate_inputs, uncertainty_statistics
+from sklearn_jeidnn._gates import Gates, all_gate_inputs, summarised
+
+
+def statistics_of(probs):
+    return summarised(torch.tensor([probs]).log().clamp(min=-27.6), None).inputs[0, :4]
 
 
 def test_statistics_of_a_uniform_row_are_those_of_total_doubt():
-    statistics = uncertainty_statistics(torch.full((1, 4), 0.25))
     log4 = torch.log(torch.tensor(4.0))
-    torch.testing.assert_close(
-        statistics[0], torch.stack([torch.tensor(0.25), log4, log4 * 0, log4])
-    )
+    expected = torch.stack([torch.tensor(0.25), log4, log4 * 0, log4])
+    torch.testing.assert_close(statistics_of([0.25] * 4), expected)
 
 
 def test_statistics_of_a_certain_row_are_those_of_no_doubt():
-    statistics = uncertainty_statistics(torch.tensor([[1.0, 0.0, 0.0]]))
-    torch.testing.assert_close(statistics[0], torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    expected = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    torch.testing.assert_close(statistics_of([1.0, 0.0, 0.0]), expected)
+
+
+def test_statistics_are_the_papers():
+    probs = torch.tensor([0.5, 0.3, 0.2])
+    squared = probs.square() / probs.square().sum()
+    expected = [probs[0], -(probs @ probs.log()), torch.tensor(0.2), -(squared @ squared.log())]
+    torch.testing.assert_close(statistics_of(probs.tolist()), torch.stack(expected))
 
 
 def test_gate_inputs_exist_for_two_classes_and_the_first_exit():
-    assert (
-        gate_inputs(torch.zeros(3, 2), None, None).shape
-        == gate_inputs(torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(3)).shape
-    )
+    first = summarised(torch.zeros(3, 2).log_softmax(1), None)
+    assert summarised(torch.ones(3, 2).log_softmax(1), first).inputs.shape == first.inputs.shape
 
 
 def test_gate_inputs_say_whether_two_exits_agree():
     here, before = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    agree, given_before, streak = gate_inputs(here, before, torch.ones(2))[:, -3:].T
+    first = summarised(before.log_softmax(1), None)
+    first.inputs[:, -1] = 1
+    agree, given_before, streak = summarised(here.log_softmax(1), first).inputs[:, -3:].T
     assert agree.tolist() == [1.0, 0.0] and streak.tolist() == [2.0, 0.0]
     assert given_before[0] > 0.5 > given_before[1]
 
@@ -40,4 +51,15 @@ def test_one_gate_answers_what_all_gates_answer():
     torch.nn.init.normal_(gates.weight)
     inputs = torch.randn(6, 2, 14)
     gates.standardise(inputs)
-    torch.testing.assert_close(gates.one(1, inputs[:, 1]), gates(inputs)[:, 1])
+    score = gates.lanes()[1].score(inputs[:, 1])
+    torch.testing.assert_close(score.sigmoid(), gates(inputs)[:, 1])
+
+
+def test_lanes_follow_what_is_written_into_the_gates():
+    gates = Gates(2, 14)
+    assert gates.lanes()[0].score(torch.ones(1, 14)) == 0
+    other = copy.deepcopy(gates)
+    for changed in (gates, other):
+        with torch.no_grad():
+            changed.bias.fill_(3.0)
+        assert changed.lanes()[0].score(torch.ones(1, 14)) == 3

@@ -33,7 +33,7 @@ def test_heads_run_alone_answer_what_they_answer_together(head):
     together = heads(features)
     first = heads.one(0, features[0], None)
     torch.testing.assert_close(together[:, 0], first.answer)
-    torch.testing.assert_close(together[:, 1], heads.one(1, features[1], first).answer)
+    torch.testing.assert_close(together[:, 1], heads.one(1, features[1], first.heard).answer)
     torch.testing.assert_close(together[:, 2], features[2])
 
 

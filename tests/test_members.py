@@ -46,11 +46,11 @@ def test_a_row_pays_for_every_member_that_it_goes_through(two, digits):
 
 def test_rows_dropped_between_members_answer_as_all_rows_do(two, fresh_digits):
     X = fresh_digits[0][:200]
-    routed = two._route(X)
-    assert len(set(routed.exit_index)) > 1
-    logits = all_logits(two, X)[np.arange(len(X)), routed.exit_index]
+    exit_index = two.predict_exit(X)
+    assert len(set(exit_index)) > 1
+    logits = all_logits(two, X)[np.arange(len(X)), exit_index]
     expected = torch.as_tensor(logits).softmax(1)
-    np.testing.assert_allclose(routed.probabilities, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(two.predict_proba(X), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_neither_the_order_nor_the_number_of_rows_changes_a_rows_answer(two, fresh_digits):

@@ -62,7 +62,8 @@ def test_a_stage_sees_only_the_rows_that_stayed(network, digits):
         stage.register_forward_hook(lambda stage, inputs, output: seen.append(len(inputs[0])))
     routed = network.route(torch.as_tensor(digits[0]))
     stayed = [int((routed.exit_index >= exit_index).sum()) for exit_index in range(3)]
-    assert seen == stayed
+    # Rows that came too close to a threshold run again, alone.
+    assert seen[:3] == stayed and set(seen[3:]) <= {1}
     assert seen[0] == 300 > seen[1] > seen[2] > 0
 
 

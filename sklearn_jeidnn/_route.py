@@ -1,0 +1,177 @@
+"""Rows stage by stage: those that leave are dropped, those that stay wait until a batch of them is full."""
+
+from typing import NamedTuple
+
+import torch
+
+from ._gates import MARGIN, ROUNDING, Summary, summarised
+from ._heads import Heard
+from ._policy import decide
+from ._rows import take_rows
+
+
+class RoutedRows(NamedTuple):
+    """Where rows left, and with what."""
+
+    logits: torch.Tensor  # (n_samples, n_classes), of the exit taken
+    exit_index: torch.Tensor  # (n_samples,)
+
+
+class Underway(NamedTuple):
+    """Rows on their way."""
+
+    rows: torch.Tensor  # (n,), their numbers
+    unspent: torch.Tensor  # (n,), mass that no exit has taken
+    close: torch.Tensor  # (n,), whether rounding might have decided otherwise
+    own: torch.Tensor | None = None  # (n, n_classes), log-probabilities of the head before alone
+    summary: Summary | None = None  # of the exit before
+    carried: tuple | None = None  # what crosses the cut; None where the next stage takes the inputs
+
+    def heard(self):
+        """What the next exit hears of the one before."""
+        return self.summary and Heard(self.own, self.summary.log_probs)
+
+
+class Left(NamedTuple):
+    """Rows that left at one exit."""
+
+    rows: torch.Tensor  # (n,)
+    logits: torch.Tensor  # (n, n_classes)
+    exit_index: int
+    close: torch.Tensor  # (n,)
+
+
+def route(network, inputs, rows_at_once):
+    """Run rows stage by stage; a row that leaves is not run further.
+
+    Survivors of several batches run on together, so that later stages see full batches, too; fewer than
+    ``rows_at_once`` wait before each stage. A row that came so close to a threshold, or to a tie of two
+    labels, that rounding might decide is run again by itself: so its exit and label do not depend on the
+    rows beside it.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+    inputs : tuple of tensor (n_samples, ...)
+    rows_at_once : int
+        Rows of a batch.
+
+    Returns
+    -------
+    RoutedRows
+    """
+    run = _Run(network, inputs)
+    left = [
+        part for rows in run.numbers.split(rows_at_once) for part in run.start(rows, rows_at_once)
+    ]
+    left += run.advance(1)
+    logits, exit_index, close = _in_order(left)
+    if run.settles:
+        for row in (close | _tied(logits)).nonzero().flatten().tolist():
+            alone = route(network, tuple(tensor[row : row + 1] for tensor in inputs), 1)
+            logits[row], exit_index[row] = alone.logits[0], alone.exit_index[0]
+    return RoutedRows(logits, exit_index)
+
+
+def _tied(logits):
+    """Whether rounding might change the label."""
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    return first - second < ROUNDING * (1 + first.abs())
+
+
+class _Run:
+    """One run of some rows through a network; ``waiting[i]`` holds those that wait before stage i."""
+
+    def __init__(self, network, inputs):
+        self.network, self.inputs = network, inputs
+        # A row by itself decides as it does; in less than float32 rounding is no matter of a few rows.
+        self.settles = len(inputs[0]) > 1 and not network.lossy
+        self.gates = network.gates.lanes()
+        self.numbers = torch.arange(len(inputs[0]), device=inputs[0].device)
+        self.waiting = [[] for _ in network.stages]
+
+    def start(self, rows, least):
+        """Rows enter the first stage; what leaves because of that."""
+        unspent = torch.ones(len(rows), device=rows.device)
+        self.waiting[0].append(Underway(rows, unspent, torch.zeros_like(rows, dtype=torch.bool)))
+        return self.advance(least)
+
+    def advance(self, least):
+        """Run each stage, in order, before which at least so many rows wait; what leaves."""
+        left = []
+        for exit_index, parts in enumerate(self.waiting):
+            if sum(len(part.rows) for part in parts) >= least:
+                self.waiting[exit_index] = []
+                left.append(self._through(exit_index, self._joined(exit_index, parts)))
+        return [part for part in left if part is not None]
+
+    def _through(self, exit_index, batch):
+        """One stage, its head and its gate: what stays waits before the next stage; what leaves, or None."""
+        network, stage = self.network, self.network.stages[exit_index]
+        carried = stage(*(self._inputs_of(batch.rows) if batch.carried is None else batch.carried))
+        said = network.say(exit_index, stage.read(carried), batch.heard())
+        if exit_index == network.n_exits - 1:
+            return Left(batch.rows, said.answer, exit_index, batch.close)
+        summary = summarised(said.heard.answer, batch.summary)
+        gate = self.gates[exit_index]
+        score = gate.score(summary.inputs)
+        leave, unspent = decide(score, batch.unspent, network.exit_mass)
+        close = batch.close
+        if self.settles:
+            close = close | (score.abs() < gate.doubt) | (summary.inputs[:, MARGIN] < ROUNDING)
+        own = said.heard.own
+        passed = Underway(batch.rows, unspent, close, own, summary, carried)
+        if network.starts(exit_index + 1):
+            passed = passed._replace(carried=None)
+        n_leaving = int(leave.sum())
+        if n_leaving == len(leave):
+            return Left(batch.rows, said.answer, exit_index, close)
+        stay = (~leave).nonzero().flatten() if n_leaving else None
+        self.waiting[exit_index + 1].append(self._kept(exit_index, passed, stay))
+        if not n_leaving:
+            return None
+        gone = leave.nonzero().flatten()
+        return Left(batch.rows[gone], said.answer[gone], exit_index, close[gone])
+
+    def _inputs_of(self, rows):
+        if len(rows) == len(self.numbers):
+            return self.inputs
+        return tuple(take_rows(tensor, rows) for tensor in self.inputs)
+
+    def _kept(self, exit_index, passed, rows):
+        """Compacted to some rows (None: all)."""
+        if rows is None:
+            return passed
+        carried = passed.carried and self.network.stages[exit_index].keep_rows(passed.carried, rows)
+        kept = (_each(lambda tensor: tensor[rows], part) for part in passed[:-1])
+        return Underway(*kept, carried)
+
+    def _joined(self, exit_index, parts):
+        """Several parts that wait before the same stage, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        *columns, carried = zip(*parts, strict=True)
+        joined = (_each(lambda *tensors: torch.cat(tensors), *column) for column in columns)
+        if carried[0] is not None:
+            carried = self.network.stages[exit_index - 1].join_rows(carried)
+        return Underway(*joined, carried if carried[0] is not None else None)
+
+
+def _each(function, *parts):
+    """Of tensors, named tuples of tensors, or None: the same with ``function`` of the tensors at each place."""
+    first = parts[0]
+    if first is None or isinstance(first, torch.Tensor):
+        return first if first is None else function(*parts)
+    return type(first)(*(_each(function, *fields) for fields in zip(*parts, strict=True)))
+
+
+def _in_order(left):
+    """(logits, exits, close) of all rows, in the order of their numbers."""
+    if len(left) == 1:
+        (part,) = left
+        return part.logits, torch.full_like(part.rows, part.exit_index), part.close
+    rows = torch.cat([part.rows for part in left])
+    exits = torch.cat([torch.full_like(part.rows, part.exit_index) for part in left])
+    logits, close = (torch.cat([part[i] for part in left]) for i in (1, 3))
+    place = rows.argsort()
+    return logits[place], exits[place], close[place]

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_jeidnn._costs import exits_worth, median_seconds
+from sklearn_jeidnn._network import build_network
+
+from .conftest import quick_classifier
+
+
+def test_functions_are_timed_in_turns():
+    turns = []
+    seconds = median_seconds([lambda: turns.append("a"), lambda: turns.append("b")])
+    assert turns[:4] == ["a", "b", "a", "b"] and len(turns) >= 16
+    assert len(seconds) == 2 and (seconds > 0).all()
+
+
+def test_no_more_exits_than_are_worth_their_time():
+    """Of a network that takes no time to speak of, an exit takes longer than it could save."""
+    layers = [layer for _ in range(6) for layer in (torch.nn.Linear(4, 4), torch.nn.ReLU())]
+    X = torch.randn(3, 4)
+    network, names = build_network(
+        torch.nn.Sequential(*layers, torch.nn.Linear(4, 3)),
+        "auto",
+        (X,),
+        3,
+        head="rich",
+        exit_mass="sequential",
+        frozen=True,
+    )
+    assert exits_worth(network, (X[:1],)) < len(names)
+
+
+@pytest.fixture(scope="module")
+def timed(digits):
+    return quick_classifier(cost="seconds", max_epochs=3).fit(*digits)
+
+
+def test_costs_in_seconds_are_relative_to_the_plain_backbones_time(timed):
+    costs = timed.exit_costs_
+    assert costs.shape == (len(timed.exits_) + 1,)
+    assert (costs > 0).all() and (np.diff(costs) >= 0).all()
+    assert 0 < timed.plain_seconds_ < 0.1
+    assert timed.measure_costs(batch_size=1).shape == costs.shape
+
+
+def test_an_estimator_tells_its_costs_in_either_unit(timed, fitted):
+    counted = fitted.measure_costs("multiply_adds")
+    np.testing.assert_allclose(counted, fitted.exit_costs_)
+    assert timed.measure_costs("multiply_adds")[-1] > 1
+    with pytest.raises(ValueError, match="cost='joules' is not known; give"):
+        fitted.measure_costs("joules")
+
+
+def test_a_stored_price_table_gives_the_same_fit_twice(timed, digits, fresh_digits):
+    table = [0.4, 0.9, 0.95, 1.2]
+    once, again = (
+        quick_classifier(cost=table, max_epochs=3).fit(*digits).predict_proba(fresh_digits[0])
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(once, again)
+    fitted = quick_classifier(cost=table, max_epochs=3).fit(*digits)
+    np.testing.assert_array_equal(fitted.exit_costs_, table)
+    assert fitted.mean_cost(fresh_digits[0]) >= 0.4
+
+
+def test_another_price_table_moves_the_operating_point(fitted, fresh_digits):
+    """Where later exits cost next to nothing more, rows stay."""
+    first, *_ = table = fitted.exit_costs_
+    dear, cheap = (
+        fitted.at(cost_weight=0.3, exit_costs=costs).predict_exit(fresh_digits[0]).mean()
+        for costs in (first + 10 * (table - first), first + 1e-3 * (table - first))
+    )
+    assert dear < fitted.at(cost_weight=0.3).predict_exit(fresh_digits[0]).mean() < cheap
+
+
+@pytest.mark.parametrize("table", [[0.5, 1.0], [0.5, 0.4, 0.9, 1.0], [0, 0.1, 0.2, 1.0], [["a"]]])
+def test_a_price_table_that_does_not_fit_is_refused(digits, fitted, table):
+    with pytest.raises(ValueError, match="cost=.*for each of the 4 exits|could not convert"):
+        quick_classifier(cost=table, max_epochs=1).fit(*digits)
+    with pytest.raises(ValueError, match="exit_costs=.*for each of the 4 exits|could not convert"):
+        fitted.at(cost_weight=0.1, exit_costs=table)
+
+
+def test_companions_and_a_budget_go_with_seconds(digits, fresh_digits):
+    clf = quick_classifier(
+        companion="auto", cost="seconds", cost_batch_size=1, budget=3.0, max_epochs=3
+    )
+    clf.fit(*digits)
+    assert clf.mean_cost(fresh_digits[0]) <= 3.1

@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import torch
+
+from sklearn_jeidnn._gates import CONFIDENCE, GatePoints, all_gate_inputs
+from sklearn_jeidnn._network import build_network, chain
+
+from .conftest import TinyConv, TinyTransformer
+
+EXITS = ["blocks.0", "blocks.1"]
+
+
+def made(backbone, X, exit_mass="sequential", frozen=False):
+    options = {"head": "rich", "exit_mass": exit_mass, "frozen": frozen}
+    network, _ = build_network(backbone, EXITS, (X[:3],), 10, **options)
+    torch.nn.init.normal_(network.gates.weight)
+    with torch.no_grad():
+        network.gates.standardise(all_gate_inputs(network(X)))
+    return network
+
+
+@pytest.fixture(scope="module")
+def rows(digits):
+    return torch.as_tensor(digits[0])
+
+
+@pytest.fixture(params=["sequential", "direct"])
+def network(request, backbone, rows):
+    torch.manual_seed(1)
+    return made(backbone, rows, request.param)
+
+
+def batch_sizes(network):
+    """Rows of each run of each stage from now on."""
+    seen = [[] for _ in network.stages]
+    for own, stage in zip(seen, network.stages, strict=True):
+        stage.register_forward_hook(lambda _, inputs, __, own=own: own.append(len(inputs[0])))
+    return seen
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 64])
+def test_rows_regrouped_from_several_batches_answer_as_in_one(network, rows, rows_at_once):
+    whole, parts = network.route(rows), network.route(rows, rows_at_once=rows_at_once)
+    assert len(whole.exit_index.unique()) == 3
+    assert torch.equal(whole.exit_index, parts.exit_index)
+    assert torch.equal(whole.logits.argmax(1), parts.logits.argmax(1))
+    torch.testing.assert_close(whole.logits, parts.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_survivors_wait_until_a_batch_is_full_and_no_longer(network, rows):
+    seen = batch_sizes(network)
+    exits = network.route(rows, rows_at_once=20).exit_index
+    # Rows that are run again come one by one.
+    later = [n for n in seen[1] if n > 1]
+    assert sum(later) == int((exits >= 1).sum())
+    assert all(20 <= n < 40 for n in later[:-1]) and later[-1] < 60
+
+
+def test_rows_of_two_members_are_regrouped_from_their_inputs(rows):
+    torch.manual_seed(1)
+    members = [made(TinyConv().eval(), rows), made(TinyTransformer().eval(), rows)]
+    network = chain(members, 10, "sequential", "float32")
+    torch.nn.init.normal_(network.gates.weight)
+    with torch.no_grad():
+        network.gates.standardise(all_gate_inputs(network(rows)))
+    whole, parts = network.route(rows), network.route(rows, rows_at_once=30)
+    assert int(whole.exit_index.max()) > 2
+    assert torch.equal(whole.exit_index, parts.exit_index)
+    torch.testing.assert_close(whole.logits, parts.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_exactly_at_the_threshold_takes_the_same_exit_in_any_batch(network, rows):
+    """Thresholds that are some rows' own confidence, where rounding decides."""
+    with torch.no_grad():
+        confidence = all_gate_inputs(network(rows))[:, 0, CONFIDENCE]
+    weight = torch.zeros(1, *network.gates.weight.shape)
+    weight[..., CONFIDENCE] = 1e4
+    standard = torch.zeros_like(network.gates.mean), torch.ones_like(network.gates.scale)
+    for row in range(5):
+        bias = torch.full((1, 2), -1e4) * confidence[row]
+        at = network.with_gates(GatePoints(weight, bias, *standard))
+        alone = at.route(rows[row : row + 1]).exit_index
+        for rows_at_once in (3, 17, 300):
+            assert at.route(rows, rows_at_once=rows_at_once).exit_index[row] == alone
+        assert at.route(rows.flip(0)).exit_index[len(rows) - 1 - row] == alone
+
+
+def test_few_rows_are_close_to_a_threshold(network, rows):
+    seen = batch_sizes(network)
+    network.route(rows)
+    assert len([n for n in seen[0] if n == 1]) <= 3
+
+
+def test_folded_heads_answer_as_before(network, rows):
+    heads = copy.deepcopy(network.heads)
+    with torch.no_grad():
+        for _ in range(3):
+            heads.train()(network.exit_features(rows))
+        features = network.exit_features(rows)
+        before = heads.eval()(features)
+        after = heads.fold().fold()(features)
+    torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-5)
+
+
+def test_a_plain_pass_is_the_backbones(network, backbone, rows):
+    torch.testing.assert_close(network.plain(rows), backbone(rows), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,116 @@
+"""Large inputs, streams, several threads at once."""
+
+import concurrent.futures
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from sklearn_jeidnn import _classifier
+from sklearn_jeidnn._inputs import pieces
+
+from .conftest import quick_classifier
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(_classifier, "CHUNK_BYTES", 64 * 4 * 10)
+    monkeypatch.setattr(_classifier.EarlyExitClassifier, "_rows_at_once", lambda self: 20)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_memory_map_is_predicted_piece_by_piece(
+    fitted, fresh_digits, tmp_path, small_pieces, dtype
+):
+    X = fresh_digits[0][:300]
+    np.save(tmp_path / "rows.npy", X.astype(dtype))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    assert isinstance(mapped, np.memmap)
+    for method in ("predict", "predict_exit", "predict_set"):
+        np.testing.assert_array_equal(
+            getattr(fitted, method)(mapped), getattr(fitted, method)(X.tolist())
+        )
+    assert len(list(pieces(mapped, 64 * 4 * 10, 20))) > 1
+
+
+def test_a_row_that_is_no_number_is_found_in_any_piece(fitted, fresh_digits, small_pieces):
+    X = fresh_digits[0][:300].copy()
+    X[-1, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fitted.predict(X)
+
+
+def test_no_rows_are_refused(fitted):
+    with pytest.raises(ValueError, match="0 sample"):
+        fitted.predict(np.zeros((0, 64), np.float32))
+
+
+def test_a_dataset_is_predicted_with_and_without_labels(fitted, fresh_digits, small_pieces):
+    X, y = fresh_digits[0][:100], torch.as_tensor(fresh_digits[1][:100])
+    expected = fitted.predict(X)
+    for dataset in (TensorDataset(torch.as_tensor(X), y), list(X)):
+        if isinstance(dataset, list):
+            dataset = torch.utils.data.StackDataset(dataset, dataset)
+        np.testing.assert_array_equal(fitted.predict(dataset), expected)
+
+
+@pytest.mark.parametrize("method", _classifier.STREAMED)
+def test_a_stream_is_answered_batch_by_batch(fitted, fresh_digits, method):
+    X = fresh_digits[0][:100]
+    asked = []
+
+    def batches():
+        for start in range(0, 100, 30):
+            asked.append(start)
+            yield X[start : start + 30]
+
+    answers = fitted.predict_stream(batches(), method=method)
+    first = next(answers)
+    assert asked == [0] and len(first) == 30
+    together = np.concatenate([first, *answers])
+    np.testing.assert_allclose(together, getattr(fitted, method)(X), atol=1e-6)
+
+
+def test_a_data_loaders_labels_are_left_out(fitted, fresh_digits):
+    X, y = (torch.as_tensor(part[:50]) for part in fresh_digits)
+    loader = DataLoader(TensorDataset(X, y), batch_size=20)
+    labels = np.concatenate(list(fitted.predict_stream(loader)))
+    np.testing.assert_array_equal(labels, fitted.predict(X.numpy()))
+
+
+def test_an_unknown_method_of_a_stream_is_refused(fitted):
+    with pytest.raises(ValueError, match="method='score' is not known; give one of"):
+        fitted.predict_stream([], method="score")
+
+
+def test_a_long_run_shows_its_progress_where_that_is_asked_for(
+    digits, fresh_digits, small_pieces, capsys
+):
+    loud = quick_classifier(max_epochs=1).fit(*digits)
+    loud.predict(fresh_digits[0])
+    assert not capsys.readouterr().err
+    loud.set_params(verbose=1).predict(fresh_digits[0])
+
+
+def test_threads_share_one_estimator(fitted, fresh_digits):
+    X = fresh_digits[0]
+    expected = fitted.predict_proba(X)
+    parts = np.array_split(np.arange(len(X)), 8)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            answers = pool.map(lambda rows: fitted.predict_proba(X[rows]), parts)
+            np.testing.assert_allclose(np.concatenate(list(answers)), expected, atol=1e-6)
+
+
+def test_a_module_that_writes_into_its_input_leaves_the_rows_alone(digits):
+    X, y = digits[0] - 8, digits[1]
+    layers = [torch.nn.ReLU(inplace=True)]
+    for _ in range(2):
+        layers += [torch.nn.Linear(64, 64), torch.nn.ReLU(inplace=True)]
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(64, 10))
+    before = X.copy()
+    clf = quick_classifier(module=network, max_epochs=2).fit(X, y)
+    first = clf.predict_proba(X)
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(clf.predict_proba(X), first)
