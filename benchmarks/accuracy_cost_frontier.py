@@ -62,7 +62,7 @@ def load(name):
         params = {"module": backbone, "max_epochs": 6, "lr": 1e-3, "batch_size": 64}
     else:
         split = datasets.load(name)
-        params = {"module__width": 128} if name == "krkopt" else {}
+        params = {"companion": None, **({"module__width": 128} if name == "krkopt" else {})}
     return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
 
 

@@ -24,7 +24,7 @@ def load():
 
 def run(epochs):
     split = load()
-    clf = EarlyExitClassifier(max_epochs=epochs, random_state=SEED).fit(
+    clf = EarlyExitClassifier(companion=None, max_epochs=epochs, random_state=SEED).fit(
         split.X_train, split.y_train
     )
     codes = np.searchsorted(clf.classes_, split.y_test)

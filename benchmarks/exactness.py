@@ -24,7 +24,9 @@ def load(name):
 def run(name, n_rows):
     split = load(name)
     clf, again = (
-        EarlyExitClassifier(random_state=SEED, max_epochs=EPOCHS).fit(split.X_train, split.y_train)
+        EarlyExitClassifier(companion=None, random_state=SEED, max_epochs=EPOCHS).fit(
+            split.X_train, split.y_train
+        )
         for _ in range(2)
     )
     X = split.X_test[:n_rows]

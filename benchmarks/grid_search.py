@@ -23,7 +23,7 @@ def load():
 def run(epochs):
     split = load()
     pipeline = make_pipeline(
-        StandardScaler(), EarlyExitClassifier(max_epochs=epochs, random_state=SEED)
+        StandardScaler(), EarlyExitClassifier(companion=None, max_epochs=epochs, random_state=SEED)
     )
     grid = {"earlyexitclassifier__cost_weight": COST_WEIGHTS}
     start = time.perf_counter()

@@ -45,7 +45,7 @@ def narrow(width):
 def chess(seed, memory, only):
     split = datasets.load("krkopt")
     in_front = {
-        NOTHING: {},
+        NOTHING: {"companion": None},
         "24, 64 wide": {"module": [narrow(24), narrow(64), None]},
         "auto": {"companion": "auto"},
     }
@@ -136,7 +136,7 @@ def trees(name):
         fit, test = (split.X_train, split.y_train), (split.X_test, split.y_test)
         alone = HistGradientBoostingClassifier(random_state=seed)
         both = EarlyExitClassifier([alone, None], random_state=seed, memory=memory)
-        network = EarlyExitClassifier(random_state=seed, memory=memory)
+        network = EarlyExitClassifier(companion=None, random_state=seed, memory=memory)
         auto = EarlyExitClassifier(companion="auto", random_state=seed, memory=memory)
         ways = {"boosted trees alone": alone, NOTHING: network, "trees": both, "auto": auto}
         for label, clf in chosen(ways, only):

@@ -25,7 +25,7 @@ def load():
 
 
 def search_seconds(split, epochs, cost_weights, memory):
-    clf = EarlyExitClassifier(max_epochs=epochs, memory=memory, random_state=SEED)
+    clf = EarlyExitClassifier(companion=None, max_epochs=epochs, memory=memory, random_state=SEED)
     search = GridSearchCV(
         clf, {"cost_weight": cost_weights}, cv=5, refit=False, error_score="raise"
     )

@@ -64,7 +64,7 @@ def load(name):
     """(parameters, training rows, held-out rows by name, test rows)"""
     if name == "letter, 8 blocks of width 1024":
         split = datasets.load("letter")
-        params = {"module__width": 1024, "module__n_blocks": 8, "max_epochs": 5}
+        params = {"companion": None, "module__width": 1024, "module__n_blocks": 8, "max_epochs": 5}
         return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
     backbone, train, (X_val, y_val), test = datasets.load_frozen_cifar10()
     held_out = {"X_val": X_val, "y_val": y_val}
@@ -157,7 +157,7 @@ def companions(n_threads, quick):
     images = cifar10_options() | ({"max_epochs": 1} if quick else {})
     split = datasets.load("krkopt")
     chess = (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
-    table = {"module__width": 128, **({"max_epochs": 2} if quick else {})}
+    table = {"companion": None, "module__width": 128, **({"max_epochs": 2} if quick else {})}
     cifar = train, {"X_val": X_val, "y_val": y_val}, test
     asked = [
         ("krkopt", "nothing", table, chess),

@@ -114,8 +114,8 @@ def exits_worth(network, inputs):
     """How many early exits are worth their time, where it is time that is saved.
 
     With n exits evenly spread a row that could leave anywhere runs on for half a step of 1 / (n + 1), and
-    passes half of the exits; so if one takes the share o of the plain backbone's time, 1 / sqrt(o) - 1 of
-    them take least.
+    passes half of the exits; so if one takes the share o of the plain backbone's time, about 1 / sqrt(o) of
+    them take least. Measured on CIFAR-10, where rows cannot leave anywhere: half as many.
 
     Parameters
     ----------
@@ -129,4 +129,4 @@ def exits_worth(network, inputs):
     both = [lambda: staying.route(*inputs, rows_at_once=n_rows), lambda: network.plain(*inputs)]
     routed, plain = median_seconds(both)
     overhead = max((routed / plain - 1) / (network.n_exits - 1), 1e-6)
-    return max(1, round(overhead**-0.5 - 1))
+    return max(1, round(0.5 * overhead**-0.5))

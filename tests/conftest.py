@@ -97,7 +97,11 @@ def backbone(request):
 
 def quick_classifier(**params):
     """An estimator that is fitted in about a second."""
-    quick = {"module__width": 32, "module__n_blocks": 4} if "module" not in params else {}
+    quick = (
+        {"module__width": 32, "module__n_blocks": 4, "companion": None}
+        if "module" not in params
+        else {}
+    )
     return EarlyExitClassifier(
         **{"max_epochs": 10, "lr": 5e-3, "batch_size": 32, "random_state": 0, **quick, **params}
     )

@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
+from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._members import as_members, companions_for
 from sklearn_jeidnn.backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 
@@ -273,3 +274,16 @@ def test_the_backbone_behind_companions_is_the_one_that_it_is_alone(two, digits)
     alone = quick_classifier(cost_weight=0.03, validation_fraction=0.3, **BACKBONE).fit(*digits)
     for name, value in alone.module_.state_dict().items():
         assert torch.equal(two.module_.state_dict()[name], value)
+
+
+def test_by_default_the_ready_tabular_network_has_companions_and_nothing_else_has(digits):
+    quick = {"companion": "tables", "max_epochs": 1}
+    table = quick_classifier(**quick, cost_weight=10.0).fit(*digits)
+    assert EarlyExitClassifier().companion == "tables"
+    assert table.exits_[0] == "0"
+    for others in (
+        {"module": TinyConv},
+        {"module__image_shape": (8, 8)},
+        {"gate_training": "bilevel"},
+    ):
+        assert quick_classifier(**quick, **others).fit(*digits).exits_[0] != "0"

@@ -36,7 +36,10 @@ MEMBERS = [GaussianNB(), (None, {"width": 16, "n_blocks": 1}), None]
 
 
 @parametrize_with_checks(
-    [EarlyExitClassifier(max_epochs=15), EarlyExitClassifier(MEMBERS, max_epochs=15)],
+    [
+        EarlyExitClassifier(companion=None, max_epochs=15),
+        EarlyExitClassifier(MEMBERS, max_epochs=15),
+    ],
     expected_failed_checks=excused,
 )
 @pytest.mark.filterwarnings("default")
