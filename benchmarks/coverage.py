@@ -30,7 +30,7 @@ def run(epochs):
     codes = np.searchsorted(clf.classes_, split.y_test)
     own = metrics.coverage(clf.predict_set(split.X_test, confidence_level=LEVEL), codes)
     scores = conformal.lac_scores(clf.predict_proba(split.X_test))
-    true_scores = conformal.true_label_scores(scores, codes)
+    true_scores = conformal.true_label_values(scores, codes)
     rng, half = np.random.default_rng(SEED), len(codes) // 2
     coverages = []
     for _ in range(N_SPLITS):

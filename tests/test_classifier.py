@@ -295,7 +295,7 @@ def test_bfloat16_inference_answers_nearly_the_same(digits, fresh_digits):
     rounded.network_.stages[0].register_forward_hook(
         lambda _, __, output: half.append(output[0].dtype)
     )
-    assert rounded.predict_proba(X).dtype == np.float32
+    assert rounded.predict_proba(X).dtype == np.float64
     assert set(half) == {torch.bfloat16}
     assert abs(rounded.score(X, y) - exact.score(X, y)) < 0.05
     rounded.conformalize(X[::2], y[::2])

@@ -22,9 +22,9 @@ def test_least_calibration_size_is_the_first_that_is_enough(confidence_level):
     assert conformal.score_quantile(np.zeros(enough - 1), confidence_level) == np.inf
 
 
-def test_true_label_scores_take_the_column_of_the_code():
+def test_true_label_values_take_the_column_of_the_code():
     scores = conformal.lac_scores(np.array([[0.75, 0.25], [0.125, 0.875]]))
-    assert conformal.true_label_scores(scores, [1, 1]).tolist() == [0.75, 0.125]
+    assert conformal.true_label_values(scores, [1, 1]).tolist() == [0.75, 0.125]
 
 
 def test_a_label_that_scores_exactly_the_quantile_is_in_the_set():

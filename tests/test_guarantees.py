@@ -24,7 +24,7 @@ def test_coverage_over_splits_is_at_least_the_level(routed, confidence_level, n_
     """Mean coverage of 1,000 random splits: at least the level, at most 1 / (n + 1) above it."""
     probabilities, codes = routed
     scores = conformal.lac_scores(probabilities)
-    true_scores = conformal.true_label_scores(scores, codes)
+    true_scores = conformal.true_label_values(scores, codes)
     rng = np.random.default_rng(0)
     coverages = []
     for _ in range(1000):
@@ -39,7 +39,7 @@ def test_coverage_over_splits_is_at_least_the_level(routed, confidence_level, n_
 
 def test_single_splits_stay_inside_the_beta_binomial_band_as_often_as_it_says(routed):
     probabilities, codes = routed
-    true_scores = conformal.true_label_scores(conformal.lac_scores(probabilities), codes)
+    true_scores = conformal.true_label_values(conformal.lac_scores(probabilities), codes)
     low, high = metrics.coverage_band(100, len(codes) - 100, 0.9, probability=0.9)
     rng, inside = np.random.default_rng(1), []
     for _ in range(1000):
