@@ -1379,7 +1379,8 @@ def _at_exit(logits, exit_index):
 
 def _as_levels(confidence_level):
     levels = np.atleast_1d(confidence_level)
-    if levels.ndim > 1 or levels.dtype.kind != "f" or not np.all((levels > 0) & (levels < 1)):
+    numbers = levels.ndim == 1 and levels.size and levels.dtype.kind == "f"
+    if not numbers or not np.all((levels > 0) & (levels < 1)):
         raise ValueError(
             f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1, or several."
         )

@@ -183,18 +183,19 @@ def calibration_report(probabilities, codes, exit_index, n_exits):
         probability of the label that is answered), ``log_loss``, ``brier_score``,
         ``calibration_error``; NaN at exits that no row took.
     """
+    masks = [(number, exit_index == number) for number in range(n_exits)]
+    masks.append((-1, np.ones(len(codes), dtype=bool)))
+    rows = [
+        (number, own.sum(), *_of_probabilities(probabilities[own], codes[own]))
+        for number, own in masks
+    ]
     dtype = [("exit", int), ("n_rows", int), *((name, float) for name in PROBABILITY_FIELDS)]
-    report = np.full(n_exits + 1, np.nan, dtype=[*dtype])
-    for row, exit_number in enumerate([*range(n_exits), -1]):
-        own = exit_index == exit_number if exit_number >= 0 else np.ones(len(codes), dtype=bool)
-        values = _of_probabilities(probabilities[own], codes[own]) if own.any() else ()
-        report[row]["exit"], report[row]["n_rows"] = exit_number, own.sum()
-        for name, value in zip(PROBABILITY_FIELDS, values, strict=False):
-            report[row][name] = value
-    return report
+    return np.array(rows, dtype=dtype)
 
 
 def _of_probabilities(probabilities, codes):
+    if len(codes) == 0:
+        return (np.nan,) * len(PROBABILITY_FIELDS)
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
     return (
         correct.mean(),
