@@ -50,30 +50,32 @@ def run(name, seeds, memory, quick):
         asked = {"budget": BUDGETS[name][-1], "conformity_score": SCORES[-1]}
         clf = EarlyExitClassifier(**params, **asked, memory=memory, random_state=seed)
         clf.fit(*train, **held_out)
+        # What all exits say of the test rows, of which each policy takes one a row.
+        inputs = clf._check_inputs(test[0])
+        codes = clf._codes(test[1], inputs, "y")
+        rows = clf._answers(clf._logits(inputs), codes, clf._uniform(inputs))
         for budget in BUDGETS[name]:
             for policy in POLICIES:
                 setting = {"data": name, "seed": seed, "budget": budget, "policy": policy}
                 at = clf.at(budget=budget, exit_policy=policy)
-                found += [{**setting, **row} for row in measured(at, *test)]
+                found += [{**setting, **row} for row in measured(at, rows)]
         if plain:
             own = of_plain(*plain, held_out["y_val"], test[1], seed)
             found.append({"data": name, "seed": seed, "budget": 1.0, "policy": "plain", **own})
     return found
 
 
-def measured(clf, X, y):
+def measured(clf, rows):
     """Records of the probabilities as heads answer, and with temperatures."""
-    raw = copy.copy(clf)
+    raw, codes = copy.copy(clf), rows.codes.numpy()
     raw.temperatures_ = np.ones_like(clf.temperatures_)
     for name, own in [("raw", raw), ("temperature", clf)]:
-        inputs = own._check_inputs(X)
-        probabilities, exit_index = own._routed(inputs)
-        codes = own._codes(y, inputs, "y")
+        answered = own._answered(rows)
         yield {
             "probabilities": name,
-            "mean_cost": metrics.mean_cost(exit_index, own.exit_costs_),
-            **of_probabilities(probabilities, codes, exit_index),
-            **of_sets(own, probabilities, codes, exit_index, inputs),
+            "mean_cost": metrics.mean_cost(answered.exit_index, own.exit_costs_),
+            **of_probabilities(answered.probabilities, codes, answered.exit_index),
+            **of_sets(own, answered, codes),
         }
 
 
@@ -91,20 +93,16 @@ def of_probabilities(probabilities, codes, exit_index):
     }
 
 
-def of_sets(clf, probabilities, codes, exit_index, inputs):
+def of_sets(clf, rows, codes):
     """Size and coverage of sets, and the lowest coverage of an exit that one row in twenty takes."""
-    found = {}
-    rows = conformal.AnsweredRows(
-        probabilities, exit_index, clf._uniform(inputs), np.zeros(len(codes), int)
-    )
-    # Scores that are not random do not read the random numbers.
-    clf = copy.copy(clf)
+    clf, found = copy.copy(clf), {}
+    n_exits = rows.exit_index.max() + 1
+    often = metrics.exit_rates(rows.exit_index, n_exits) >= 0.05
     for score in SCORES:
+        # Scores that are not random do not read the random numbers.
         clf.set_params(conformity_score=score)._keep_scores(clf._calibration)
         sets = clf._sets.sets(rows, [LEVEL])[..., 0]
-        n_exits = exit_index.max() + 1
-        coverages, _ = metrics.sets_by_exit(sets, codes, exit_index, n_exits)
-        often = metrics.exit_rates(exit_index, n_exits) >= 0.05
+        coverages, _ = metrics.sets_by_exit(sets, codes, rows.exit_index, n_exits)
         found[f"{score}_size"] = metrics.mean_set_size(sets)
         found[f"{score}_coverage"] = metrics.coverage(sets, codes)
         found[f"{score}_lowest_coverage_of_an_exit"] = coverages[often].min()

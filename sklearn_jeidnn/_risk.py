@@ -86,9 +86,8 @@ class cost_p_value:
         self.least, self.most = exit_costs[0], exit_costs[-1]
 
     def __call__(self, costs, limit, significance=0.05):
-        losses, limit = (
-            (value - self.least) / (self.most - self.least) for value in (costs, limit)
-        )
+        span = max(self.most - self.least, np.finfo(float).tiny)
+        losses, limit = ((value - self.least) / span for value in (costs, limit))
         return betting_p_value(np.clip(losses, 0, 1), limit, significance)
 
 
