@@ -22,6 +22,8 @@ GRID = (0.0, *np.geomspace(1e-3, 10, 23).tolist())
 BISECTIONS = 6
 # Steps from one point of the grid to the next, on the way from the dearest to the cheapest.
 STEPS_BETWEEN = 4
+# How much surer than at the dearest point of the grid gates must be, at points dearer still.
+CAUTION = (3.0, 2.5, 2.0, 1.5, 1.0, 0.5)
 NEVER = -50.0
 # Standard errors by which accuracy must differ for chance to be ruled out (5 %, one-sided).
 ONE_SIDED = 1.645
@@ -229,16 +231,19 @@ class Frontier:
 
     @cached_property
     def path(self):
-        """Points of the grid and, between them, points whose gates are interpolated, the dearest on these rows first.
+        """Points from nearly the full network to the cheapest of the grid, the dearest on these rows first.
 
-        Denser than the grid, in an order that other rows have no part in: what tests on other rows need.
+        Denser than the grid (gates are interpolated), in an order that other rows have no part in: what
+        tests on other rows need.
 
         Returns
         -------
         list of Chosen
         """
         shares = np.arange(STEPS_BETWEEN) / STEPS_BETWEEN
-        chosen = [self._between(i, share) for i in range(len(GRID) - 1) for share in shares]
+        dearest = self.points.one(0)
+        chosen = [Chosen(GRID[0], dearest._replace(bias=dearest.bias - c)) for c in CAUTION]
+        chosen += [self._between(i, share) for i in range(len(GRID) - 1) for share in shares]
         chosen.append(Chosen(GRID[-1], self.points.one(len(GRID) - 1)))
         costs = [
             self.rows.mean(self.exit_costs[self._taken(c.gates, self.rows)[:, 0]]) for c in chosen
