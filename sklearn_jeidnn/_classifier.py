@@ -1130,8 +1130,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _answers(self, logits, codes, uniform=None, own_groups=None):
         zeros = np.zeros(len(codes), dtype=int)
         uniform, own_groups = (zeros if v is None else v for v in (uniform, own_groups))
-        columns = (torch.as_tensor(v, device=self.device) for v in (codes, uniform, own_groups))
-        return Answers(logits, all_gate_inputs(logits), *columns)
+        codes = torch.as_tensor(codes, device=self.device)
+        # Not for the device, which may lack double precision.
+        columns = torch.as_tensor(uniform), torch.as_tensor(own_groups)
+        return Answers(logits, all_gate_inputs(logits), codes, *columns)
 
     @torch.no_grad()
     def _keep_gate_rows(self, held_out):
@@ -1164,7 +1166,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         """Rows at the exits that they take."""
         taken = self._exits_of(rows)
         probabilities = self._probabilities(_at_exit(rows.logits, taken), taken)
-        others = (column.cpu().numpy() for column in (taken, rows.uniform, rows.own_groups))
+        others = (column.numpy() for column in (taken.cpu(), rows.uniform, rows.own_groups))
         return conformal.AnsweredRows(probabilities, *others)
 
     def _score(self):
