@@ -139,18 +139,14 @@ def row_uniform(arrays, seed):
     Parameters
     ----------
     arrays : sequence of ndarray (n_samples, ...)
-        Of 4 or 8 bytes a number.
+        Of numbers of 4 or 8 bytes, or of booleans.
     seed : int
 
     Returns
     -------
     ndarray (n_samples,)
     """
-    # Adding 0 turns -0.0, which equals 0.0, into the same bits.
-    words = [
-        np.ascontiguousarray(array + array.dtype.type(0)).reshape(len(array), -1).view(np.uint32)
-        for array in arrays
-    ]
+    words = [_words(array) for array in arrays]
     n_words = sum(own.shape[1] for own in words)
     offset, *factors = np.random.default_rng(seed).integers(
         2**64, size=n_words + 1, dtype=np.uint64
@@ -161,6 +157,13 @@ def row_uniform(arrays, seed):
         # Wraps around at 2 ** 64, as it should.
         hashed[block] += own.astype(np.uint64) @ np.array(factors, dtype=np.uint64)
     return (hashed >> np.uint64(32)) / 2.0**32
+
+
+def _words(array):
+    """Bits of the rows' numbers: uint32 (n_samples, n_words)"""
+    array = array.astype(np.int32) if array.dtype.kind == "b" else array
+    # Adding 0 turns -0.0, which equals 0.0, into the same bits.
+    return np.ascontiguousarray(array + array.dtype.type(0)).reshape(len(array), -1).view(np.uint32)
 
 
 def _blocks(n_samples):
