@@ -32,6 +32,8 @@ benchmarks: $(READY)  ## every figure of the README (about five hours on two cor
 	$(RUN) benchmarks/routing_speedup.py
 	$(RUN) benchmarks/grid_search.py
 	$(RUN) benchmarks/coverage.py
+	$(RUN) benchmarks/gates_and_calibration.py
+	$(RUN) benchmarks/set_speed.py
 	$(RUN) benchmarks/exactness.py
 	$(RUN) benchmarks/paper_recipe.py
 	$(RUN) benchmarks/architectures.py

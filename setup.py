@@ -18,6 +18,8 @@ EXTRAS = {
         "pillow>=10",
         "safetensors>=0.4",
         "transformers>=4.50",
+        "mapie>=1.0",
+        "crepes>=0.7",
     ],
     "dev": ["ruff>=0.6"],
 }

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import itertools
+import warnings
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -23,18 +24,18 @@ from sklearn.utils.validation import (
 )
 from torch.utils.data import DataLoader, Dataset
 
-from . import conformal, metrics
+from . import _drift, _risk, conformal, metrics
 from ._assembly import HEADS_LR, Assembly, as_price_table, exits_of_members
 from ._bilevel import train_bilevel
 from ._costs import median_seconds, relative_exit_costs
 from ._features import exit_features
-from ._frontier import objective_at, outcomes
+from ._frontier import Frontier, objective_at, outcomes
 from ._gates import all_gate_inputs
 from ._graphs import Answering, embeds
 from ._heads import HEADS
 from ._inputs import as_integers, holds_integers, is_named, named_arrays, pieces, pieces_of, rows_of
 from ._joint import learn_trust, outcomes_of, train_jointly
-from ._losses import GATE_LOSSES
+from ._losses import GATE_LOSSES, temperatures, temperatures_of_leavers
 from ._members import as_given, as_members
 from ._memory import fingerprint, remembered
 from ._network import N_PROBE_ROWS, PRECISIONS
@@ -56,11 +57,24 @@ EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
 
 
-class Calibration(NamedTuple):
-    """What every exit says of the rows that calibrate."""
+class Routed(NamedTuple):
+    """Where rows left, and with what probabilities."""
 
-    gate_inputs: torch.Tensor  # (n_calibration, n_gates, n_inputs)
-    scores: np.ndarray  # (n_calibration, n_exits), conformity scores of the true labels
+    probabilities: np.ndarray  # (n_samples, n_classes)
+    exit_index: np.ndarray  # (n_samples,)
+
+
+class Answers(NamedTuple):
+    """What every exit says of some rows: all that any operating point needs of them."""
+
+    logits: torch.Tensor  # (n_samples, n_exits, n_classes)
+    gate_inputs: torch.Tensor  # (n_samples, n_gates, n_inputs)
+    codes: torch.Tensor  # (n_samples,), class codes
+    uniform: torch.Tensor  # (n_samples,), 0 where scores are not random
+    own_groups: torch.Tensor  # (n_samples,), 0 where there are none
+
+    def take(self, rows):
+        return Answers(*(column[rows] for column in self))
 
 
 class Rows(NamedTuple):
@@ -135,6 +149,12 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     max_accuracy_drop : float, default=None
         Largest loss of accuracy against the last exit: the cheapest point of ``frontier_`` that
         keeps to it on held-out rows. ``cost_weight`` is not read, and ``budget`` must be None.
+    risk_confidence : float, default=None
+        With ``max_accuracy_drop`` or ``budget``: the limit holds for rows like the calibration rows
+        with this probability, 0.95 say. A random half of the calibration rows tests operating points,
+        whose order the gates' rows set, one by one; the other half alone gives the prediction sets,
+        which so stay exact. Where no point passes, a warning says so, and all rows run to the last
+        exit (for ``budget``, leave at the first). ``risk_`` tells what was shown.
     exit_policy : str, default="learned"
         What lets a row leave: "learned" gates, or a threshold on the exit's largest probability
         ("confidence"), its "entropy", its top-2 "margin", or on how many exits in a row were of one
@@ -171,6 +191,19 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         earlier epoch where held-out rows say that the last one overfits ("best_epoch").
     class_weight : dict or "balanced", default=None
         Weights of the classes, as in scikit-learn. Calibration takes all rows alike.
+    conformity_score : str or callable, default="lac"
+        What ranks labels in :meth:`predict_set`: "lac", "aps", "raps", "randomized_aps" or
+        "randomized_raps" (see :mod:`~sklearn_jeidnn.conformal`). Random numbers are told by the row
+        itself, so that a row has the same set in every batch; the penalties of "raps" are those of
+        the smallest sets on the gates' rows. A callable takes probabilities ``(n_samples,
+        n_classes)`` and uniform numbers ``(n_samples,)`` and answers scores ``(n_samples,
+        n_classes)``, larger for labels that fit worse.
+    condition_on : {"pooled", "exit", "class", "exit_and_class"} or callable, default="pooled"
+        Groups in each of which sets hold the truth with the confidence asked for: all rows, those
+        that leave at an exit, those of a class, both; or those that a callable tells: the array of
+        validated rows (of several inputs a dict of arrays) -> labels of their groups
+        ``(n_samples,)``. A group has a threshold from its own calibration rows only; where these are
+        too few for the level, it gets sets of all labels.
     validation_fraction : float, default=0.1
         Share of the rows that is held out if ``fit`` is given no ``X_val``: half of it for the
         gates and the choice of epoch, half for calibration.
@@ -222,7 +255,14 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     history_ : skorch History
         Of the backbone's training, or of the heads' where it is frozen.
     conformity_scores_ : ndarray (n_calibration,)
-        Scores of the calibration rows.
+        Scores of the calibration rows' labels.
+    temperatures_ : ndarray (n_exits,)
+        What each exit's logits are divided by, so that the probabilities of the rows that leave there
+        are calibrated (fitted on those of the gates' rows that do; labels and exits do not change).
+    risk_ : RiskControl
+        What was shown of the operating point: ``risk``, ``limit``, ``confidence``, ``n_rows``,
+        ``estimate``, ``p_value``, ``certified``. Only with ``risk_confidence``, or after
+        :meth:`control_risk`.
 
     References
     ----------
@@ -256,6 +296,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "cost_weight": [Interval(Real, 0, None, closed="left")],
         "budget": [Interval(Real, 0, None, closed="neither"), None],
         "max_accuracy_drop": [Interval(Real, 0, 1, closed="left"), None],
+        "risk_confidence": [Interval(Real, 0, 1, closed="neither"), None],
         "exit_policy": [StrOptions(set(EXIT_POLICIES))],
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
@@ -268,6 +309,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "optimizer": [callable],
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
+        "conformity_score": [StrOptions(set(conformal.SCORES)), callable],
+        "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "memory": [str, HasMethods(["cache"]), None],
         "precision": [StrOptions(set(PRECISIONS))],
@@ -290,6 +333,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         cost_weight=0.1,
         budget=None,
         max_accuracy_drop=None,
+        risk_confidence=None,
         exit_policy="learned",
         gate_training="joint",
         gate_loss="cross_entropy",
@@ -302,6 +346,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         optimizer=torch.optim.AdamW,
         callbacks=None,
         class_weight=None,
+        conformity_score="lac",
+        condition_on="pooled",
         validation_fraction=0.1,
         memory=None,
         precision="float32",
@@ -321,6 +367,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.cost_weight = cost_weight
         self.budget = budget
         self.max_accuracy_drop = max_accuracy_drop
+        self.risk_confidence = risk_confidence
         self.exit_policy = exit_policy
         self.gate_training = gate_training
         self.gate_loss = gate_loss
@@ -333,6 +380,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.optimizer = optimizer
         self.callbacks = callbacks
         self.class_weight = class_weight
+        self.conformity_score = conformity_score
+        self.condition_on = condition_on
         self.validation_fraction = validation_fraction
         self.memory = memory
         self.precision = precision
@@ -429,7 +478,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
                 cuts = self._build(train)
                 unlabeled = self._unlabeled(X_unlabeled)
                 self._train(cuts, self._dataset(train), self._dataset(gate), unlabeled)
+            self._seed = rng.randint(2**31)
             self._calibrate(calibration)
+            self._keep_to_risk()
         return self
 
     def _three_parts(self, X, y, sample_weight, X_val, y_val, sample_weight_val, rng):
@@ -681,6 +732,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         asked = {name: value for name, value in given.items() if value is not None}
         if len(asked) > 1:
             raise ValueError(f"{asked} name different operating points; give one of them.")
+        if self.risk_confidence is not None and not asked:
+            raise ValueError(
+                f"risk_confidence={self.risk_confidence!r} is the confidence of a limit; give one of {OPTIONAL}."
+            )
         if asked or self.exit_policy != "learned":
             self._refuse_bilevel(asked or {"exit_policy": self.exit_policy})
         if not (self._makes_companions() or self._is_timed()):
@@ -719,6 +774,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self._check_budget(self.budget)
         self._train_gates(seen, held_out)
         self.network_ = self.network_.requires_grad_(False).eval().ready()
+        self._keep_gate_rows(held_out)
 
     def _chosen(self, cuts, held_out, train):
         """Which of the candidates to put in front of the backbone: numbers of the members that stay."""
@@ -906,6 +962,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         cost_weight=None,
         budget=None,
         max_accuracy_drop=None,
+        risk_confidence=None,
         exit_policy=None,
         exit_costs=None,
     ):
@@ -915,6 +972,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         ----------
         cost_weight, budget, max_accuracy_drop : float, default=None
             One of them, as in the constructor.
+        risk_confidence : float, default=None
+            As in the constructor, for the last two; the calibration rows of this classifier are
+            halved for it. Each call's statement holds by itself, not all calls' together.
         exit_policy : str, default=None
             As in the constructor; None keeps the policy.
         exit_costs : array-like (n_exits,), default=None
@@ -923,8 +983,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         EarlyExitClassifier
-            Fitted; shares the weights, has gates of its own, and is calibrated for them on the rows
-            that calibrate this one.
+            Fitted; shares the weights, has gates and temperatures of its own, and is calibrated for
+            them on the rows that calibrate this one.
 
         Raises
         ------
@@ -945,17 +1005,132 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         kept = self.cost_weight if cost_weight is None else cost_weight
         policy = self.exit_policy if exit_policy is None else exit_policy
         params = {**asked, "cost_weight": kept, "exit_policy": policy}
-        other = copy.copy(self).set_params(**params)
+        other = copy.copy(self).set_params(**params, risk_confidence=risk_confidence)
         other._validate_params()
         if exit_costs is not None:
             other.exit_costs_ = as_price_table(exit_costs, "exit_costs", self.exits_)
+        other._check_operating_point()
         other._check_budget(budget)
         other._frontier = self._frontier.of_policy(policy, other._costs())
-        chosen = other._frontier.choose(**asked)
-        other.cost_weight_ = chosen.cost_weight
-        other.network_ = self.network_.with_gates(chosen.gates)
-        other._keep_scores(self._calibration)
+        other._move_to(other._frontier.choose(**asked))
+        other._keep_to_risk()
         return other
+
+    def _move_to(self, chosen):
+        """Take over an operating point: its gates, then temperatures and scores for them."""
+        self.cost_weight_ = chosen.cost_weight
+        self.network_ = self.network_.with_gates(chosen.gates)
+        self._fit_temperatures()
+        self._keep_scores(self._calibration)
+
+    def _keep_to_risk(self):
+        """Where a confidence is asked for, half of the calibration rows test points, half give the sets."""
+        vars(self).pop("risk_", None)
+        if self.risk_confidence is None:
+            return
+        order = torch.as_tensor(
+            np.random.default_rng(self._seed).permutation(len(self._calibration.codes))
+        )
+        tested, kept = (self._calibration.take(part) for part in order.tensor_split(2))
+        risk = "mean_cost" if self.budget is not None else "accuracy_drop"
+        limit = self.max_accuracy_drop if self.budget is None else self.budget
+        self._control(self._frontier, tested, risk, limit, self.risk_confidence)
+        self._keep_scores(kept)
+
+    def control_risk(
+        self,
+        X,
+        y=None,
+        *,
+        max_disagreement=None,
+        max_accuracy_drop=None,
+        budget=None,
+        risk_confidence=0.95,
+    ):
+        """The same classifier at the cheapest operating point that keeps to a limit, as rows of yours show.
+
+        For rows like ``X``, and with probability ``risk_confidence`` over the drawing of ``X``, the
+        limit holds [1]_. Points are tested one after the other, in an order that the rows held out in
+        ``fit`` set, up to the first that these rows do not show to keep to the limit.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+            Rows that trained, chose and calibrate nothing.
+        y : array-like (n_samples,), default=None
+            Only for ``max_accuracy_drop``.
+        max_disagreement : float, default=None
+            Largest share of rows whose label is not the last exit's. Gates are made for it.
+        max_accuracy_drop : float, default=None
+            Largest loss of accuracy against the last exit.
+        budget : float, default=None
+            Largest mean cost; the dearest point that keeps to it is taken.
+        risk_confidence : float, default=0.95
+
+        Returns
+        -------
+        EarlyExitClassifier
+            As :meth:`at` returns it; ``risk_`` tells what was shown. Where no point passes, a warning
+            says so, and all rows run to the last exit (for ``budget``, leave at the first).
+
+        References
+        ----------
+        .. [1] Angelopoulos, Bates, Candès, Jordan, Lei, "Learn then Test", Annals of Applied
+           Statistics 2025.
+        """
+        check_is_fitted(self)
+        self._refuse_bilevel("control_risk()")
+        limits = {
+            "disagreement": max_disagreement,
+            "accuracy_drop": max_accuracy_drop,
+            "mean_cost": budget,
+        }
+        risk, limit = _one_limit(limits, y, risk_confidence)
+        self._check_budget(budget)
+        inputs = self._check_inputs(X)
+        codes = np.zeros(len(inputs[0]), int) if y is None else self._codes(y, inputs, "y")
+        answers = self._answers(self._logits(inputs), codes)
+        order = np.random.default_rng(self._seed).permutation(len(codes))
+        other = copy.copy(self)
+        frontier = self._agreement() if risk == "disagreement" else self._frontier
+        other._control(frontier, answers.take(torch.as_tensor(order)), risk, limit, risk_confidence)
+        return other
+
+    def _agreement(self):
+        """A frontier whose errors are labels that differ from the last exit's."""
+        logits = self._gate_rows.logits
+        alike = outcomes(logits, logits[:, -1].argmax(1), torch.ones_like(logits[:, 0, 0]))
+        return Frontier(alike, self.network_.exit_mass, self._costs(), self.exit_policy)
+
+    def _control(self, frontier, rows, risk, limit, confidence):
+        """Move to the last point of a frontier's path that rows in random order show to keep to a limit."""
+        cheap_first = risk == "mean_cost"
+        path = frontier.path[::-1] if cheap_first else frontier.path
+        losses = (self._losses(risk, rows, chosen.gates) for chosen in path)
+        p_value_of = {
+            "accuracy_drop": _risk.drop_p_value,
+            "disagreement": _risk.binomial_p_value,
+            "mean_cost": _risk.cost_p_value(self.exit_costs_),
+        }[risk]
+        passed, p_value = _risk.last_certified(losses, p_value_of, limit, confidence)
+        safe = frontier.at_once() if cheap_first else frontier.never()
+        chosen = safe if passed < 0 else path[passed]
+        self._move_to(chosen)
+        estimate = float(self._losses(risk, rows, chosen.gates).mean())
+        shown = (risk, limit, confidence, len(rows.codes), estimate, p_value, passed >= 0)
+        self.risk_ = _risk.RiskControl(*shown)
+        if passed < 0:
+            _warn_of_too_few(self.risk_)
+
+    def _losses(self, risk, rows, gates):
+        """Of rows, where gates send them: (n_samples,)"""
+        taken = exits_taken(gates.probabilities(rows.gate_inputs)[:, 0], self.network_.exit_mass)
+        if risk == "mean_cost":
+            return self.exit_costs_[taken.cpu().numpy()]
+        full, here = rows.logits[:, -1].argmax(1), _at_exit(rows.logits, taken).argmax(1)
+        if risk == "disagreement":
+            return (here != full).cpu().numpy()
+        return ((full == rows.codes).int() - (here == rows.codes).int()).cpu().numpy()
 
     @property
     def frontier_(self):
@@ -1016,13 +1191,16 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         for batch in zip(*columns, strict=True):
             yield tuple(tensor.to(self.device) for tensor in batch)
 
-    def conformalize(self, X, y):
+    def conformalize(self, X, y, *, groups=None):
         """Calibrate prediction sets on rows that trained and chose nothing.
 
         Parameters
         ----------
         X : array-like (n_samples, ...)
         y : array-like (n_samples,)
+        groups : array-like (n_samples,), default=None
+            Groups of these rows, in the place of ``condition_on``; :meth:`predict_set` then takes
+            those of its rows.
 
         Returns
         -------
@@ -1031,28 +1209,122 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         inputs = self._check_inputs(X)
-        self._calibrate(Rows(inputs, self._codes(y, inputs, "y"), None))
+        self._calibrate(Rows(inputs, self._codes(y, inputs, "y"), None), groups)
         return self
 
-    def _calibrate(self, rows):
-        """Keep what any operating point needs of the rows that calibrate: gate inputs, and each exit's scores."""
-        logits = self._logits(rows.inputs)
-        of_exits = logits.softmax(-1).cpu().numpy().swapaxes(0, 1)
-        scores = [conformal.true_label_scores(conformal.lac_scores(p), rows.y) for p in of_exits]
-        self._calibration = Calibration(all_gate_inputs(logits), np.stack(scores, axis=1))
+    def _calibrate(self, rows, groups=None):
+        """Keep what any operating point needs of the rows that calibrate, and scores for this one."""
+        self._groups_given = groups is not None
+        labels = self._group_labels(rows.inputs, groups)
+        self._known_groups, own_groups = np.unique(labels, return_inverse=True)
+        uniform = self._uniform(rows.inputs)
+        self._calibration = self._answers(self._logits(rows.inputs), rows.y, uniform, own_groups)
         self._keep_scores(self._calibration)
 
-    def _keep_scores(self, calibration):
-        gate_probs = self.network_.gates(calibration.gate_inputs)
-        taken = exits_taken(gate_probs, self.network_.exit_mass)
-        self.conformity_scores_ = calibration.scores[np.arange(len(taken)), taken.cpu().numpy()]
+    def _answers(self, logits, codes, uniform=None, own_groups=None):
+        zeros = np.zeros(len(codes), dtype=int)
+        uniform, own_groups = (zeros if v is None else v for v in (uniform, own_groups))
+        codes = torch.as_tensor(codes, device=self.device)
+        # Not for the device, which may lack double precision.
+        columns = torch.as_tensor(uniform), torch.as_tensor(own_groups)
+        return Answers(logits, all_gate_inputs(logits), codes, *columns)
 
-    def _routed(self, X):
-        """Rows stage by stage, those that left dropped; what they left with, some rows at a time, in order."""
+    @torch.no_grad()
+    def _keep_gate_rows(self, held_out):
+        """What temperatures, at this operating point and others, are fitted on."""
+        self._gate_rows = self._answers(self.network_.heads(held_out.features), held_out.y)
+        logits, codes = self._gate_rows.logits, self._gate_rows.codes
+        self._temperatures_of_all = temperatures(logits, codes, torch.ones_like(logits[:, 0, 0]))
+        self._fit_temperatures()
+
+    @torch.no_grad()
+    def _exits_of(self, rows):
+        return exits_taken(self.network_.gates(rows.gate_inputs), self.network_.exit_mass)
+
+    def _fit_temperatures(self):
+        rows, taken = self._gate_rows, self._exits_of(self._gate_rows)
+        leaving = _at_exit(rows.logits, taken)
+        found = temperatures_of_leavers(leaving, rows.codes, taken, self._temperatures_of_all)
+        self.temperatures_ = found.cpu().double().numpy()
+
+    def _keep_scores(self, calibration):
+        """Of the exits that the calibration rows take at this operating point."""
+        rows, codes = self._answered(calibration), calibration.codes.cpu().numpy()
+        by_own = self._groups_given or callable(self.condition_on)
+        groups = conformal.by_own_groups if by_own else conformal.GROUPS[self.condition_on]
+        self._sets = conformal.ConformalSets(self._score(), groups, rows, codes)
+        self.conformity_scores_ = self._sets.scores
+        self._calibrated = rows.exit_index, rows.probabilities.max(axis=1)
+
+    def _answered(self, rows):
+        """Rows at the exits that they take."""
+        taken = self._exits_of(rows)
+        probabilities = self._probabilities(_at_exit(rows.logits, taken), taken)
+        others = (column.numpy() for column in (taken.cpu(), rows.uniform, rows.own_groups))
+        return conformal.AnsweredRows(probabilities, *others)
+
+    def _score(self):
+        if callable(self.conformity_score):
+            return self.conformity_score
+        score = conformal.SCORES[self.conformity_score]
+        if score is not conformal.raps_scores:
+            return score
+        codes = self._gate_rows.codes.cpu().numpy()
+        return conformal.smallest_raps(self._answered(self._gate_rows).probabilities, codes)
+
+    def _uniform(self, inputs):
+        """Random numbers of rows, if the scores need them."""
+        named = isinstance(self.conformity_score, str)
+        if named and not self.conformity_score.startswith(conformal.RANDOMIZED):
+            return np.zeros(len(inputs[0]))
+        arrays = [tensor.numpy() for tensor in self._tensors(inputs)]
+        return conformal.row_uniform(arrays, self._seed)
+
+    def _group_labels(self, inputs, groups):
+        """The user's groups of rows; one for all, where there are none."""
+        if groups is None and callable(self.condition_on):
+            named = self._input_names is not None
+            X = dict(zip(self._input_names, inputs, strict=True)) if named else inputs[0]
+            groups = self.condition_on(X)
+        labels = np.zeros(len(inputs[0]), int) if groups is None else np.asarray(groups)
+        if labels.shape != (len(inputs[0]),):
+            raise ValueError(
+                f"groups has shape {labels.shape}, but there are {len(inputs[0])} rows."
+            )
+        return labels
+
+    def _own_groups(self, inputs, groups):
+        """Numbers of the groups, as the calibration rows have them; one more for all that they lack."""
+        if (groups is not None) != self._groups_given:
+            were, came = ("", "none") if self._groups_given else ("out", "some")
+            raise ValueError(
+                f"conformalize was called with{were} groups, but predict_set was given {came}."
+            )
+        labels, known = self._group_labels(inputs, groups), self._known_groups
+        number = np.minimum(np.searchsorted(known, labels), len(known) - 1)
+        return np.where(known[number] == labels, number, len(known))
+
+    def _route(self, X):
+        """Rows stage by stage, those that left dropped; results in the order of the rows."""
         check_is_fitted(self)
-        for inputs in self._chunks(X):
-            tensors = (tensor.to(self.device) for tensor in self._tensors(inputs))
-            yield self.network_.route(*tensors, rows_at_once=self._rows_at_once())
+        parts = [self._routed(inputs) for inputs in self._chunks(X)]
+        return Routed(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _routed(self, inputs):
+        """As :meth:`_route`, of checked rows."""
+        logits, exit_index = self._left(inputs)
+        return Routed(self._probabilities(logits, exit_index), exit_index.cpu().numpy())
+
+    def _left(self, inputs):
+        """Logits that checked rows left with, and where: tensors"""
+        tensors = (tensor.to(self.device) for tensor in self._tensors(inputs))
+        return self.network_.route(*tensors, rows_at_once=self._rows_at_once())
+
+    def _probabilities(self, logits, exit_index):
+        """Calibrated, of the exits taken: tensors (n_samples, n_classes), (n_samples,) -> ndarray"""
+        temperatures = torch.as_tensor(self.temperatures_)[exit_index.cpu()]
+        # In double precision: few probabilities, and scores, round to 1 and tie.
+        return (logits.cpu().double() / temperatures[:, None]).softmax(1).numpy()
 
     def _chunks(self, X):
         """Checked rows, some at a time: copies and answers of all rows are never held at once."""
@@ -1080,7 +1352,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         -------
         y : ndarray (n_samples,)
         """
-        labels = [self.classes_[logits.argmax(1).cpu().numpy()] for logits, _ in self._routed(X)]
+        check_is_fitted(self)
+        labels = []
+        for inputs in self._chunks(X):
+            labels.append(self.classes_[self._left(inputs).logits.argmax(1).cpu().numpy()])
         return np.concatenate(labels)
 
     def predict_proba(self, X):
@@ -1095,7 +1370,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         probabilities : ndarray (n_samples, n_classes)
             Columns as ``classes_``.
         """
-        return np.concatenate([_probabilities(routed) for routed in self._routed(X)])
+        return self._route(X).probabilities
 
     def predict_exit(self, X):
         """Exit that each row takes.
@@ -1109,7 +1384,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         exit_index : ndarray of int (n_samples,)
             From 0; ``len(exits_)`` is the last.
         """
-        return np.concatenate([exits.cpu().numpy() for _, exits in self._routed(X)])
+        check_is_fitted(self)
+        exits = [self._left(inputs).exit_index.cpu().numpy() for inputs in self._chunks(X)]
+        return np.concatenate(exits)
 
     def predict_stream(self, batches, *, method="predict"):
         """Answers for one batch after the other, as they come; no more than a batch is held.
@@ -1151,36 +1428,147 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         exit_index = self.predict_exit(X)
         return metrics.mean_cost(exit_index, self.exit_costs_)
 
-    def predict_set(self, X, *, confidence_level=0.9):
+    def predict_set(self, X, *, confidence_level=0.9, allow_empty=True, groups=None):
         """Labels that hold the truth with the given confidence.
 
         On rows exchangeable with the calibration rows a set holds the right label with probability
-        at least ``confidence_level``, on average over rows. Calibration rows too few for the level
-        give sets of all labels.
+        at least ``confidence_level``, on average over the rows of each group (``condition_on``).
+        Groups whose calibration rows are too few for the level get sets of all labels.
 
         Parameters
         ----------
         X : array-like (n_samples, ...)
-        confidence_level : float, default=0.9
+        confidence_level : float or sequence of float (n_levels,), default=0.9
             In (0, 1).
+        allow_empty : bool, default=True
+            An empty set says that no label fits well. False puts the best label into it.
+        groups : array-like (n_samples,), default=None
+            Groups of these rows, where :meth:`conformalize` was given those of its rows; one that it
+            did not see gets sets of all labels.
 
         Returns
         -------
-        sets : ndarray of bool (n_samples, n_classes)
-            Columns as ``classes_``.
+        sets : ndarray of bool (n_samples, n_classes), or (n_samples, n_classes, n_levels)
+            Columns as ``classes_``; a last axis where levels are a sequence.
 
         Raises
         ------
         ValueError
-            Where ``confidence_level`` is not in (0, 1).
+            Where a confidence level is not in (0, 1), or groups are missing.
         """
-        if not (isinstance(confidence_level, Real) and 0 < confidence_level < 1):
-            raise ValueError(
-                f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1."
+        levels = _as_levels(confidence_level)
+        check_is_fitted(self)
+        found, n_rows = [], 0
+        for inputs in self._chunks(X):
+            own = None if groups is None else groups[n_rows : n_rows + len(inputs[0])]
+            own_groups = self._own_groups(inputs, own)
+            rows = conformal.AnsweredRows(*self._routed(inputs), self._uniform(inputs), own_groups)
+            found.append(self._sets.sets(rows, levels, allow_empty=allow_empty))
+            n_rows += len(inputs[0])
+        if groups is not None and len(groups) != n_rows:
+            raise ValueError(f"groups has {len(groups)} entries, but there are {n_rows} rows.")
+        sets = np.concatenate(found)
+        return sets[..., 0] if isinstance(confidence_level, Real) else sets
+
+    def check_exchangeability(self, X, *, significance=0.01):
+        """Whether new rows differ from the calibration rows more than chance allows, as far as exits can tell.
+
+        Compares which exits rows take, and how probable the labels are that they get. Where that
+        differs, no statement about the calibration rows, prediction sets included, need hold for
+        the new ones. Needs no labels, and so misses rows whose labels alone have changed.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+            New rows, not picked by what the classifier says of them.
+        significance : float, default=0.01
+            A warning is given where the p-value is less.
+
+        Returns
+        -------
+        Exchangeability
+            p-values ``exit_rates``, ``scores``, and ``p_value`` of both together.
+        """
+        routed = self._route(X)
+        new = routed.exit_index, routed.probabilities.max(axis=1)
+        found = _drift.compare_rows(self._calibrated, new)
+        if found.p_value < significance:
+            warnings.warn(
+                f"X is not like the calibration rows (p-value {found.p_value:.2g}): {found}. Prediction sets and "
+                f"limits need not hold for it; conformalize on labelled rows like X.",
+                UserWarning,
+                stacklevel=2,
             )
-        scores = conformal.lac_scores(self.predict_proba(X))
-        quantile = conformal.score_quantile(self.conformity_scores_, confidence_level)
-        return conformal.prediction_sets(scores, quantile)
+        return found
+
+    def calibration_report(self, X, y):
+        """How good probabilities are, for the rows that leave at each exit and for all rows.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+        y : array-like (n_samples,)
+
+        Returns
+        -------
+        structured ndarray (n_exits + 1,)
+            As :func:`metrics.calibration_report` gives it.
+        """
+        return metrics.calibration_report(*self._answers_and_truth(X, y), len(self.exit_costs_))
+
+    def _answers_and_truth(self, X, y):
+        """(probabilities, class codes, exit of each row)"""
+        check_is_fitted(self)
+        inputs = self._check_inputs(X)
+        codes = self._codes(y, inputs, "y")
+        probabilities, exit_index = self._routed(inputs)
+        return probabilities, codes, exit_index
+
+
+def _at_exit(logits, exit_index):
+    """(n_samples, n_exits, n_classes), (n_samples,) -> (n_samples, n_classes)"""
+    return logits[torch.arange(len(logits), device=logits.device), exit_index]
+
+
+def _as_levels(confidence_level):
+    levels = np.atleast_1d(confidence_level)
+    numbers = levels.ndim == 1 and levels.size and levels.dtype.kind == "f"
+    if not numbers or not np.all((levels > 0) & (levels < 1)):
+        raise ValueError(
+            f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1, or several."
+        )
+    return levels.tolist()
+
+
+def _one_limit(limits, y, risk_confidence):
+    """(name, limit) of the risk that is asked for."""
+    asked = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(asked) != 1:
+        raise ValueError(
+            f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; got {limits}."
+        )
+    ((risk, limit),) = asked.items()
+    if risk != "mean_cost" and not 0 <= limit < 1:
+        raise ValueError(f"the limit of {risk} is {limit!r}; give a number from 0 to less than 1.")
+    if not 0 < risk_confidence < 1:
+        raise ValueError(
+            f"risk_confidence={risk_confidence!r} is not allowed; give a number above 0 and below 1."
+        )
+    if (risk == "accuracy_drop") != (y is not None):
+        raise ValueError(
+            f"y is {'missing' if y is None else 'given'}; max_accuracy_drop alone needs it."
+        )
+    return risk, limit
+
+
+def _warn_of_too_few(shown):
+    where = "leave at the first exit" if shown.risk == "mean_cost" else "run to the last exit"
+    warnings.warn(
+        f"{shown.n_rows} rows do not show any operating point to keep {shown.risk} to {shown.limit} with "
+        f"confidence {shown.confidence}: all rows {where}. Give more rows, or a larger limit.",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _refuse_unknown(further_params):
@@ -1218,10 +1606,6 @@ def _seeded(seed, device):
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
-
-
-def _probabilities(routed):
-    return routed.logits.softmax(1).cpu().numpy()
 
 
 def progressing(batches, verbose):

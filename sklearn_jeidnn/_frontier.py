@@ -20,6 +20,10 @@ GATE_PENALTY = 3e-4
 # From "cost is nothing" to "a tenth of a pass is worth a row's error".
 GRID = (0.0, *np.geomspace(1e-3, 10, 23).tolist())
 BISECTIONS = 6
+# Steps from one point of the grid to the next, on the way from the dearest to the cheapest.
+STEPS_BETWEEN = 4
+# How much surer than at the dearest point of the grid gates must be, at points dearer still.
+CAUTION = (3.0, 2.5, 2.0, 1.5, 1.0, 0.5)
 # Standard errors by which accuracy must differ for chance to be ruled out (5 %, one-sided).
 ONE_SIDED = 1.645
 FIELDS = [
@@ -207,14 +211,52 @@ class Frontier:
         full = 1 - self.rows.mean(self.rows.errors[:, -1])
         good = self.table["accuracy"] >= full - max_accuracy_drop - 1e-9
         if not good.any():
-            return Chosen(0.0, self._never())
+            return self.never()
         point = min(np.flatnonzero(good), key=lambda i: self.table["mean_cost"][i])
         return Chosen(GRID[point], self.points.one(int(point)))
 
-    def _never(self):
+    def never(self):
         """Gates that let no row leave early."""
+        return self._always(-SURE, 0.0)
+
+    def at_once(self):
+        """Gates that let every row leave at the first exit."""
+        return self._always(SURE, math.inf)
+
+    def _always(self, bias, cost_weight):
         point = self.points.one(0)
-        return point._replace(weight=0 * point.weight, bias=0 * point.bias - SURE)
+        return Chosen(
+            cost_weight, point._replace(weight=0 * point.weight, bias=0 * point.bias + bias)
+        )
+
+    @cached_property
+    def path(self):
+        """Points from nearly the full network to the cheapest of the grid, the dearest on these rows first.
+
+        Denser than the grid (gates are interpolated), in an order that other rows have no part in: what
+        tests on other rows need.
+
+        Returns
+        -------
+        list of Chosen
+        """
+        shares = np.arange(STEPS_BETWEEN) / STEPS_BETWEEN
+        dearest = self.points.one(0)
+        chosen = [Chosen(GRID[0], dearest._replace(bias=dearest.bias - c)) for c in CAUTION]
+        chosen += [self._between(i, share) for i in range(len(GRID) - 1) for share in shares]
+        chosen.append(Chosen(GRID[-1], self.points.one(len(GRID) - 1)))
+        costs = [
+            self.rows.mean(self.exit_costs[self._taken(c.gates, self.rows)[:, 0]]) for c in chosen
+        ]
+        return [chosen[i] for i in np.argsort(costs, kind="stable")[::-1]]
+
+    def _between(self, i, share):
+        here, there = self.points.one(i), self.points.one(i + 1)
+        weight, bias = (
+            torch.lerp(own, other, share) for own, other in zip(here[:2], there[:2], strict=True)
+        )
+        cost_weight = GRID[i] + share * (GRID[i + 1] - GRID[i])
+        return Chosen(cost_weight, here._replace(weight=weight, bias=bias))
 
 
 def tabulated(rows, taken, exit_costs, cost_weights):

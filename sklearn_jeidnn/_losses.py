@@ -90,6 +90,30 @@ def temperatures(logits, y, weight):
     return bounded_minimum(log_loss, logits, logits.shape[1]).exp()
 
 
+# Rows' worth of evidence that the rows which leave at an exit are like all rows there (measured on CIFAR-10: of 500
+# held-out rows 30 to 100 have the least log-loss, less overfits exits that few rows take; of 5,000 all are alike).
+PULL = 30.0
+
+
+def temperatures_of_leavers(logits, y, exit_index, of_all):
+    """Temperature of each exit for the rows that leave there, pulled towards that of all rows there: (n_exits,)
+
+    Parameters
+    ----------
+    logits : tensor (n_samples, n_classes)
+        Of the exit taken.
+    y, exit_index : tensor (n_samples,)
+    of_all : tensor (n_exits,)
+    """
+
+    def log_loss(log_ratio):
+        temperature = of_all * log_ratio.exp()
+        losses = F.cross_entropy(logits / temperature[exit_index, None], y, reduction="sum")
+        return (losses + PULL * log_ratio.square().sum()) / len(y)
+
+    return of_all * bounded_minimum(log_loss, logits, len(of_all)).exp()
+
+
 def errors_counted(logits, y, weight):
     """Errors as they are counted on held-out rows: half as they fell, half as calibrated probabilities expect.
 

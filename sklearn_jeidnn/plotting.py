@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from sklearn.metrics import accuracy_score
 
+from . import metrics
 from ._frontier import oracle
 
 # What a user would do instead of learning gates.
@@ -150,3 +152,152 @@ class AccuracyCostDisplay:
                 zorder=4,
                 label=f"{name}, but one exit does as well",
             )
+
+
+class ReliabilityDisplay:
+    """How often labels are right over how sure of them the classifier is, a line for each exit.
+
+    Parameters
+    ----------
+    curves : dict of int to pair of ndarray (n_bins,)
+        Mean confidence and accuracy in bins of equally many rows, by exit.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    """
+
+    def __init__(self, curves):
+        self.curves = curves
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, n_bins=10, ax=None) -> ReliabilityDisplay:
+        """Draw the reliability of the rows that leave at each exit; exits with fewer than 10 rows are left out.
+
+        Parameters
+        ----------
+        estimator : EarlyExitClassifier
+            Fitted.
+        X : array-like (n_samples, ...)
+        y : array-like (n_samples,)
+        n_bins : int, default=10
+            A bin holds ten rows or more.
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        ReliabilityDisplay
+        """
+        probabilities, codes, exit_index = estimator._answers_and_truth(X, y)
+        confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
+        curves = {}
+        for exit_number, n_rows in enumerate(np.bincount(exit_index)):
+            if n_rows >= 10:
+                own = exit_index == exit_number
+                bins = min(n_bins, n_rows // 10)
+                curve = metrics.reliability_curve(confidence[own], correct[own], n_bins=bins)
+                curves[exit_number] = curve[:2]
+        return cls(curves).plot(ax=ax)
+
+    def plot(self, *, ax=None) -> ReliabilityDisplay:
+        """Draw the curves; on the diagonal the classifier is as often right as it says.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        self
+        """
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots(figsize=(5, 5))[1] if ax is None else ax
+        ax.plot([0, 1], [0, 1], ":", color="0.5", label="calibrated")
+        for exit_number, (confidence, accuracy) in self.curves.items():
+            ax.plot(confidence, accuracy, "o-", markersize=4, label=f"exit {exit_number}")
+        ax.set(
+            xlabel="Mean probability of the label answered", ylabel="Share of rows it is right for"
+        )
+        ax.legend(fontsize=8)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class PredictionSetDisplay:
+    """Coverage and mean size of prediction sets, of the rows that leave at each exit.
+
+    Parameters
+    ----------
+    coverages, sizes, n_rows : ndarray (n_exits,)
+        NaN, NaN and 0 at exits that no row takes.
+    confidence_level : float
+
+    Attributes
+    ----------
+    axes_ : pair of matplotlib Axes
+        Coverage, set size.
+    figure_ : matplotlib Figure
+    """
+
+    def __init__(self, coverages, sizes, n_rows, *, confidence_level):
+        self.coverages, self.sizes, self.n_rows = coverages, sizes, n_rows
+        self.confidence_level = confidence_level
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y, *, confidence_level=0.9, groups=None, axes=None
+    ) -> PredictionSetDisplay:
+        """Draw what the sets of a fitted estimator do on some rows.
+
+        Parameters
+        ----------
+        estimator : EarlyExitClassifier
+            Fitted.
+        X : array-like (n_samples, ...)
+        y : array-like (n_samples,)
+        confidence_level : float, default=0.9
+        groups : array-like (n_samples,), default=None
+            As ``predict_set`` takes them.
+        axes : pair of matplotlib Axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        PredictionSetDisplay
+        """
+        _, codes, exit_index = estimator._answers_and_truth(X, y)
+        sets = estimator.predict_set(X, confidence_level=confidence_level, groups=groups)
+        n_exits = len(estimator.exit_costs_)
+        drawn = metrics.sets_by_exit(sets, codes, exit_index, n_exits)
+        n_rows = np.bincount(exit_index, minlength=n_exits)
+        return cls(*drawn, n_rows, confidence_level=confidence_level).plot(axes=axes)
+
+    def plot(self, *, axes=None) -> PredictionSetDisplay:
+        """Draw a bar for each exit, with two standard errors about its coverage.
+
+        Parameters
+        ----------
+        axes : pair of matplotlib Axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        self
+        """
+        import matplotlib.pyplot as plt
+
+        axes = plt.subplots(1, 2, figsize=(9, 4))[1] if axes is None else axes
+        taken = np.flatnonzero(self.n_rows)
+        coverages = self.coverages[taken]
+        errors = 2 * np.sqrt(coverages * (1 - coverages) / self.n_rows[taken])
+        axes[0].bar(taken, coverages, yerr=errors, color="C0")
+        axes[0].axhline(self.confidence_level, color="k", linestyle=":")
+        axes[0].set(xlabel="Exit", ylabel="Coverage", ylim=(min(0.5, *coverages), 1.02))
+        axes[1].bar(taken, self.sizes[taken], color="C1")
+        axes[1].set(xlabel="Exit", ylabel="Mean set size")
+        self.axes_, self.figure_ = axes, axes[0].figure
+        return self

@@ -9,12 +9,14 @@ import sklearn_jeidnn
 
 PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 FLOOR = {
+    "_drift": 1,
     "_gates": 1,
     "_graphs": 1,
     "_heads": 2,
     "_inputs": 1,
     "_memory": 1,
     "_policy": 1,
+    "_risk": 1,
     "_rows": 1,
     "_splits": 1,
     "backbones": 1,
@@ -38,7 +40,7 @@ FLOOR = {
     "_classifier": 6,
     "__init__": 7,
 }
-NUMPY_ROOMS = {"conformal", "metrics", "_inputs", "_splits"}
+NUMPY_ROOMS = {"conformal", "metrics", "_drift", "_inputs", "_risk", "_splits"}
 
 
 def imports_of(path):

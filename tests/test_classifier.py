@@ -63,7 +63,7 @@ def test_neither_order_nor_batch_size_nor_company_changes_a_row(fitted, fresh_di
         assert np.array_equal(other.predict_exit(X), exit_index)
         assert np.array_equal(other.predict(X), labels)
         np.testing.assert_allclose(
-            other.predict_proba(X), fitted.predict_proba(X), rtol=0, atol=2e-6
+            other.predict_proba(X), fitted.predict_proba(X), rtol=0, atol=5e-6
         )
     assert fitted.predict(X[:1]) == labels[0]
 
@@ -295,7 +295,7 @@ def test_bfloat16_inference_answers_nearly_the_same(digits, fresh_digits):
     rounded.network_.stages[0].register_forward_hook(
         lambda _, __, output: half.append(output[0].dtype)
     )
-    assert rounded.predict_proba(X).dtype == np.float32
+    assert rounded.predict_proba(X).dtype == np.float64
     assert set(half) == {torch.bfloat16}
     assert abs(rounded.score(X, y) - exact.score(X, y)) < 0.05
     rounded.conformalize(X[::2], y[::2])

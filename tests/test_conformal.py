@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy.stats import kstest
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sklearn_jeidnn import conformal
 
@@ -22,10 +24,151 @@ def test_least_calibration_size_is_the_first_that_is_enough(confidence_level):
     assert conformal.score_quantile(np.zeros(enough - 1), confidence_level) == np.inf
 
 
-def test_true_label_scores_take_the_column_of_the_code():
+def test_true_label_values_take_the_column_of_the_code():
     scores = conformal.lac_scores(np.array([[0.75, 0.25], [0.125, 0.875]]))
-    assert conformal.true_label_scores(scores, [1, 1]).tolist() == [0.75, 0.125]
+    assert conformal.true_label_values(scores, [1, 1]).tolist() == [0.75, 0.125]
 
 
 def test_a_label_that_scores_exactly_the_quantile_is_in_the_set():
     assert conformal.prediction_sets(np.array([[0.3, 0.31]]), 0.3).tolist() == [[True, False]]
+
+
+@pytest.fixture(scope="module")
+def probabilities():
+    return np.random.default_rng(0).dirichlet(np.full(6, 0.3), size=400)
+
+
+@pytest.fixture(scope="module")
+def codes(probabilities):
+    rng = np.random.default_rng(1)
+    return np.array([rng.choice(6, p=own / own.sum()) for own in probabilities])
+
+
+def rows_of(probabilities, uniform=None):
+    zeros = np.zeros(len(probabilities), dtype=int)
+    return conformal.AnsweredRows(
+        probabilities, zeros, zeros if uniform is None else uniform, zeros
+    )
+
+
+def test_aps_scores_are_the_cumulated_mass_less_one():
+    scores = conformal.aps_scores(np.array([[0.1, 0.6, 0.3]]))
+    np.testing.assert_allclose(scores, [[0, -0.4, -0.1]], atol=1e-12)
+    own_share = conformal.aps_scores(np.array([[0.1, 0.6, 0.3]]), np.array([0.5]))
+    np.testing.assert_allclose(own_share, [[-0.05, -0.7, -0.25]])
+
+
+def test_raps_scores_add_a_penalty_from_the_first_label_that_is_not_free():
+    row = np.array([[0.1, 0.6, 0.3]])
+    added = conformal.raps_scores(row, penalty=0.2, n_free=1) - conformal.aps_scores(row)
+    np.testing.assert_allclose(added, [[0.4, 0, 0.2]])
+
+
+def test_aps_scores_of_sure_rows_do_not_tie():
+    sure = np.array([[1, 1e-18, 1e-20], [1, 1e-19, 1e-21]])
+    assert len(np.unique(conformal.aps_scores(sure)[:, :2])) == 4
+
+
+@pytest.mark.parametrize("score", [conformal.aps_scores, conformal.raps_scores])
+def test_the_more_probable_label_scores_lower(score, probabilities):
+    by_score = np.argsort(score(probabilities), axis=1)
+    assert np.array_equal(by_score, np.argsort(-probabilities, axis=1))
+
+
+def test_the_chosen_penalties_give_sets_no_larger_than_aps(probabilities, codes):
+    def size(score):
+        sets = conformal.ConformalSets(score, conformal.pooled, rows_of(probabilities), codes)
+        return sets.sets(rows_of(probabilities), [0.9]).sum()
+
+    assert size(conformal.smallest_raps(probabilities, codes)) <= size(conformal.aps_scores)
+
+
+def test_a_rows_random_number_is_its_own_in_every_batch():
+    X = np.random.default_rng(0).normal(size=(20000, 5)).astype(np.float32)
+    numbers = conformal.row_uniform([X], seed=3)
+    assert np.array_equal(conformal.row_uniform([X[::-1][:70]], seed=3), numbers[::-1][:70])
+    assert not np.array_equal(conformal.row_uniform([X], seed=4), numbers)
+    assert kstest(numbers, "uniform").pvalue > 1e-3
+    zero = np.zeros((1, 5), dtype=np.float32)
+    assert conformal.row_uniform([zero], 3) == conformal.row_uniform([-zero], 3)
+
+
+def test_random_numbers_read_every_array_of_a_row():
+    X, Z = np.zeros((2, 3), dtype=np.float32), np.array([[1], [2]])
+    assert len(set(conformal.row_uniform([X, Z], seed=0))) == 2
+
+
+def test_a_group_borrows_no_threshold():
+    scores, groups = np.arange(1, 13) / 100, np.array([0] * 9 + [2] * 3)
+    of_0, of_1, of_2, unknown = conformal.group_quantiles(scores, groups, 0.9)
+    assert of_0 == 0.09
+    assert of_1 == of_2 == unknown == np.inf
+
+
+def test_sets_of_rows_do_not_depend_on_how_many_there_are(probabilities, codes, monkeypatch):
+    fitted = conformal.ConformalSets(
+        conformal.aps_scores, conformal.by_class, rows_of(probabilities), codes
+    )
+    at_once = fitted.sets(rows_of(probabilities), [0.5, 0.8])
+    monkeypatch.setattr(conformal, "ROWS_AT_ONCE", 7)
+    assert np.array_equal(fitted.sets(rows_of(probabilities), [0.5, 0.8]), at_once)
+
+
+def halves(probabilities, codes):
+    return probabilities[:200], codes[:200], probabilities[200:], codes[200:]
+
+
+@pytest.mark.parametrize("score", ["lac", "aps"])
+@pytest.mark.filterwarnings("ignore")
+def test_pooled_sets_equal_those_of_mapie(score, probabilities, codes):
+    classification = pytest.importorskip("mapie.classification")
+    known, known_codes, new, _ = halves(probabilities, codes)
+    classifier = classification.SplitConformalClassifier(
+        Given().fit(known, known_codes),
+        confidence_level=[0.6, 0.8, 0.9],
+        conformity_score=score,
+        random_state=5,
+    )
+    classifier.conformalize(known, known_codes)
+    further = {"include_last_label": "randomized"} if score == "aps" else {}
+    _, theirs = classifier.predict_set(new, conformity_score_params=further)
+    # MAPIE draws random numbers for the batch, the same ones from the same seed.
+    uniform = np.random.RandomState(5).uniform(size=200)
+    fitted = conformal.ConformalSets(
+        conformal.SCORES[score], conformal.pooled, rows_of(known, uniform), known_codes
+    )
+    assert np.array_equal(fitted.sets(rows_of(new, uniform), [0.6, 0.8, 0.9]), theirs)
+
+
+@pytest.mark.parametrize("score", ["lac", "aps", "raps"])
+def test_pooled_and_grouped_sets_equal_those_of_crepes(score, probabilities, codes):
+    crepes = pytest.importorskip("crepes")
+    known, known_codes, new, _ = halves(probabilities, codes)
+    score = conformal.SCORES[score]
+    scores = conformal.true_label_values(score(known), known_codes)
+    pooled = crepes.ConformalClassifier().fit(scores)
+    theirs = pooled.predict_set(score(new), confidence=0.85, smoothing=False)
+    own = conformal.ConformalSets(score, conformal.pooled, rows_of(known), known_codes)
+    assert np.array_equal(own.sets(rows_of(new), [0.85])[..., 0], theirs)
+    groups, new_groups = np.arange(200) % 3, np.arange(200) % 2
+    theirs = crepes.ConformalClassifier().fit(scores, bins=groups)
+    theirs = theirs.predict_set(score(new), bins=new_groups, confidence=0.85, smoothing=False)
+    rows, new_rows = (
+        rows_of(p)._replace(own_groups=g) for p, g in ((known, groups), (new, new_groups))
+    )
+    own = conformal.ConformalSets(score, conformal.by_own_groups, rows, known_codes)
+    assert np.array_equal(own.sets(new_rows, [0.85])[..., 0], theirs)
+
+
+class Given(ClassifierMixin, BaseEstimator):
+    """Answers its X as probabilities."""
+
+    def fit(self, X, y):
+        self.classes_ = np.arange(X.shape[1])
+        return self
+
+    def predict_proba(self, X):
+        return X
+
+    def predict(self, X):
+        return X.argmax(axis=1)

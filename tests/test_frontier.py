@@ -192,3 +192,24 @@ def test_bilevel_gates_have_no_frontier(digits):
     assert not hasattr(clf, "frontier_")
     with pytest.raises(ValueError, match="bilevel"):
         clf.at(cost_weight=1)
+
+
+@pytest.mark.parametrize("policy", ["learned", "confidence_per_exit"])
+def test_the_path_runs_from_the_dearest_point_to_the_cheapest_of_the_grid(rows, policy):
+    frontier = Frontier(rows, sequential_mass, COSTS, policy)
+    taken = [
+        exits_taken(chosen.gates.probabilities(rows.inputs), sequential_mass)[:, 0]
+        for chosen in frontier.path
+    ]
+    costs = [float(COSTS[exits].mean()) for exits in taken]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == pytest.approx(frontier.table["mean_cost"].min())
+    assert costs[0] >= frontier.table["mean_cost"].max() - 1e-6
+    assert len(set(costs)) > len(set(frontier.table["mean_cost"]))
+
+
+def test_no_row_leaves_early_by_the_gates_never_and_every_row_by_those_at_once(rows):
+    frontier = Frontier(rows, sequential_mass, COSTS)
+    for chosen, exit_number in ((frontier.never(), 2), (frontier.at_once(), 0)):
+        taken = exits_taken(chosen.gates.probabilities(rows.inputs), sequential_mass)
+        assert (taken == exit_number).all()

@@ -50,3 +50,15 @@ def test_early_exits_ask_nothing_of_the_last_exits_probabilities():
     alone = logits.detach().clone().requires_grad_()
     F.cross_entropy(alone[:, -1], y, reduction="sum").backward()
     torch.testing.assert_close(logits.grad[:, -1], alone.grad[:, -1])
+
+
+def test_temperatures_of_leavers_follow_their_rows_and_where_few_leave_those_of_all():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3010, 4, generator=generator)
+    # Twice as sure as is right.
+    y = torch.distributions.Categorical(logits=logits / 2).sample()
+    exit_index = torch.tensor([0] * 3000 + [1] * 10)
+    own = _losses.temperatures_of_leavers(logits, y, exit_index, torch.tensor([1.0, 1.0, 5.0]))
+    assert abs(own[0] - 2) < 0.1
+    assert 1 < own[1] < 1.5
+    assert own[2] == 5

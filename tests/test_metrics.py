@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss, log_loss
 
 from sklearn_jeidnn import metrics
 
@@ -27,3 +28,52 @@ def test_coverage_band_holds_simulated_coverage_as_often_as_it_says():
 
 def test_coverage_band_is_full_where_calibration_rows_are_too_few():
     assert metrics.coverage_band(5, 100, 0.9) == (1.0, 1.0)
+
+
+@pytest.fixture
+def answers():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), size=12000)
+    return probabilities, (probabilities.cumsum(1) < rng.random((12000, 1))).sum(1)
+
+
+def test_log_loss_and_brier_score_are_those_of_scikit_learn(answers):
+    probabilities, codes = answers
+    assert metrics.log_loss(*answers) == pytest.approx(log_loss(codes, probabilities))
+    truth = np.eye(4)[codes]
+    by_class = [brier_score_loss(truth[:, k], probabilities[:, k]) for k in range(4)]
+    assert metrics.brier_score(*answers) == pytest.approx(sum(by_class))
+
+
+def test_calibration_error_is_nought_of_calibrated_and_the_distance_of_overconfident_answers(
+    answers,
+):
+    probabilities, codes = answers
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == codes
+    assert metrics.calibration_error(confidence, correct) < 0.02
+    assert metrics.calibration_error(confidence + 0.2, correct) == pytest.approx(0.2, abs=0.02)
+
+
+def test_chance_adds_nothing_to_the_calibration_error_on_average():
+    rng, squares = np.random.default_rng(0), []
+    for _ in range(300):
+        confidence = rng.uniform(0.5, 1, 90)
+        sure, right, n_rows = metrics.reliability_curve(confidence, rng.random(90) < confidence)
+        squares.append(np.average((sure - right) ** 2 - right * (1 - right) / (n_rows - 1)))
+    assert abs(np.mean(squares)) < 3 * np.std(squares) / np.sqrt(300)
+
+
+def test_the_report_counts_rows_by_exit_and_all_rows_last(answers):
+    exit_index = np.arange(12000) % 2 * 2
+    report = metrics.calibration_report(*answers, exit_index, 3)
+    assert report["exit"].tolist() == [0, 1, 2, -1]
+    assert report["n_rows"].tolist() == [6000, 0, 6000, 12000]
+    assert np.isnan(report["log_loss"][1])
+    assert report["log_loss"][-1] == pytest.approx(report["log_loss"][[0, 2]].mean())
+
+
+def test_sets_by_exit_count_the_rows_of_each():
+    sets = np.array([[True, False], [True, True], [False, False]])
+    coverages, sizes = metrics.sets_by_exit(sets, [0, 1, 0], np.array([0, 0, 2]), 3)
+    assert coverages[[0, 2]].tolist() == [1, 0] and sizes[[0, 2]].tolist() == [1.5, 0]
+    assert np.isnan(coverages[1])

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from sklearn_jeidnn._frontier import GRID
-from sklearn_jeidnn.plotting import ORACLE, AccuracyCostDisplay
+from sklearn_jeidnn.plotting import (
+    ORACLE,
+    AccuracyCostDisplay,
+    PredictionSetDisplay,
+    ReliabilityDisplay,
+)
 
 matplotlib.use("Agg")
 
@@ -57,3 +62,28 @@ def test_points_where_one_exit_does_as_well_are_hollow(fitted, fresh_digits):
 def test_unknown_policies_are_refused(fitted, fresh_digits):
     with pytest.raises(ValueError, match="margins"):
         AccuracyCostDisplay.from_estimator(fitted, *fresh_digits, policies=["margins"])
+
+
+def test_reliability_is_drawn_for_each_exit_that_rows_take(fitted, fresh_digits):
+    X, y = fresh_digits
+    display = ReliabilityDisplay.from_estimator(fitted, X, y, n_bins=5)
+    n_rows = np.bincount(fitted.predict_exit(X))
+    assert list(display.curves) == np.flatnonzero(n_rows >= 10).tolist()
+    first = next(iter(display.curves))
+    own = fitted.predict_exit(X) == first
+    confidence, _ = display.curves[first]
+    assert np.mean(confidence) == pytest.approx(
+        fitted.predict_proba(X)[own].max(1).mean(), abs=0.01
+    )
+    assert len(display.ax_.lines) == 1 + len(display.curves)
+
+
+def test_coverage_and_set_size_are_drawn_as_bars_of_exits(fitted, fresh_digits):
+    X, y = fresh_digits
+    display = PredictionSetDisplay.from_estimator(fitted, X, y, confidence_level=0.8)
+    sets, taken = fitted.predict_set(X, confidence_level=0.8), fitted.predict_exit(X)
+    heights = [[bar.get_height() for bar in ax.patches] for ax in display.axes_]
+    exits = np.unique(taken)
+    covered = sets[np.arange(len(y)), y]
+    np.testing.assert_allclose(heights[0], [covered[taken == i].mean() for i in exits])
+    np.testing.assert_allclose(heights[1], [sets[taken == i].sum(1).mean() for i in exits])

@@ -1,0 +1,216 @@
+"""Do learned gates bias probabilities less than confidence thresholds do?
+
+The paper says that gating by confidence makes the probabilities of the rows that leave less reliable, and that joint
+learning does not. Here, on the same heads at the same mean cost: calibration error (equal-mass bins, debiased) of the
+rows that leave at each exit (mean over exits, weighted by rows) and of all rows, log-loss, and at equal coverage the
+mean size of prediction sets; as the heads answer ("raw") and with a temperature for each exit. On CIFAR-10 also the
+plain backbone, its temperature fitted and its sets calibrated on the same rows.
+"""
+
+import argparse
+import copy
+
+import datasets
+import numpy as np
+import records
+import torch
+from scipy.stats import ttest_1samp
+from sklearn.utils import check_random_state
+
+from sklearn_jeidnn import EarlyExitClassifier, conformal, metrics
+from sklearn_jeidnn._losses import temperatures
+from sklearn_jeidnn._splits import halve
+
+POLICIES = ["learned", "confidence", "confidence_per_exit", "margin_per_exit"]
+SCORES = ["lac", "randomized_aps"]
+BUDGETS = {"cifar10": [0.3, 0.5], "letter": [0.27, 0.3], "krkopt": [0.3, 0.5]}
+LEVEL = 0.9
+
+
+def load(name):
+    """(parameters, training rows, held-out rows by name, test rows)"""
+    if name == "cifar10":
+        backbone, train, (X_val, y_val), test = datasets.load_frozen_cifar10()
+        heads = {"freeze_backbone": True, "max_epochs": 10, "batch_size": 512}
+        return {"module": backbone, **heads}, train, {"X_val": X_val, "y_val": y_val}, test
+    split = datasets.load(name)
+    params = {"max_epochs": 20, "validation_fraction": 0.2}
+    if name == "krkopt":
+        params["module__width"] = 128
+    return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
+
+
+def run(name, seeds, memory, quick):
+    params, train, held_out, test = load(name)
+    if quick:
+        params = {**params, "max_epochs": 2}
+    plain = plain_logits(params["module"], held_out["X_val"], test[0]) if held_out else None
+    found = []
+    for seed in seeds:
+        asked = {"budget": BUDGETS[name][-1], "conformity_score": SCORES[-1]}
+        clf = EarlyExitClassifier(**params, **asked, memory=memory, random_state=seed)
+        clf.fit(*train, **held_out)
+        # What all exits say of the test rows, of which each policy takes one a row.
+        inputs = clf._check_inputs(test[0])
+        codes = clf._codes(test[1], inputs, "y")
+        rows = clf._answers(clf._logits(inputs), codes, clf._uniform(inputs))
+        for budget in BUDGETS[name]:
+            for policy in POLICIES:
+                setting = {"data": name, "seed": seed, "budget": budget, "policy": policy}
+                at = clf.at(budget=budget, exit_policy=policy)
+                found += [{**setting, **row} for row in measured(at, rows)]
+        if plain:
+            own = of_plain(*plain, held_out["y_val"], test[1], seed)
+            found.append({"data": name, "seed": seed, "budget": 1.0, "policy": "plain", **own})
+    return found
+
+
+def measured(clf, rows):
+    """Records of the probabilities as heads answer, and with temperatures."""
+    raw, codes = copy.copy(clf), rows.codes.numpy()
+    raw.temperatures_ = np.ones_like(clf.temperatures_)
+    for name, own in [("raw", raw), ("temperature", clf)]:
+        answered = own._answered(rows)
+        yield {
+            "probabilities": name,
+            "mean_cost": metrics.mean_cost(answered.exit_index, own.exit_costs_),
+            **of_probabilities(answered.probabilities, codes, answered.exit_index),
+            **of_sets(own, answered, codes),
+        }
+
+
+def of_probabilities(probabilities, codes, exit_index):
+    report = metrics.calibration_report(probabilities, codes, exit_index, exit_index.max() + 1)
+    of_exits, of_all = report[:-1], report[-1]
+    taken = of_exits["n_rows"] > 1
+    shares = of_exits["n_rows"][taken]
+    return {
+        "accuracy": of_all["accuracy"],
+        "log_loss": of_all["log_loss"],
+        "brier_score": of_all["brier_score"],
+        "error_of_all": of_all["calibration_error"],
+        "error_at_exits": np.average(of_exits["calibration_error"][taken], weights=shares),
+    }
+
+
+def of_sets(clf, rows, codes):
+    """Size and coverage of sets, and the lowest coverage of an exit that one row in twenty takes."""
+    clf, found = copy.copy(clf), {}
+    n_exits = rows.exit_index.max() + 1
+    often = metrics.exit_rates(rows.exit_index, n_exits) >= 0.05
+    for score in SCORES:
+        # Scores that are not random do not read the random numbers.
+        clf.set_params(conformity_score=score)._keep_scores(clf._calibration)
+        sets = clf._sets.sets(rows, [LEVEL])[..., 0]
+        coverages, _ = metrics.sets_by_exit(sets, codes, rows.exit_index, n_exits)
+        found[f"{score}_size"] = metrics.mean_set_size(sets)
+        found[f"{score}_coverage"] = metrics.coverage(sets, codes)
+        found[f"{score}_lowest_coverage_of_an_exit"] = coverages[often].min()
+    return found
+
+
+@torch.no_grad()
+def plain_logits(backbone, *arrays):
+    return [
+        torch.cat([backbone(torch.as_tensor(rows)) for rows in np.array_split(X, len(X) // 250)])
+        for X in arrays
+    ]
+
+
+def of_plain(held_out, test, y_val, y_test, seed):
+    """The plain backbone, calibrated on the same rows as the classifier of this seed."""
+    gate, calibration = halve(len(y_val), check_random_state(seed))
+    y_val, y_test = (np.searchsorted(np.unique(y_val), y) for y in (y_val, y_test))
+    of_gates = held_out[gate][:, None], torch.as_tensor(y_val[gate])
+    temperature = temperatures(*of_gates, torch.ones(len(gate)))
+    known, new = (
+        (logits.double() / temperature).softmax(1).numpy()
+        for logits in (held_out[calibration], test)
+    )
+    at_end = np.zeros(len(new), dtype=int)
+    found = {"probabilities": "temperature", "mean_cost": 1.0}
+    found |= of_probabilities(new, y_test, at_end)
+    rng = np.random.default_rng(seed)
+    for score in SCORES:
+        rows = []
+        for own in (known, new):
+            zeros = np.zeros(len(own), dtype=int)
+            uniform = zeros if score == "lac" else rng.random(len(own))
+            rows.append(conformal.AnsweredRows(own, zeros, uniform, zeros))
+        of_score = conformal.SCORES[score], conformal.pooled, rows[0], y_val[calibration]
+        sets = conformal.ConformalSets(*of_score).sets(rows[1], [LEVEL])[..., 0]
+        found[f"{score}_size"] = metrics.mean_set_size(sets)
+        found[f"{score}_coverage"] = metrics.coverage(sets, y_test)
+        found[f"{score}_lowest_coverage_of_an_exit"] = found[f"{score}_coverage"]
+    return found
+
+
+def mean_of(found, column, **asked):
+    """Values over the seeds of the records that match."""
+    return np.array(
+        [row[column] for row in found if all(row[name] == value for name, value in asked.items())]
+    )
+
+
+def report(found):
+    kinds = dict.fromkeys(
+        (row["data"], row["budget"], row["policy"], row["probabilities"]) for row in found
+    )
+    names = ("data", "budget", "policy", "probabilities")
+    columns = [name for name in found[0] if name not in (*names, "seed")]
+    print("\nmeans over seeds\n" + " " * 48 + " ".join(f"{name[:14]:>14}" for name in columns))
+    for kind in kinds:
+        asked = dict(zip(names, kind, strict=True))
+        means = [mean_of(found, column, **asked).mean() for column in columns]
+        print(f"{' '.join(map(str, kind)):48}" + " ".join(f"{mean:14.4f}" for mean in means))
+
+
+def compare(found):
+    """Learned gates less one threshold on confidence: mean over seeds, and p-value of no difference."""
+    for data in dict.fromkeys(row["data"] for row in found):
+        for budget in BUDGETS[data]:
+            for probabilities in ("raw", "temperature"):
+                asked = {"data": data, "budget": budget, "probabilities": probabilities}
+                told = []
+                for column in ("error_of_all", "error_at_exits", "log_loss", "lac_size"):
+                    learned, other = (
+                        mean_of(found, column, policy=policy, **asked)
+                        for policy in ("learned", "confidence")
+                    )
+                    p_value = ttest_1samp(learned - other, 0).pvalue if len(other) > 1 else np.nan
+                    told.append(f"{column} {np.mean(learned - other):+.4f} (p {p_value:.3f})")
+                print(f"{data:8} {budget:.2f} {probabilities:12} " + ", ".join(told))
+
+
+def claims(found):
+    """At half the cost beside the plain backbone."""
+    asked = {"data": "cifar10", "probabilities": "temperature"}
+    told = []
+    for column, limit in [("lac_size", 1.15), ("log_loss", 1.15)]:
+        half = mean_of(found, column, budget=0.5, policy="learned", **asked)
+        plain = mean_of(found, column, policy="plain", **asked)
+        if len(plain):
+            ratio = np.mean(half / plain)
+            told.append(
+                (
+                    f"CIFAR-10 at half the cost, {column}: {ratio:.3f} of the plain backbone's",
+                    ratio <= limit,
+                )
+            )
+    return told
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="*", default=list(BUDGETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--memory", help="folder that keeps trained networks")
+    parser.add_argument("--quick", action="store_true", help="two epochs")
+    args = parser.parse_args()
+    found = []
+    for name in args.data:
+        found += run(name, args.seeds, args.memory, args.quick)
+    report(found)
+    compare(found)
+    records.write("gates_and_calibration" + ("_quick" if args.quick else ""), found)
+    records.check(claims(found))
