@@ -47,7 +47,7 @@ def run(name, seeds, memory, quick):
     plain = plain_logits(params["module"], held_out["X_val"], test[0]) if held_out else None
     found = []
     for seed in seeds:
-        asked = {"budget": BUDGETS[name][-1], "conformity_score": SCORES[-1]}
+        asked = {"budget": BUDGETS[name][-1], "conformity_score": SCORES[-1], "companion": None}
         clf = EarlyExitClassifier(**params, **asked, memory=memory, random_state=seed)
         clf.fit(*train, **held_out)
         # What all exits say of the test rows, of which each policy takes one a row.

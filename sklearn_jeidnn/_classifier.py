@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import itertools
 import warnings
 from numbers import Integral, Real
@@ -27,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from . import _drift, _risk, conformal, metrics
 from ._assembly import HEADS_LR, Assembly, as_price_table, exits_of_members
 from ._bilevel import train_bilevel
-from ._costs import median_seconds, relative_exit_costs
+from ._costs import relative_exit_costs, seconds_of_exits
 from ._features import exit_features
 from ._frontier import Frontier, objective_at, outcomes
 from ._gates import all_gate_inputs
@@ -652,14 +651,14 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         """(cost of each exit relative to the plain backbone, seconds of that for a row)"""
         rows = tiled(self._few, n_rows or self._rows_at_once())
         X = as_given([tensor.cpu().numpy() for tensor in rows], self._input_names)
-        ways = [lambda: self._plain_labels(X)]
-        for exit_index in range(self.network_.n_exits):
-            at = copy.copy(self)
-            at.network_ = self.network_.ready(self.network_.gates.forced(exit_index))
-            ways.append(functools.partial(at.predict, X))
-        plain, *seconds = median_seconds(ways)
-        # What runs longer costs no less.
-        return np.maximum.accumulate(seconds) / plain, plain / len(rows[0])
+        ready = copy.copy(self)
+        ready.network_ = self.network_.ready()
+        return seconds_of_exits(
+            lambda exits: ready._labels(ready._check_inputs(X), exits.to(self.device)),
+            lambda: self._plain_labels(X),
+            len(rows[0]),
+            self.network_.n_exits,
+        )
 
     def _plain_labels(self, X):
         """As ``predict``, of the plain backbone: for comparison."""
@@ -1315,10 +1314,13 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         logits, exit_index = self._left(inputs)
         return Routed(self._probabilities(logits, exit_index), exit_index.cpu().numpy())
 
-    def _left(self, inputs):
-        """Logits that checked rows left with, and where: tensors"""
+    def _labels(self, inputs, exits=None):
+        return self.classes_[self._left(inputs, exits).logits.argmax(1).cpu().numpy()]
+
+    def _left(self, inputs, exits=None):
+        """Logits that checked rows left with, and where: tensors; ``exits`` forces that."""
         tensors = (tensor.to(self.device) for tensor in self._tensors(inputs))
-        return self.network_.route(*tensors, rows_at_once=self._rows_at_once())
+        return self.network_.route(*tensors, rows_at_once=self._rows_at_once(), exits=exits)
 
     def _probabilities(self, logits, exit_index):
         """Calibrated, of the exits taken: tensors (n_samples, n_classes), (n_samples,) -> ndarray"""
@@ -1353,10 +1355,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         y : ndarray (n_samples,)
         """
         check_is_fitted(self)
-        labels = []
-        for inputs in self._chunks(X):
-            labels.append(self.classes_[self._left(inputs).logits.argmax(1).cpu().numpy()])
-        return np.concatenate(labels)
+        return np.concatenate([self._labels(inputs) for inputs in self._chunks(X)])
 
     def predict_proba(self, X):
         """Probabilities of the exit that each row takes.

@@ -171,13 +171,6 @@ class Gates(nn.Module):
         """These gates as one point."""
         return GatePoints(self.weight[None], self.bias[None], self.mean, self.scale)
 
-    @torch.no_grad()
-    def forced(self, exit_index):
-        """Gates of one point that let every row leave at one exit (the last: nobody leaves early)."""
-        bias = torch.full_like(self.bias, -SURE)
-        bias[exit_index : exit_index + 1] = SURE
-        return self.as_points()._replace(weight=0 * self.weight[None], bias=bias[None])
-
     def on_inputs(self):
         """(weight, bias) on inputs as they come: (n_gates, n_inputs), (n_gates,)"""
         weight = self.weight / self.scale

@@ -107,9 +107,9 @@ class EarlyExitNetwork(nn.Module):
         other.gates.load(*points)
         return other
 
-    def ready(self, points=None):
-        """The same, for prediction: with heads of its own that are folded, and other gates if they are given."""
-        other = self.with_gates(points) if points else self.with_gates(self.gates.as_points())
+    def ready(self):
+        """The same, for prediction: with heads of its own that are folded."""
+        other = self.with_gates(self.gates.as_points())
         other.heads = copy.deepcopy(self.heads).fold()
         return other
 
@@ -132,7 +132,7 @@ class EarlyExitNetwork(nn.Module):
         dtype, device = PRECISIONS[self.precision], self.gates.weight.device.type
         return torch.autocast(device, dtype, enabled=self.lossy)
 
-    def route(self, *inputs, rows_at_once=MOST_ROWS):
+    def route(self, *inputs, rows_at_once=MOST_ROWS, exits=None):
         """Run rows stage by stage; a row that leaves is not run further.
 
         Parameters
@@ -141,13 +141,15 @@ class EarlyExitNetwork(nn.Module):
             What the backbone takes.
         rows_at_once : int
             Rows of a batch.
+        exits : tensor of int (n_samples,), default=None
+            Where rows leave, whatever gates say: for timing.
 
         Returns
         -------
         RoutedRows
         """
         with torch.inference_mode(), self._autocast():
-            return route(self, tuple(map(_channels_last, inputs)), rows_at_once)
+            return route(self, tuple(map(_channels_last, inputs)), rows_at_once, exits)
 
     def plain(self, *inputs):
         """Tensors (n_samples, ...) -> logits of the last member alone (n_samples, n_classes)"""

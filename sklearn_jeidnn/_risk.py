@@ -75,7 +75,7 @@ def drop_p_value(drops, limit, significance=0.05):
 
 
 class cost_p_value:
-    """P-value of "the mean cost is more than the limit", of costs between the first exit's and the last's.
+    """P-value of "the mean cost is more than the limit", of costs between the cheapest exit's and the dearest's.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class cost_p_value:
     """
 
     def __init__(self, exit_costs):
-        self.least, self.most = exit_costs[0], exit_costs[-1]
+        self.least, self.most = np.min(exit_costs), np.max(exit_costs)
 
     def __call__(self, costs, limit, significance=0.05):
         span = max(self.most - self.least, np.finfo(float).tiny)

@@ -41,7 +41,7 @@ class Left(NamedTuple):
     close: torch.Tensor  # (n,)
 
 
-def route(network, inputs, rows_at_once):
+def route(network, inputs, rows_at_once, exits=None):
     """Run rows stage by stage; a row that leaves is not run further.
 
     Survivors of several batches run on together, so that later stages see full batches, too; fewer than
@@ -55,12 +55,14 @@ def route(network, inputs, rows_at_once):
     inputs : tuple of tensor (n_samples, ...)
     rows_at_once : int
         Rows of a batch.
+    exits : tensor of int (n_samples,), default=None
+        Where rows leave, whatever gates say, which are asked all the same: for timing.
 
     Returns
     -------
     RoutedRows
     """
-    run = _Run(network, inputs)
+    run = _Run(network, inputs, exits)
     left = [
         part for rows in run.numbers.split(rows_at_once) for part in run.start(rows, rows_at_once)
     ]
@@ -82,10 +84,10 @@ def _tied(logits):
 class _Run:
     """One run of some rows through a network; ``waiting[i]`` holds those that wait before stage i."""
 
-    def __init__(self, network, inputs):
-        self.network, self.inputs = network, inputs
+    def __init__(self, network, inputs, exits):
+        self.network, self.inputs, self.exits = network, inputs, exits
         # A row by itself decides as it does; in less than float32 rounding is no matter of a few rows.
-        self.settles = len(inputs[0]) > 1 and not network.lossy
+        self.settles = len(inputs[0]) > 1 and exits is None and not network.lossy
         self.gates = network.gates.lanes()
         self.numbers = torch.arange(len(inputs[0]), device=inputs[0].device)
         self.waiting = [[] for _ in network.stages]
@@ -116,6 +118,8 @@ class _Run:
         gate = self.gates[exit_index]
         score = gate.score(summary.inputs)
         leave, unspent = decide(score, batch.unspent, network.exit_mass)
+        if self.exits is not None:
+            leave = self.exits[batch.rows] <= exit_index
         close = batch.close
         if self.settles:
             close = close | (score.abs() < gate.doubt) | (summary.inputs[:, MARGIN] < ROUNDING)

@@ -293,7 +293,7 @@ class ConformalSets:
     """
 
     def __init__(self, score, groups, rows, codes):
-        self._score, self._groups = score, groups
+        self._score, self._groups, self._known_quantiles = score, groups, {}
         self.scores, self.groups = np.empty(len(codes)), np.empty(len(codes), dtype=int)
         for block in _blocks(len(codes)):
             scores, group = self._scored(rows.take(block))
@@ -303,6 +303,12 @@ class ConformalSets:
 
     def _scored(self, rows):
         return self._score(rows.probabilities, rows.uniform), self._groups(rows)
+
+    def _quantiles(self, confidence_level):
+        if confidence_level not in self._known_quantiles:
+            found = group_quantiles(self.scores, self.groups, confidence_level)
+            self._known_quantiles[confidence_level] = found
+        return self._known_quantiles[confidence_level]
 
     def sets(self, rows, confidence_levels, *, allow_empty=True):
         """Labels that hold the truth with each confidence.
@@ -318,7 +324,7 @@ class ConformalSets:
         -------
         ndarray of bool (n_samples, n_classes, n_levels)
         """
-        quantiles = [group_quantiles(self.scores, self.groups, c) for c in confidence_levels]
+        quantiles = [self._quantiles(level) for level in confidence_levels]
         sets = np.empty((*rows.probabilities.shape, len(quantiles)), dtype=bool)
         for block in _blocks(len(sets)):
             scores, group = self._scored(rows.take(block))
