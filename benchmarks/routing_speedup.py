@@ -105,7 +105,7 @@ def promise(n_threads, quick):
                     **params,
                     cost="seconds",
                     cost_batch_size=batch_size,
-                    memory=memory,
+                    memory=MEMORY or memory,
                     random_state=SEED,
                 ).fit(*train, **held_out)
                 X = X_test[: N_ROWS[batch_size]]
