@@ -26,10 +26,13 @@ format: $(READY)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-benchmarks: $(READY)  ## every figure of the README (about five hours on two cores)
+benchmarks: $(READY)  ## every figure of the README (about eight hours on two cores)
 	$(RUN) benchmarks/main_job.py
 	$(RUN) benchmarks/cost_weights.py
-	$(RUN) benchmarks/routing_speedup.py
+	$(RUN) benchmarks/routing_speedup.py promise --threads 1 2
+	$(RUN) benchmarks/routing_speedup.py companions
+	$(RUN) benchmarks/routing_speedup.py tables
+	$(RUN) benchmarks/routing_speedup.py large
 	$(RUN) benchmarks/grid_search.py
 	$(RUN) benchmarks/coverage.py
 	$(RUN) benchmarks/gates_and_calibration.py
@@ -44,6 +47,7 @@ benchmarks: $(READY)  ## every figure of the README (about five hours on two cor
 	$(RUN) benchmarks/low_cost_exits.py cifar10
 	$(RUN) benchmarks/low_cost_exits.py movie_reviews
 	$(RUN) benchmarks/low_cost_exits.py letter
+	$(RUN) benchmarks/low_cost_exits.py pendigits
 	$(RUN) benchmarks/low_cost_exits.py adult
 	$(RUN) benchmarks/accuracy_cost_frontier.py cifar10 --seeds 0 1 2
 	$(RUN) benchmarks/accuracy_cost_frontier.py letter --seeds 0 1 2

@@ -20,6 +20,7 @@ EXTRAS = {
         "transformers>=4.50",
         "mapie>=1.0",
         "crepes>=0.7",
+        "lightgbm>=4",
     ],
     "dev": ["ruff>=0.6"],
 }
