@@ -157,7 +157,7 @@ def claims_of_promise(rows):
             yield f"{at}: nobody leaves {stays:.3f} <= {NOBODY_LEAVES}", stays <= NOBODY_LEAVES
 
 
-def companions(n_threads, quick):
+def companions(n_threads, quick, only=None):
     """Accuracy against time with companions in front and without, priced by the clock."""
     backbone, train, (X_val, y_val), test = datasets.load_frozen_cifar10()
     narrower = [(type(backbone), {"width": width}) for width in (10, 16)]
@@ -174,6 +174,8 @@ def companions(n_threads, quick):
     ]
     with tempfile.TemporaryDirectory() as memory:
         for name, in_front, params, (rows, held_out, (X_test, y_test)) in asked:
+            if only not in (None, name):
+                continue
             for batch_size in BATCHES:
                 clf = EarlyExitClassifier(
                     **params,
@@ -212,6 +214,8 @@ def by_the_clock(clf, X, y, batch_size):
 def claims_of_companions(rows):
     for name, least in COMPANIONS_FASTER.items():
         at = [r for r in rows if r["data"] == name and r["batch_size"] == 256]
+        if not at:
+            continue
         plain = next(r["accuracy"] for r in at if r["way"] == "plain")
         good = [r for r in at if r["way"] != "plain" and r["accuracy"] >= plain - 0.005]
         fastest = min((r["of_plain"] for r in good), default=np.inf)
@@ -228,10 +232,9 @@ def tables(n_threads, quick):
         trees = lightgbm.LGBMClassifier(n_jobs=n_threads, verbose=-1, random_state=SEED)
         epochs = {"max_epochs": 3} if quick else {}
         networks = {
-            f"{label}, priced in calls of {size or 'a batch'}": EarlyExitClassifier(
-                cost="seconds", cost_batch_size=size, random_state=SEED, companion=front, **epochs
+            f"default network, priced in calls of {size or 'a batch'}": EarlyExitClassifier(
+                cost="seconds", cost_batch_size=size, random_state=SEED, **epochs
             )
-            for label, front in (("network with exits", None), ("with companions", "auto"))
             for size in (None, 1)
         }
         ways = {
@@ -271,7 +274,7 @@ def claims_of_tables(rows):
     if not letter:
         return
     stop = next(r for r in letter if r["way"] == "LightGBM, pred_early_stop")
-    ours = [r for r in letter if "companions" in r["way"] or "exits" in r["way"]]
+    ours = [r for r in letter if "default network" in r["way"]]
     better = [r for r in ours if r["accuracy"] > stop["accuracy"]]
     faster = max(stop["microseconds_whole"] / r["microseconds_whole"] for r in better)
     yield (
@@ -359,6 +362,7 @@ QUESTIONS = {
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("--data", choices=COMPANIONS_FASTER, help="of companions: only this set")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--memory", help="where to keep what is trained, to go on later")
     parser.add_argument("--quick", action="store_true", help="little of it; proves nothing")
@@ -368,7 +372,8 @@ if __name__ == "__main__":
     rows = []
     for n_threads in arguments.threads:
         torch.set_num_threads(n_threads)
-        rows += ask(n_threads, arguments.quick)
+        only = [arguments.data] if arguments.data else []
+        rows += ask(n_threads, arguments.quick, *only)
     quick = "_quick" if arguments.quick else ""
     records.write(f"routing_speedup_{arguments.question}{quick}", rows)
     if not quick:
