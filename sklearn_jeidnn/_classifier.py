@@ -51,6 +51,7 @@ EXIT_POLICIES = ("learned", *THRESHOLD_POLICIES)
 STREAMED = ("predict", "predict_proba", "predict_exit", "predict_set")
 # Of the rows that are checked and routed together.
 CHUNK_BYTES = 2**25
+BAR_AFTER_SECONDS = 1
 COUNTED, TIMED = "multiply_adds", "seconds"
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
@@ -1332,7 +1333,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         """Checked rows, some at a time: copies and answers of all rows are never held at once."""
         least = self._rows_at_once()
         given = self._loaded(X) if isinstance(X, Dataset) else pieces(X, CHUNK_BYTES, least)
-        for piece in progressing(given, self.verbose):
+        for piece in _progressing(given, self.verbose):
             yield from pieces_of(self._check_inputs(piece), CHUNK_BYTES, least)
 
     def _loaded(self, dataset):
@@ -1607,13 +1608,13 @@ def _seeded(seed, device):
         yield
 
 
-def progressing(batches, verbose):
+def _progressing(batches, verbose):
     """The same with a progress bar, where that is asked for and there is more than one batch."""
     if not verbose:
         return batches
     from tqdm import tqdm
 
-    return tqdm(batches, desc="Rows", unit=" batches", delay=1)
+    return tqdm(batches, desc="Rows", unit=" batches", delay=BAR_AFTER_SECONDS)
 
 
 def _tensor(array):

@@ -85,12 +85,14 @@ def test_an_unknown_method_of_a_stream_is_refused(fitted):
 
 
 def test_a_long_run_shows_its_progress_where_that_is_asked_for(
-    digits, fresh_digits, small_pieces, capsys
+    digits, fresh_digits, small_pieces, capsys, monkeypatch
 ):
     loud = quick_classifier(max_epochs=1).fit(*digits)
     loud.predict(fresh_digits[0])
     assert not capsys.readouterr().err
+    monkeypatch.setattr(_classifier, "BAR_AFTER_SECONDS", 0)
     loud.set_params(verbose=1).predict(fresh_digits[0])
+    assert "Rows" in capsys.readouterr().err
 
 
 def test_threads_share_one_estimator(fitted, fresh_digits):
