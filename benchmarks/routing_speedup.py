@@ -32,8 +32,8 @@ BATCHES = [256, 1]
 PROMISE_KEPT = {256: 1.05, 1: 1.15}
 HALF_COUNTED = {256: 0.58, 1: 0.65}
 NOBODY_LEAVES = 1.03
-N_ROWS = {256: 2048, 1: 40}
-N_TURNS = 9
+N_ROWS = {256: 1024, 1: 40}
+N_TURNS = 7
 TABLES = ["letter", "pendigits", "adult"]
 # Least speed-up over the plain backbone at its accuracy less half a point (project's seventh issue).
 COMPANIONS_FASTER = {"cifar10": 1.8, "krkopt": 2.5}
