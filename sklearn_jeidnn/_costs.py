@@ -116,8 +116,10 @@ def relative_seconds(stage, plain, inputs):
 def seconds_of_exits(run, plain, n_rows, n_exits):
     """Time of rows that leave at each exit, relative to a pass of the plain backbone.
 
-    Rows that leave together are timed for each exit, then rows that leave all over the exits: by what these
-    take longer than the mean of those (rows are sorted out, later batches are not full) all costs are raised.
+    Rows that leave together are timed for each exit, then rows that leave all over the exits. These take longer
+    than the mean of those: rows are sorted out, and what a stage takes whatever the number of its rows is paid
+    for the few that stay. So that both the latter and rows that all stay cost what they take, a part of the whole
+    run is paid by every row, and exits differ by the rest.
 
     Parameters
     ----------
@@ -141,10 +143,17 @@ def seconds_of_exits(run, plain, n_rows, n_exits):
     timed = median_seconds([partial(_again, way, n_calls) for way in ways])
     whole, *seconds, mixed = timed
     if n_rows >= n_exits:
-        raised = max(1.0, mixed / np.mean(seconds))
-        seconds = np.multiply(seconds, raised)
+        seconds = with_shared_part(np.maximum.accumulate(seconds), mixed)
     # What runs longer costs no less.
     return np.maximum.accumulate(seconds) / whole, whole / (n_calls * n_rows)
+
+
+def with_shared_part(seconds, mixed):
+    """Costs (n_exits,) between the last one and itself moved so that their mean is ``mixed``, as far as they can be."""
+    last = seconds[-1]
+    span = last - np.mean(seconds)
+    own = np.clip((last - mixed) / span, 0.1, 1.0) if span > 0 else 1.0
+    return last - own * (last - seconds)
 
 
 def _again(function, n_calls):

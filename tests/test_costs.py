@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn._costs import exits_worth, median_seconds
+from sklearn_jeidnn._costs import exits_worth, median_seconds, with_shared_part
 from sklearn_jeidnn._network import build_network
 
 from .conftest import quick_classifier
@@ -13,6 +13,15 @@ def test_functions_are_timed_in_turns():
     seconds = median_seconds([lambda: turns.append("a"), lambda: turns.append("b")])
     assert turns[:4] == ["a", "b", "a", "b"] and len(turns) >= 16
     assert len(seconds) == 2 and (seconds > 0).all()
+
+
+def test_what_all_rows_share_is_paid_by_all_and_the_last_exit_stays():
+    seconds = np.array([1.0, 2.0, 6.0])
+    np.testing.assert_allclose(with_shared_part(seconds, 3.0), seconds)
+    raised = with_shared_part(seconds, 4.5)
+    assert raised.mean() == pytest.approx(4.5) and raised[-1] == 6 and (np.diff(raised) > 0).all()
+    assert (with_shared_part(seconds, 2.0) == seconds).all()
+    assert with_shared_part(seconds, 7.0)[0] < 6
 
 
 def test_no_more_exits_than_are_worth_their_time():
