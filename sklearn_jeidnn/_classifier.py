@@ -52,6 +52,8 @@ STREAMED = ("predict", "predict_proba", "predict_exit", "predict_set")
 # Of the rows that are checked and routed together.
 CHUNK_BYTES = 2**25
 BAR_AFTER_SECONDS = 1
+# Of the rows whose time is taken where many are predicted: survivors of several run on together.
+TIMED_BATCHES = 4
 COUNTED, TIMED = "multiply_adds", "seconds"
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
@@ -138,8 +140,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         with ``exits="auto"`` takes no more exits than are worth their time. An array is a stored price table: the
         ``exit_costs_`` of another fit, or what :meth:`measure_costs` answered on another machine.
     cost_batch_size : int, default=None
-        Rows of a call to ``predict`` that "seconds" times: 1 where rows come one by one. None takes as many as
-        run at once.
+        Rows of a call to ``predict`` that "seconds" times: 1 where rows come one by one. None takes several
+        batches, as where many rows are predicted.
     cost_weight : float, default=0.1
         What one unit of cost, a pass of the plain backbone, is worth in units of the loss: at 0.1
         a row runs on only if every tenth of a pass makes it 1 % likelier to be right.
@@ -650,7 +652,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _timed(self, n_rows):
         """(cost of each exit relative to the plain backbone, seconds of that for a row)"""
-        rows = tiled(self._few, n_rows or self._rows_at_once())
+        rows = tiled(self._few, n_rows or TIMED_BATCHES * self._rows_at_once())
         X = as_given([tensor.cpu().numpy() for tensor in rows], self._input_names)
         ready = copy.copy(self)
         ready.network_ = self.network_.ready()
@@ -674,7 +676,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         ----------
         cost : {"seconds", "multiply_adds"}, default="seconds"
         batch_size : int, default=None
-            Rows of a call to ``predict`` that is timed; None takes as many as run at once.
+            Rows of a call to ``predict`` that is timed; None takes several batches.
 
         Returns
         -------
