@@ -11,7 +11,6 @@ recipe (linear heads, bilevel gates, sequential exit distribution).
 
 import argparse
 import csv
-import pathlib
 import time
 
 import datasets
@@ -45,7 +44,7 @@ CIFAR_WIDTHS = [10, 16, 24]
 MEMORY = None
 DATA = ["cifar10", "letter", "adult", "pendigits", "krkopt", "movie_reviews"]
 TABLES = ["letter", "adult", "pendigits", "krkopt"]
-FIGURE = pathlib.Path(__file__).resolve().parent.parent / "figures" / "accuracy_cost_frontier.png"
+FIGURE = records.RESULTS / "accuracy_cost_frontier.png"
 # Least accuracy of learned gates at a budget (project's sixth issue).
 COMPANION_CLAIMS = {0.2: 0.84, 0.3: 0.855, 0.4: 0.863, 0.5: 0.868, 0.6: 0.87}
 CIFAR_CLAIMS = {0.2: 0.75, 0.3: 0.81, 0.4: 0.843, 0.5: 0.858, 0.6: 0.86}
@@ -221,11 +220,11 @@ def draw():
         ax.set(
             title=name, xlabel="Mean cost per row (plain backbone = 1)", ylabel="Test accuracy, %"
         )
-    axes.flat[0].legend(fontsize=8)
     for ax in axes.flat[len(measured) :]:
         ax.set_axis_off()
-    FIGURE.parent.mkdir(exist_ok=True)
-    panels.tight_layout()
+    lines, labels = axes.flat[0].get_legend_handles_labels()
+    panels.tight_layout(rect=(0, 0.08, 1, 1))
+    panels.legend(lines, labels, loc="lower center", ncols=5)
     panels.savefig(FIGURE, dpi=110)
     print(f"Figure: {FIGURE}")
 
@@ -236,11 +235,10 @@ def draw_panel(ax, rows):
         line = [points[policy, budget] for budget in BUDGETS if (policy, budget) in points]
         style = {"linewidth": 2.5, "color": "C0"} if policy == LEARNED else {"linestyle": "--"}
         ax.plot(*[[100 * a for a, _ in line], [c for _, c in line]][::-1], label=policy, **style)
-    front = [
-        (row["mean_cost"], 100 * row["accuracy"]) for row in rows if row["policy"] == COMPANIONS
-    ]
+    front = mean_by_policy([row for row in rows if row["policy"] == COMPANIONS])
     if front:
-        ax.plot(*zip(*front, strict=True), color="C3", linewidth=2.5, label=COMPANIONS)
+        line = sorted((cost, 100 * accuracy) for accuracy, cost in front.values())
+        ax.plot(*zip(*line, strict=True), color="C3", linewidth=2.5, label=COMPANIONS)
     marks = {SINGLE: "s", SMALLER: "^", PAPER: "x", PLAIN: "*"}
     lowest = 100 * min(accuracy for accuracy, _ in points.values())
     for policy, mark in marks.items():
