@@ -38,9 +38,7 @@ N_TESTED = {"letter": [1000, 2000], "cifar10": [2500, 5000]}
 def load(name):
     """(parameters, training rows, held-out rows by name, test rows)"""
     if name == "cifar10":
-        backbone, train, (X_val, y_val), test = datasets.load_frozen_cifar10()
-        heads = {"freeze_backbone": True, "max_epochs": 10, "batch_size": 512}
-        return {"module": backbone, **heads}, train, {"X_val": X_val, "y_val": y_val}, test
+        return datasets.load_frozen_cifar10_fit()
     split = datasets.load(name)
     params = {"companion": None, "max_epochs": 30}
     return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)

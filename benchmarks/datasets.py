@@ -126,6 +126,13 @@ def load_frozen_cifar10():
     return backbone.eval(), seen, unseen, (X_test, split.y_test)
 
 
+def load_frozen_cifar10_fit():
+    """(parameters, training rows, held-out rows by name, test rows) of heads of ten epochs on the shared network"""
+    backbone, train, (X_val, y_val), test = load_frozen_cifar10()
+    params = {"module": backbone, "freeze_backbone": True, "max_epochs": 10, "batch_size": 512}
+    return params, train, {"X_val": X_val, "y_val": y_val}, test
+
+
 def load_movie_reviews(n_words=3000, length=32):
     """Sentences as numbers of their words and a mask; the first four fifths in file order train."""
     table = pd.read_csv(data_folder() / "movie_reviews.tsv.gz", sep="\t", quoting=3)

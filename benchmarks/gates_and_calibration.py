@@ -30,9 +30,7 @@ LEVEL = 0.9
 def load(name):
     """(parameters, training rows, held-out rows by name, test rows)"""
     if name == "cifar10":
-        backbone, train, (X_val, y_val), test = datasets.load_frozen_cifar10()
-        heads = {"freeze_backbone": True, "max_epochs": 10, "batch_size": 512}
-        return {"module": backbone, **heads}, train, {"X_val": X_val, "y_val": y_val}, test
+        return datasets.load_frozen_cifar10_fit()
     split = datasets.load(name)
     params = {"max_epochs": 20, "validation_fraction": 0.2}
     if name == "krkopt":

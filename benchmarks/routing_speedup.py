@@ -69,14 +69,13 @@ def load(name):
         split = datasets.load("letter")
         params = {"companion": None, "module__width": 1024, "module__n_blocks": 8, "max_epochs": 5}
         return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
-    backbone, train, (X_val, y_val), test = datasets.load_frozen_cifar10()
-    held_out = {"X_val": X_val, "y_val": y_val}
+    params, train, held_out, test = datasets.load_frozen_cifar10_fit()
     if name == "cifar10, shared network":
-        heads = {"freeze_backbone": True, "max_epochs": 5, "batch_size": 512}
-        return {"module": backbone, **heads}, train, held_out, test
+        return {**params, "max_epochs": 5}, train, held_out, test
     few = slice(5000)
     params = {"module": small_vit(), "max_epochs": 3, "lr": 1e-3, "batch_size": 64}
-    return params, (train[0][few], train[1][few]), {"X_val": X_val[few], "y_val": y_val[few]}, test
+    few_held_out = {key: values[few] for key, values in held_out.items()}
+    return params, (train[0][few], train[1][few]), few_held_out, test
 
 
 def small_vit():
@@ -162,34 +161,42 @@ def claims_of_promise(rows):
 
 def companions(n_threads, quick, only=None):
     """Accuracy against time with companions in front and without, priced by the clock."""
-    backbone, train, (X_val, y_val), test = datasets.load_frozen_cifar10()
+    with tempfile.TemporaryDirectory() as memory:
+        for name in COMPANIONS_FASTER if only is None else [only]:
+            ways, rows, held_out, (X_test, y_test) = IN_FRONT[name](quick)
+            for in_front, params in ways.items():
+                for batch_size in (WHOLE, *BATCHES):
+                    clf = EarlyExitClassifier(
+                        **params,
+                        cost="seconds",
+                        cost_batch_size=None if batch_size == WHOLE else batch_size,
+                        memory=MEMORY or memory,
+                        random_state=SEED,
+                    ).fit(*rows, **held_out)
+                    row = {"question": "companions", "data": name, "in_front": in_front}
+                    for point in by_the_clock(clf, X_test, y_test, batch_size):
+                        yield {**row, "n_threads": n_threads, **point}
+
+
+def chess(quick):
+    """(parameters by what stands in front, training rows, held-out rows by name, test rows)"""
+    split = datasets.load("krkopt")
+    table = {"module__width": 128, **({"max_epochs": 2} if quick else {})}
+    ways = {"nothing": {**table, "companion": None}, "auto": {**table, "companion": "auto"}}
+    return ways, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
+
+
+def cifar10(quick):
+    """As :func:`chess`."""
+    params, *rows = datasets.load_frozen_cifar10_fit()
+    backbone = params["module"]
     narrower = [(type(backbone), {"width": width}) for width in (10, 16)]
     images = cifar10_options() | ({"max_epochs": 1} if quick else {})
-    split = datasets.load("krkopt")
-    chess = (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
-    table = {"companion": None, "module__width": 128, **({"max_epochs": 2} if quick else {})}
-    cifar = train, {"X_val": X_val, "y_val": y_val}, test
-    asked = [
-        ("krkopt", "nothing", table, chess),
-        ("krkopt", "auto", {**table, "companion": "auto"}, chess),
-        ("cifar10", "nothing", {"module": backbone, **images}, cifar),
-        ("cifar10", "widths 10, 16", {"module": [*narrower, backbone], **images}, cifar),
-    ]
-    with tempfile.TemporaryDirectory() as memory:
-        for name, in_front, params, (rows, held_out, (X_test, y_test)) in asked:
-            if only not in (None, name):
-                continue
-            for batch_size in (WHOLE, *BATCHES):
-                clf = EarlyExitClassifier(
-                    **params,
-                    cost="seconds",
-                    cost_batch_size=None if batch_size == WHOLE else batch_size,
-                    memory=MEMORY or memory,
-                    random_state=SEED,
-                ).fit(*rows, **held_out)
-                for point in by_the_clock(clf, X_test, y_test, batch_size):
-                    row = {"question": "companions", "data": name, "in_front": in_front}
-                    yield {**row, "n_threads": n_threads, **point}
+    in_front = {"nothing": backbone, "widths 10, 16": [*narrower, backbone]}
+    return {name: {"module": module, **images} for name, module in in_front.items()}, *rows
+
+
+IN_FRONT = {"cifar10": cifar10, "krkopt": chess}
 
 
 def by_the_clock(clf, X, y, batch_size):

@@ -48,9 +48,8 @@ class Assembly(NamedTuple):
     precision: str
     takes_trained: bool  # whether instances stay as they are
     companion_costs: list | None
-    timed_rows: (
-        int | None
-    )  # rows of a call whose seconds are the price (0: a batch); None: none are
+    # Rows of a call whose seconds are the price (0: a batch); None: none are.
+    timed_rows: int | None
 
     def made(self, member, arrays, *, is_backbone):
         """A member's torch module, on the device, in evaluation mode.

@@ -395,6 +395,9 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _prefixed(self, *prefixes):
         return {name: value for name, value in vars(self).items() if name.startswith(prefixes)}
 
+    def _without_prefix(self, prefix):
+        return {name.removeprefix(prefix): value for name, value in self._prefixed(prefix).items()}
+
     def _further_params(self):
         """Parameters that came as ``**kwargs``, or were set under a skorch prefix."""
         own = self._get_param_names()
@@ -702,8 +705,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         return tuple(tensor.to(self.device) for tensor in some)
 
     def _module_params(self):
-        prefixed = self._prefixed("module__")
-        return {name.removeprefix("module__"): value for name, value in prefixed.items()}
+        return self._without_prefix("module__")
 
     def _makes_companions(self):
         """Whether companions are made here: where that is asked for, or for the ready tabular network.
@@ -1340,8 +1342,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _loaded(self, dataset):
         """Rows of a torch dataset, a batch at a time; labels that stand beside them are left out."""
-        options = self._prefixed("iterator_valid__")
-        options = {name.removeprefix("iterator_valid__"): value for name, value in options.items()}
+        options = self._without_prefix("iterator_valid__")
         for batch in DataLoader(dataset, **{"batch_size": self._rows_at_once(), **options}):
             yield rows_of(batch)
 

@@ -142,14 +142,15 @@ def seconds_of_exits(run, plain, n_rows, n_exits):
     ways = [plain, *(partial(run, exits) for exits in (*together, spread))]
     timed = median_seconds([partial(_again, way, n_calls) for way in ways])
     whole, *seconds, mixed = timed
-    if n_rows >= n_exits:
-        seconds = with_shared_part(np.maximum.accumulate(seconds), mixed)
     # What runs longer costs no less.
-    return np.maximum.accumulate(seconds) / whole, whole / (n_calls * n_rows)
+    seconds = np.maximum.accumulate(seconds)
+    if n_rows >= n_exits:
+        seconds = with_shared_part(seconds, mixed)
+    return seconds / whole, whole / (n_calls * n_rows)
 
 
 def with_shared_part(seconds, mixed):
-    """Costs (n_exits,) between the last one and itself moved so that their mean is ``mixed``, as far as they can be."""
+    """Costs (n_exits,) drawn towards the last until their mean is ``mixed``, by nine tenths at most."""
     last = seconds[-1]
     span = last - np.mean(seconds)
     own = np.clip((last - mixed) / span, 0.1, 1.0) if span > 0 else 1.0

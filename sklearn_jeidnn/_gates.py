@@ -167,10 +167,6 @@ class Gates(nn.Module):
         ):
             own.copy_(given)
 
-    def as_points(self):
-        """These gates as one point."""
-        return GatePoints(self.weight[None], self.bias[None], self.mean, self.scale)
-
     def on_inputs(self):
         """(weight, bias) on inputs as they come: (n_gates, n_inputs), (n_gates,)"""
         weight = self.weight / self.scale

@@ -81,8 +81,8 @@ def pieces(X, n_bytes, least):
         Fewest rows of a piece.
     """
     arrays = tuple(X.values()) if is_named(X) else (X,)
-    lengths = {len(a) for a in arrays if isinstance(a, np.ndarray) and a.ndim}
-    if len(lengths) != 1 or not all(isinstance(a, np.ndarray) and a.ndim for a in arrays):
+    whole = all(isinstance(array, np.ndarray) and array.ndim for array in arrays)
+    if not whole or len({len(array) for array in arrays}) != 1:
         yield X
         return
     for part in pieces_of(arrays, n_bytes, least):

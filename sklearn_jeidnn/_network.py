@@ -101,15 +101,20 @@ class EarlyExitNetwork(nn.Module):
         points : GatePoints
             One point.
         """
-        other = copy.copy(self)
-        other._modules = dict(self._modules)
+        other = self._sharing()
         other.gates = copy.deepcopy(self.gates)
         other.gates.load(*points)
         return other
 
+    def _sharing(self):
+        """Another network of the same parts, any of which can be put in the place of its own."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        return other
+
     def ready(self):
         """The same, for prediction: with heads of its own that are folded."""
-        other = self.with_gates(self.gates.as_points())
+        other = self._sharing()
         other.heads = copy.deepcopy(self.heads).fold()
         return other
 

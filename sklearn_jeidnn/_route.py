@@ -176,6 +176,9 @@ def _in_order(left):
         return part.logits, torch.full_like(part.rows, part.exit_index), part.close
     rows = torch.cat([part.rows for part in left])
     exits = torch.cat([torch.full_like(part.rows, part.exit_index) for part in left])
-    logits, close = (torch.cat([part[i] for part in left]) for i in (1, 3))
+    logits, close = (
+        torch.cat(column)
+        for column in ([part.logits for part in left], [part.close for part in left])
+    )
     place = rows.argsort()
     return logits[place], exits[place], close[place]

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.stats import betabinom
 
+from .conformal import true_label_values
+
 
 def exit_rates(exit_index, n_exits):
     """Share of rows that took each exit.
@@ -48,7 +50,7 @@ def coverage(sets, codes):
     -------
     float
     """
-    return float(np.mean(np.take_along_axis(sets, np.asarray(codes)[:, None], axis=1)))
+    return float(np.mean(true_label_values(sets, codes)))
 
 
 def mean_set_size(sets):
@@ -95,7 +97,7 @@ def log_loss(probabilities, codes):
     -------
     float
     """
-    true = np.take_along_axis(probabilities, np.asarray(codes)[:, None], axis=1)
+    true = true_label_values(probabilities, codes)
     return float(-np.mean(np.log(np.maximum(true, np.finfo(true.dtype).tiny))))
 
 
@@ -219,7 +221,7 @@ def sets_by_exit(sets, codes, exit_index, n_exits):
     -------
     coverages, sizes : ndarray (n_exits,)
     """
-    covered = np.take_along_axis(sets, np.asarray(codes)[:, None], axis=1).squeeze(1)
+    covered = true_label_values(sets, codes)
     n_rows = np.bincount(exit_index, minlength=n_exits)
     with np.errstate(invalid="ignore"):
         return tuple(
