@@ -29,7 +29,7 @@ from sklearn_jeidnn.backbones import TabularResNet
 CHESS = {"module__width": 128}
 CHESS_BUDGETS = [0.1, 0.2, 0.3, 0.4, 0.5, 1.5]
 CIFAR_BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 2.0]
-CIFAR_EPOCHS = 24
+CIFAR_EPOCHS = 36
 SHIFT = 2
 NOTHING = "nothing"
 N_WORDS = 3003

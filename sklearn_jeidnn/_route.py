@@ -63,9 +63,8 @@ def route(network, inputs, rows_at_once, exits=None):
     RoutedRows
     """
     run = _Run(network, inputs, exits)
-    left = [
-        part for rows in run.numbers.split(rows_at_once) for part in run.start(rows, rows_at_once)
-    ]
+    batches = zip(*(tensor.split(rows_at_once) for tensor in (run.numbers, *inputs)), strict=True)
+    left = [part for rows, *carried in batches for part in run.start(rows, carried, rows_at_once)]
     left += run.advance(1)
     logits, exit_index, close = _in_order(left)
     if run.settles:
@@ -92,10 +91,11 @@ class _Run:
         self.numbers = torch.arange(len(inputs[0]), device=inputs[0].device)
         self.waiting = [[] for _ in network.stages]
 
-    def start(self, rows, least):
+    def start(self, rows, carried, least):
         """Rows enter the first stage; what leaves because of that."""
         unspent = torch.ones(len(rows), device=rows.device)
-        self.waiting[0].append(Underway(rows, unspent, torch.zeros_like(rows, dtype=torch.bool)))
+        close = torch.zeros_like(rows, dtype=torch.bool)
+        self.waiting[0].append(Underway(rows, unspent, close, carried=carried))
         return self.advance(least)
 
     def advance(self, least):
