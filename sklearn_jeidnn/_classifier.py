@@ -216,6 +216,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     precision : {"float32", "bfloat16"}, default="float32"
         What stages and heads compute in where they do not learn. In bfloat16 a row's answer may
         differ in the last digit with the size of its batch.
+    compile : bool, default=False
+        Compile stages, heads and gates with ``torch.compile`` for prediction, each when it is first run
+        (seconds to a minute, and a C++ compiler must be there). Labels, exits and probabilities are the
+        same up to rounding.
     device : str or torch.device, default="cpu"
     verbose : int, default=0
         1 prints skorch's line for each epoch.
@@ -316,6 +320,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "memory": [str, HasMethods(["cache"]), None],
         "precision": [StrOptions(set(PRECISIONS))],
+        "compile": ["boolean"],
         "device": [str, torch.device],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -353,6 +358,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         validation_fraction=0.1,
         memory=None,
         precision="float32",
+        compile=False,
         device="cpu",
         verbose=0,
         random_state=None,
@@ -387,6 +393,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.memory = memory
         self.precision = precision
+        self.compile = compile
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
@@ -658,10 +665,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         rows = tiled(self._few, n_rows or TIMED_BATCHES * self._rows_at_once())
         X = as_given([tensor.cpu().numpy() for tensor in rows], self._input_names)
         ready = copy.copy(self)
-        ready.network_ = self.network_.ready()
+        ready.network_ = self.network_.ready(self.compile)
         return seconds_of_exits(
             lambda exits: ready._labels(ready._check_inputs(X), exits.to(self.device)),
-            lambda: self._plain_labels(X),
+            lambda: ready._plain_labels(X),
             len(rows[0]),
             self.network_.n_exits,
         )
@@ -777,7 +784,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self._take_time()
         self._check_budget(self.budget)
         self._train_gates(seen, held_out)
-        self.network_ = self.network_.requires_grad_(False).eval().ready()
+        self.network_ = self.network_.requires_grad_(False).eval().ready(self.compile)
         self._keep_gate_rows(held_out)
 
     def _chosen(self, cuts, held_out, train):

@@ -205,6 +205,8 @@ def fold_normalisation(piece):
     """
     if not any(isinstance(m, _BatchNorm) for m in piece.modules()):
         return piece
+    if isinstance(piece, Answering):
+        return Answering(fold_normalisation(piece.module), piece.input_names).eval()
     try:
         folded = fx.symbolic_trace(piece.eval())
     except Exception:  # whatever tracing a user's module raises

@@ -140,6 +140,7 @@ class ClassifierStage(Stage):
         self.columns = np.searchsorted(classes, classifier.classes_)
         self.n_classes = len(classes)
 
+    @torch.compiler.disable
     def forward(self, *inputs):
         """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
         arrays = [tensor.cpu().numpy() for tensor in inputs]

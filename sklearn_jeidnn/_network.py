@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+from functools import partial
+from types import FunctionType
 
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from ._costs import multiply_adds
 from ._gates import Gates, all_gate_inputs, summarised
 from ._heads import ExitHeads, make_head
 from ._policy import EXIT_MASSES, exit_distribution
-from ._route import route
+from ._route import pass_exit, route
 from ._stages import cut
 
 N_PROBE_ROWS = 3
@@ -39,9 +41,21 @@ class EarlyExitNetwork(nn.Module):
         A name in ``PRECISIONS``: what stages and heads compute in when they do not learn.
     widest : int
         Most numbers of a row that enter a stage.
+    narrow_strides : bool
+        See :func:`has_narrow_strides`.
     """
 
-    def __init__(self, stages, heads, gates, exit_mass, frozen, precision="float32", widest=1):
+    def __init__(
+        self,
+        stages,
+        heads,
+        gates,
+        exit_mass,
+        frozen,
+        precision="float32",
+        widest=1,
+        narrow_strides=False,
+    ):
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.heads = heads
@@ -50,6 +64,9 @@ class EarlyExitNetwork(nn.Module):
         self.frozen = frozen
         self.precision = precision
         self.widest = widest
+        self.narrow_strides = narrow_strides
+        self.compiles = False
+        self._functions = {}
 
     @property
     def n_exits(self):
@@ -71,7 +88,8 @@ class EarlyExitNetwork(nn.Module):
 
     def exit_features(self, *inputs):
         """One (n_samples, d) for each exit; at a member's end they are its logits."""
-        inputs = tuple(map(_channels_last, inputs))
+        if not (self.training and self.narrow_strides):
+            inputs = tuple(map(_channels_last, inputs))
         carried, features = inputs, []
         for exit_index, stage in enumerate(self.stages):
             carried = stage(*(inputs if self.starts(exit_index) else carried))
@@ -102,6 +120,7 @@ class EarlyExitNetwork(nn.Module):
             One point.
         """
         other = self._sharing()
+        other._functions = self._functions
         other.gates = copy.deepcopy(self.gates)
         other.gates.load(*points)
         return other
@@ -112,11 +131,31 @@ class EarlyExitNetwork(nn.Module):
         other._modules = dict(self._modules)
         return other
 
-    def ready(self):
-        """The same, for prediction: with heads of its own that are folded."""
+    def ready(self, compiles=False):
+        """The same, for prediction: normalisation folded in copies of its own, and compiled where asked."""
         other = self._sharing()
+        other.stages = nn.ModuleList(stage.folded() for stage in self.stages)
         other.heads = copy.deepcopy(self.heads).fold()
+        other.compiles = compiles
         return other
+
+    def passage(self, exit_index):
+        """:func:`_route.pass_exit` for one exit."""
+        return self._as_asked(("exit", exit_index), pass_exit, self, exit_index)
+
+    def _as_asked(self, key, function, *bound):
+        """A function of what is bound and more; compiled where that is asked for, once for all operating points."""
+        if not self.compiles:
+            return partial(function, *bound)
+        if key not in self._functions:
+            # torch limits how many variants it compiles of one code.
+            own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+            self._functions[key] = partial(torch.compile(own, dynamic=True), *bound)
+        return self._functions[key]
+
+    def __getstate__(self):
+        # What is compiled can be neither copied nor stored.
+        return {**super().__getstate__(), "_functions": {}}
 
     def exit_distribution(self, logits):
         """Logits of every exit -> probability of each exit (n_samples, n_exits)"""
@@ -159,10 +198,16 @@ class EarlyExitNetwork(nn.Module):
     def plain(self, *inputs):
         """Tensors (n_samples, ...) -> logits of the last member alone (n_samples, n_classes)"""
         with torch.inference_mode(), self._autocast():
-            carried = tuple(map(_channels_last, inputs))
-            for stage in self.stages[self.heads.first_exits[-1] :]:
-                carried = stage(*carried)
-            return stage.read(carried)
+            return self._as_asked("plain", run_last_member, self)(
+                tuple(map(_channels_last, inputs))
+            )
+
+
+def run_last_member(network, carried):
+    """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
+    for stage in network.stages[network.heads.first_exits[-1] :]:
+        carried = stage(*carried)
+    return stage.read(carried)
 
 
 @torch.no_grad()
@@ -231,6 +276,7 @@ def build_network(
         frozen,
         precision,
         widest,
+        has_narrow_strides(backbone),
     )
     return network.to(inputs[0].device).eval(), names
 
@@ -275,6 +321,22 @@ def chain(members, n_classes, exit_mass, precision):
         precision=precision,
         widest=max(member.widest for member in members),
     ).eval()
+
+
+def has_narrow_strides(module):
+    """Whether it has 1x1 convolutions with a stride and fewer channels than the processor takes at once.
+
+    Where such a convolution learns from channels-last maps, oneDNN writes past its memory (seen with AVX2 in
+    oneDNN 3.12; its issue 6035): gradients are wrong, or the process ends.
+    """
+    lanes = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+    return any(
+        isinstance(part, nn.Conv2d)
+        and part.kernel_size == (1, 1)
+        and max(part.stride) > 1
+        and part.in_channels < lanes
+        for part in module.modules()
+    )
 
 
 def _channels_last(tensor):

@@ -41,6 +41,48 @@ class Left(NamedTuple):
     close: torch.Tensor  # (n,)
 
 
+class Behind(NamedTuple):
+    """Some rows behind an exit, before any has left."""
+
+    answer: torch.Tensor  # (n, n_classes), logits
+    leave: torch.Tensor | None = None  # (n,); None at the last exit
+    passed: Underway | None = None
+
+
+def pass_exit(network, exit_index, batch, taken, gate, settles):
+    """One stage, its head and its gate.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+    exit_index : int
+    batch : Underway
+    taken : tuple of tensor (n, ...)
+        What the stage takes.
+    gate : Gate or None
+        None at the last exit.
+    settles : bool
+        Whether rows are noted that rounding might decide.
+
+    Returns
+    -------
+    Behind
+    """
+    carried = network.stages[exit_index](*taken)
+    said = network.say(exit_index, network.stages[exit_index].read(carried), batch.heard())
+    if gate is None:
+        return Behind(said.answer)
+    summary = summarised(said.heard.answer, batch.summary)
+    score = gate.score(summary.inputs)
+    leave, unspent = decide(score, batch.unspent, network.exit_mass)
+    close = batch.close
+    if settles:
+        close = close | (score.abs() < gate.doubt) | (summary.inputs[:, MARGIN] < ROUNDING)
+    onward = None if network.starts(exit_index + 1) else carried
+    passed = Underway(batch.rows, unspent, close, said.heard.own, summary, onward)
+    return Behind(said.answer, leave, passed)
+
+
 def route(network, inputs, rows_at_once, exits=None):
     """Run rows stage by stage; a row that leaves is not run further.
 
@@ -109,33 +151,24 @@ class _Run:
 
     def _through(self, exit_index, batch):
         """One stage, its head and its gate: what stays waits before the next stage; what leaves, or None."""
-        network, stage = self.network, self.network.stages[exit_index]
-        carried = stage(*(self._inputs_of(batch.rows) if batch.carried is None else batch.carried))
-        said = network.say(exit_index, stage.read(carried), batch.heard())
-        if exit_index == network.n_exits - 1:
-            return Left(batch.rows, said.answer, exit_index, batch.close)
-        summary = summarised(said.heard.answer, batch.summary)
-        gate = self.gates[exit_index]
-        score = gate.score(summary.inputs)
-        leave, unspent = decide(score, batch.unspent, network.exit_mass)
+        network = self.network
+        taken = self._inputs_of(batch.rows) if batch.carried is None else batch.carried
+        gate = self.gates[exit_index] if exit_index < len(self.gates) else None
+        behind = network.passage(exit_index)(batch, taken, gate, self.settles)
+        if gate is None:
+            return Left(batch.rows, behind.answer, exit_index, batch.close)
+        leave, passed = behind.leave, behind.passed
         if self.exits is not None:
             leave = self.exits[batch.rows] <= exit_index
-        close = batch.close
-        if self.settles:
-            close = close | (score.abs() < gate.doubt) | (summary.inputs[:, MARGIN] < ROUNDING)
-        own = said.heard.own
-        passed = Underway(batch.rows, unspent, close, own, summary, carried)
-        if network.starts(exit_index + 1):
-            passed = passed._replace(carried=None)
         n_leaving = int(leave.sum())
         if n_leaving == len(leave):
-            return Left(batch.rows, said.answer, exit_index, close)
+            return Left(batch.rows, behind.answer, exit_index, passed.close)
         stay = (~leave).nonzero().flatten() if n_leaving else None
         self.waiting[exit_index + 1].append(self._kept(exit_index, passed, stay))
         if not n_leaving:
             return None
         gone = leave.nonzero().flatten()
-        return Left(batch.rows[gone], said.answer[gone], exit_index, close[gone])
+        return Left(batch.rows[gone], behind.answer[gone], exit_index, passed.close[gone])
 
     def _inputs_of(self, rows):
         if len(rows) == len(self.numbers):

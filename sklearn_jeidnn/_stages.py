@@ -3,6 +3,7 @@
 Stages share parameters with the module that they were cut from.
 """
 
+import copy
 import operator
 from bisect import bisect_left
 from collections import Counter
@@ -66,6 +67,14 @@ class Stage(nn.Module):
             tensor if axis is None else take_rows(tensor, rows, axis)
             for tensor, axis in zip(carried, self.row_axes, strict=True)
         )
+
+    def folded(self):
+        """The same for prediction, faster where that folds away normalisation; shares the rest."""
+        if self.evaluating is None:
+            return self
+        other = copy.copy(self)
+        other._modules = {**self._modules, "evaluating": fold_normalisation(self.evaluating)}
+        return other
 
     def join_rows(self, parts):
         """What crosses the cut after this stage, of the rows of several parts one after the other."""

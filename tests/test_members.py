@@ -287,3 +287,21 @@ def test_by_default_the_ready_tabular_network_has_companions_and_nothing_else_ha
         {"gate_training": "bilevel"},
     ):
         assert quick_classifier(**quick, **others).fit(*digits).exits_[0] != "0"
+
+
+@pytest.mark.slow  # compiles for half a minute
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's compiler imports what torch deprecates
+def test_compiled_networks_stand_behind_a_classifier(digits):
+    X, y = digits
+    options = {
+        "module": [LogisticRegression(max_iter=5000), None],
+        "exits": [0, 1],
+        "max_epochs": 3,
+    }
+    options |= {"module__width": 32, "module__n_blocks": 2, "cost_weight": 0.05, "random_state": 0}
+    options["companion_costs"] = [0.1]
+    clf = EarlyExitClassifier(**options).fit(X, y)
+    compiled = EarlyExitClassifier(**options, compile=True).fit(X, y)
+    assert len(np.unique(clf.predict_exit(X))) > 1
+    assert (clf.predict_exit(X) == compiled.predict_exit(X)).all()
+    np.testing.assert_allclose(clf.predict_proba(X), compiled.predict_proba(X), atol=5e-6)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from sklearn_jeidnn._costs import multiply_adds, relative_exit_costs
 from sklearn_jeidnn._gates import all_gate_inputs
@@ -133,3 +134,37 @@ def test_frozen_stages_stay_in_evaluation_mode(backbone, digits):
     assert not any(module.training for module in network.stages.modules())
     assert network.heads.training
     assert not any(p.requires_grad for p in network.stages.parameters())
+
+
+class Shrinking(nn.Module):
+    """Images of four channels, halved by a 1x1 convolution: oneDNN's gradient of that breaks channels-last."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 8, 1)])
+        self.classifier = nn.Linear(8, 10)
+
+    def forward(self, images):
+        for block in self.blocks:
+            images = block(images)
+        return self.classifier(images.mean((2, 3)))
+
+
+def test_narrow_convolutions_with_a_stride_learn_by_the_right_gradient():
+    torch.manual_seed(0)
+    images, backbone = torch.rand(32, 4, 8, 8), Shrinking()
+    expected = Shrinking().requires_grad_(False)
+    expected.load_state_dict(backbone.state_dict())
+    options = {"head": "rich", "exit_mass": "sequential", "frozen": False}
+    network, _ = build_network(backbone, ["blocks.0"], (images[:3],), 10, **options)
+    for _ in range(20):
+        network.train().zero_grad()
+        network(images)[:, -1].square().mean().backward()
+    weight = backbone.blocks[0].weight
+    # By hand, with the halved images as vectors.
+    pixels = images[:, :, ::2, ::2].permute(0, 2, 3, 1)
+    own = weight.detach()[:, :, 0, 0].clone().requires_grad_()
+    maps = pixels @ own.T + backbone.blocks[0].bias.detach()
+    maps = maps @ expected.blocks[1].weight[:, :, 0, 0].T + expected.blocks[1].bias
+    expected.classifier(maps.mean((1, 2))).square().mean().backward()
+    torch.testing.assert_close(weight.grad[:, :, 0, 0], own.grad, rtol=1e-4, atol=1e-7)

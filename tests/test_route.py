@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -105,3 +106,23 @@ def test_folded_heads_answer_as_before(network, rows):
 
 def test_a_plain_pass_is_the_backbones(network, backbone, rows):
     torch.testing.assert_close(network.plain(rows), backbone(rows), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow  # compiles for half a minute
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's compiler imports what torch deprecates
+def test_compiled_exits_answer_as_before(network, rows):
+    network, compiled = network.ready(), network.ready(compiles=True)
+    expected = network.route(rows, rows_at_once=30)
+    for rows_at_once in (30, 1):
+        routed = compiled.route(rows, rows_at_once=rows_at_once)
+        assert torch.equal(routed.exit_index, expected.exit_index)
+        assert torch.equal(routed.logits.argmax(1), expected.logits.argmax(1))
+        torch.testing.assert_close(routed.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(compiled.plain(rows), network.plain(rows), rtol=1e-4, atol=1e-5)
+    # Other gates take what is compiled already; a copy compiles anew.
+    gates = network.gates
+    point = GatePoints(-gates.weight[None], -gates.bias[None], gates.mean, gates.scale)
+    at = compiled.with_gates(point)
+    assert torch.equal(at.route(rows).exit_index, network.with_gates(point).route(rows).exit_index)
+    assert at._functions is compiled._functions and len(compiled._functions) == 4
+    assert not pickle.loads(pickle.dumps(compiled))._functions

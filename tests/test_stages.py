@@ -40,11 +40,17 @@ def test_stages_compute_what_the_backbone_computes(backbone, X):
     torch.testing.assert_close(carried_to(stages, X)[-1], backbone(X), rtol=0, atol=0)
 
 
-def test_normalisation_is_folded_into_frozen_stages_and_the_answer_stays(X):
+@pytest.mark.parametrize("exits", [EXITS, 0])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_normalisation_is_folded_where_nothing_is_learned_and_the_answer_stays(X, exits, frozen):
     torch.manual_seed(0)
     module = TinyConv()
     module.train()(X)
-    stages, _ = stages_of(module, EXITS, X)
+    stages, _ = stages_of(module, exits, X, frozen=frozen)
+    if not frozen:
+        own = stages
+        stages = [stage.folded() for stage in own]
+        assert any(isinstance(m, nn.BatchNorm2d) for stage in own for m in stage.modules())
     submodules = [m for stage in stages for m in stage.modules()]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in submodules)
     torch.testing.assert_close(carried_to(stages, X)[-1], module(X), rtol=1e-5, atol=1e-5)
