@@ -18,7 +18,7 @@ import numpy as np
 import records
 import torch
 from baselines import train_plain
-from low_cost_exits import cifar10_options, shifted_and_mirrored
+from low_cost_exits import CIFAR_WIDTHS, cifar10_options, narrower, shifted_and_mirrored
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn.backbones import TabularResNet
@@ -39,7 +39,8 @@ PAPER, SINGLE, PLAIN, SMALLER = "paper", "one exit", "plain backbone", "smaller 
 PAPER_COST_WEIGHTS = [0.05, 0.2, 0.4, 0.8, 1.6]
 COMPANIONS = "learned, companions in front"
 BLOCKS = [1, 2, 3]
-CIFAR_WIDTHS = [10, 16, 24]
+# Of a network that is too dear to stand in front.
+CIFAR_WIDTH_ALONE = 24
 # Folder that is kept from one run to the next; None: nothing is.
 MEMORY = None
 DATA = ["cifar10", "letter", "adult", "pendigits", "krkopt", "movie_reviews"]
@@ -115,23 +116,27 @@ def run(name, seed):
 
 
 def with_companions(at_cost, backbone, train, held_out, test):
-    """Three smaller networks of the backbone's kind in front of it, and each of them alone."""
+    """Smaller networks of the backbone's kind in front of it, and alone; a larger one alone."""
     X_test, y_test = test
-    members = [*((type(backbone), {"width": width}) for width in CIFAR_WIDTHS), backbone]
-    clf = EarlyExitClassifier(members, **cifar10_options(), memory=MEMORY, random_state=0)
-    clf.fit(*train, **held_out)
+    clf = companions_in_front(backbone, CIFAR_WIDTHS, train, held_out)
     for budget in BUDGETS:
         at = clf.at(budget=budget)
         yield at_cost(COMPANIONS, budget, at.score(X_test, y_test), at.mean_cost(X_test))
-    for member, first in enumerate(clf.network_.heads.first_exits[1:]):
-        # Each of them is one stage.
-        stage = clf.network_.stages[member]
-        with torch.inference_mode():
-            logits = torch.cat([stage(rows) for rows in torch.as_tensor(X_test).split(256)])
-        right = clf.classes_[logits.argmax(1).numpy()] == y_test
-        cost = clf.exit_costs_[member] - (clf.exit_costs_[member - 1] if member else 0)
-        assert first == member + 1
-        yield at_cost(SMALLER, np.nan, right.mean(), cost)
+    alone = companions_in_front(backbone, [CIFAR_WIDTH_ALONE], train, held_out)
+    for some, n_some in ((clf, len(CIFAR_WIDTHS)), (alone, 1)):
+        costs = np.diff(some.exit_costs_[:n_some], prepend=0)
+        for stage, cost in zip(some.network_.stages, costs, strict=False):
+            with torch.inference_mode():
+                logits = torch.cat([stage(rows) for rows in torch.as_tensor(X_test).split(256)])
+            right = some.classes_[logits.argmax(1).numpy()] == y_test
+            yield at_cost(SMALLER, np.nan, right.mean(), cost)
+
+
+def companions_in_front(backbone, widths, train, held_out):
+    """Fitted; as in ``low_cost_exits.py``, whose memory it may share."""
+    members = [*narrower(backbone, widths), backbone]
+    clf = EarlyExitClassifier(members, **cifar10_options(), memory=MEMORY, random_state=0)
+    return clf.fit(*train, **held_out)
 
 
 def smaller(train, test, params):

@@ -30,6 +30,7 @@ CHESS = {"module__width": 128}
 CHESS_BUDGETS = [0.1, 0.2, 0.3, 0.4, 0.5, 1.5]
 CIFAR_BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 2.0]
 CIFAR_EPOCHS = 36
+CIFAR_WIDTHS = (10, 16)
 SHIFT = 2
 NOTHING = "nothing"
 N_WORDS = 3003
@@ -88,13 +89,26 @@ def plain_networks(split, seed):
         )
 
 
+def narrower(backbone, widths=CIFAR_WIDTHS):
+    """Members of the backbone's kind."""
+    return [(type(backbone), {"width": width}) for width in widths]
+
+
+def trained_companions(backbone, train, held_out, memory):
+    """The shared network's companions as seed 0 trains them, ready to stand in front of it: list of modules."""
+    members = [*narrower(backbone), backbone]
+    clf = EarlyExitClassifier(members, **cifar10_options(), random_state=0, memory=memory)
+    clf.fit(*train, **held_out)
+    # Each of them is one stage.
+    return list(clf.network_.stages[: len(CIFAR_WIDTHS)])
+
+
 def cifar10(seed, memory, only):
     backbone, (X, y), (X_val, y_val), test = datasets.load_frozen_cifar10()
-    narrower = [(type(backbone), {"width": width}) for width in (10, 16)]
     in_front = {
         NOTHING: {"module": backbone},
-        "widths 10, 16": {"module": [*narrower, backbone]},
-        "distilled": {"module": [*narrower, backbone], "companion_training": "distilled"},
+        "widths 10, 16": {"module": [*narrower(backbone), backbone]},
+        "distilled": {"module": [*narrower(backbone), backbone], "companion_training": "distilled"},
     }
     for name, members in chosen(in_front, only):
         clf = EarlyExitClassifier(**members, **cifar10_options(), random_state=seed, memory=memory)
