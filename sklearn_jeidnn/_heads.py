@@ -195,10 +195,11 @@ def make_head(head, output, n_classes):
 
 
 class Heard(NamedTuple):
-    """What an exit hears of the one before: log-probabilities, each (n_samples, n_classes)."""
+    """What an exit hears of those before: log-probabilities, each (n_samples, n_classes)."""
 
-    own: torch.Tensor  # of its head alone
-    answer: torch.Tensor
+    own: torch.Tensor  # of the head of the exit before alone
+    answer: torch.Tensor  # of the exit before
+    ended: torch.Tensor | None = None  # of the end of the member before, where that counts
 
 
 class Said(NamedTuple):
@@ -214,9 +215,11 @@ class Said(NamedTuple):
         log_probs = log_probabilities(own)
         return cls(own, own, Heard(log_probs, log_probs))
 
-    def mixed(self, before, trust):
-        """With what was heard of the exit before, trusted so much."""
+    def mixed(self, before, trust, trust_in_member):
+        """With what was heard of the exit before, and of the member before, trusted so much."""
         answer = self.own + trust * before.answer
+        if trust_in_member:
+            answer = answer + trust_in_member * before.ended
         return Said(self.own, answer, self.heard._replace(answer=log_probabilities(answer)))
 
 
@@ -234,7 +237,8 @@ class ExitHeads(nn.Module):
     """The heads of all exits, of one network or of several members one after the other.
 
     A head reads its own member's exits only. To what it says an exit adds the log-probabilities that
-    the exit before answered, times ``trust``: up to scale a weighted geometric mean of all exits so far.
+    the exit before answered, times ``trust``, and those that the member before answered at its end, times
+    ``trust_in_member``: up to scale a weighted geometric mean of all exits so far.
 
     Parameters
     ----------
@@ -250,6 +254,9 @@ class ExitHeads(nn.Module):
         self.last = Answer()
         self.first_exits = tuple(first_exits)
         self.trust = [0.0] * (len(heads) + 1)
+        self.trust_in_member = list(self.trust)
+        # False once it is known that no exit trusts the member before.
+        self.hears_member = True
 
     def _head(self, exit_index):
         return self.last if exit_index == len(self.heads) else self.heads[exit_index]
@@ -274,8 +281,14 @@ class ExitHeads(nn.Module):
         """
         previous = None if exit_index in self.first_exits else before.own
         said = Said.alone(self._head(exit_index)(feature, previous).float())
-        trust = self.trust[exit_index]
-        return said.mixed(before, trust) if trust else said
+        trusts = self.trust[exit_index], self.trust_in_member[exit_index]
+        if any(trusts):
+            said = said.mixed(before, *trusts)
+        if not self.hears_member:
+            return said
+        ends = exit_index + 1 in self.first_exits
+        ended = said.heard.answer if ends else before and before.ended
+        return said._replace(heard=said.heard._replace(ended=ended))
 
     def fold(self):
         """Make heads as fast as they can be, once nothing is learned any more; returns self."""

@@ -96,42 +96,50 @@ def _objective(network, rows, exit_costs, cost_weight):
 
 @torch.no_grad()
 def learn_trust(heads, held_out):
-    """How much each exit trusts what the exit before answered.
+    """How much each exit trusts what the exit before answered, and what the member before answered at its end.
 
-    Least log-loss on rows that no member was trained on; 0 where that makes more errors, as
-    ``errors_counted`` has them, than the exit makes alone.
+    Least log-loss on rows that no member was trained on; 0 for the latter, or for both, where that makes fewer
+    errors, as ``errors_counted`` has them.
 
     Parameters
     ----------
     heads : ExitHeads
     held_out : ExitFeatures
     """
-    heads.trust = [0.0] * len(heads.trust)
-    before, weight = None, held_out.weight
+    heads.trust, heads.trust_in_member = [0.0] * len(heads.trust), [0.0] * len(heads.trust)
+    heads.hears_member, before, weight = True, None, held_out.weight
     for exit_index, feature in enumerate(held_out.features):
-        said = heads.one(exit_index, feature, before)
         if before is not None:
-            trust = _trust(said.own, before.answer, held_out)
-            mixed = said.mixed(before, trust)
-            errors, errors_alone = (
-                float(weight @ errors_counted(logits[:, None], held_out.y, weight))
-                for logits in (mixed.answer, said.own)
-            )
-            if errors <= errors_alone:
-                heads.trust[exit_index], said = trust, mixed
-        before = said.heard
+            own = heads.one(exit_index, feature, before).own
+            ways = [(_trust(own, [before.answer], held_out) + (0.0,)), (0.0, 0.0)]
+            if before.ended is not None and exit_index not in heads.first_exits:
+                ways.insert(0, _trust(own, [before.answer, before.ended], held_out))
+            errors = []
+            for way in ways:
+                heads.trust[exit_index], heads.trust_in_member[exit_index] = way
+                answer = heads.one(exit_index, feature, before).answer
+                errors.append(float(weight @ errors_counted(answer[:, None], held_out.y, weight)))
+            best = ways[errors.index(min(errors))]
+            heads.trust[exit_index], heads.trust_in_member[exit_index] = best
+        before = heads.one(exit_index, feature, before).heard
+    heads.hears_member = any(heads.trust_in_member)
 
 
-def _trust(own, log_probs, rows):
-    """The w >= 0 of least log-loss of softmax(a (own + w log_probs)) over a > 0 and w."""
+def _trust(own, others, rows):
+    """The w >= 0 of least log-loss of softmax(a (own + sum_i w_i others_i)) over a > 0 and w: tuple of float"""
 
     def log_loss(parameters):
-        log_scale, trust = parameters
-        logits = log_scale.exp() * (own + trust * log_probs)
+        log_scale, *trusts = parameters
+        mixed = own + sum(
+            trust * log_probs for trust, log_probs in zip(trusts, others, strict=True)
+        )
+        logits = log_scale.exp() * mixed
         losses = torch.nn.functional.cross_entropy(logits, rows.y, reduction="none")
         return (rows.weight * losses).mean() + 1e-3 * parameters.square().sum()
 
-    return float(bounded_minimum(log_loss, own, 2, least=[-BOUND, 0])[1])
+    n_parameters = 1 + len(others)
+    found = bounded_minimum(log_loss, own, n_parameters, least=[-BOUND] + [0] * len(others))
+    return tuple(map(float, found[1:]))
 
 
 def _descend_heads(network, train, batch_size, device):

@@ -24,12 +24,13 @@ class Underway(NamedTuple):
     unspent: torch.Tensor  # (n,), mass that no exit has taken
     close: torch.Tensor  # (n,), whether rounding might have decided otherwise
     own: torch.Tensor | None = None  # (n, n_classes), log-probabilities of the head before alone
+    ended: torch.Tensor | None = None  # (n, n_classes), see Heard
     summary: Summary | None = None  # of the exit before
     carried: tuple | None = None  # what crosses the cut; None where the next stage takes the inputs
 
     def heard(self):
         """What the next exit hears of the one before."""
-        return self.summary and Heard(self.own, self.summary.log_probs)
+        return self.summary and Heard(self.own, self.summary.log_probs, self.ended)
 
 
 class Left(NamedTuple):
@@ -79,7 +80,8 @@ def pass_exit(network, exit_index, batch, taken, gate, settles):
     if settles:
         close = close | (score.abs() < gate.doubt) | (summary.inputs[:, MARGIN] < ROUNDING)
     onward = None if network.starts(exit_index + 1) else carried
-    passed = Underway(batch.rows, unspent, close, said.heard.own, summary, onward)
+    own, _, ended = said.heard
+    passed = Underway(batch.rows, unspent, close, own, ended, summary, onward)
     return Behind(said.answer, leave, passed)
 
 

@@ -65,6 +65,21 @@ def trust_in_the_first(noise):
     return heads.trust[1], right[1] - alone
 
 
+def test_the_member_before_is_trusted_behind_a_bad_exit_of_the_own():
+    """Good companion, exit that knows nothing and trusts nobody, good backbone."""
+    rows = two_members(1.0)
+    generator = torch.Generator().manual_seed(2)
+    noise = 20 * torch.randn(rows.features[0].shape, generator=generator)
+    rows = rows._replace(features=[rows.features[0], noise, rows.features[1]])
+    heads = ExitHeads([Answer(), Answer()], first_exits=(0, 1))
+    learn_trust(heads, rows)
+    assert heads.trust_in_member[:2] == [0.0, 0.0] and heads.trust_in_member[2] > 0.2
+    assert heads.hears_member
+    right = (heads(rows.features).argmax(-1) == rows.y[:, None]).float().mean(0)
+    alone = (rows.features[2].argmax(-1) == rows.y).float().mean()
+    assert right[2] > alone + 0.05
+
+
 def test_a_member_is_trusted_as_far_as_it_helps():
     (much, gain), (little, _), (none, loss) = map(trust_in_the_first, (0.5, 4.0, 1e4))
     assert much > little >= none and gain > 0.05
