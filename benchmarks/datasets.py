@@ -18,10 +18,12 @@ from sklearn.datasets import fetch_openml, load_digits
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from torch.nn.functional import pad
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OPENML_NAMES = {"adult": "adult", "letter": "letter", "pendigits": "pendigits", "krkopt": "kropt"}
 TARGETS = {"adult": "income", "letter": "letter", "pendigits": "digit", "krkopt": "depth"}
+SHIFT = 2
 TABLES = ["adult", "letter", "digits", "pendigits", "krkopt"]
 
 
@@ -131,6 +133,20 @@ def load_frozen_cifar10_fit():
     backbone, train, (X_val, y_val), test = load_frozen_cifar10()
     params = {"module": backbone, "freeze_backbone": True, "max_epochs": 10, "batch_size": 512}
     return params, train, {"X_val": X_val, "y_val": y_val}, test
+
+
+def shifted_and_mirrored(batch):
+    """Some rows of images, each shifted by up to two pixels, half of them mirrored.
+
+    Without it a companion of width 16 is right on 94 % of the rows that train it and 74 % of others.
+    """
+    given, y = batch.dataset[batch.rows]
+    (images,) = given["X"]
+    mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
+    images = torch.where(mirrored, images.flip(3), images)
+    windows = pad(images, (SHIFT,) * 4).unfold(2, 32, 1).unfold(3, 32, 1)
+    down, right = torch.randint(2 * SHIFT + 1, (2, len(images)))
+    return {**given, "X": (windows[torch.arange(len(images)), :, down, right],)}, y
 
 
 def load_movie_reviews(n_words=3000, length=32):
