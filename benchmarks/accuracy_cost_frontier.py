@@ -18,7 +18,7 @@ import numpy as np
 import records
 import torch
 from baselines import train_plain
-from low_cost_exits import CIFAR_WIDTHS, cifar10_options, narrower
+from low_cost_exits import CIFAR_WIDTHS, companions_in_front
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn.backbones import TabularResNet
@@ -121,11 +121,11 @@ def run(name, seed):
 def with_companions(at_cost, backbone, train, held_out, test):
     """Smaller networks of the backbone's kind in front of it, and alone; a larger one alone."""
     X_test, y_test = test
-    clf = companions_in_front(backbone, CIFAR_WIDTHS, train, held_out)
+    clf = companions_in_front(backbone, CIFAR_WIDTHS, train, held_out, MEMORY)
     for budget in BUDGETS:
         at = clf.at(budget=budget)
         yield at_cost(COMPANIONS, budget, at.score(X_test, y_test), at.mean_cost(X_test))
-    alone = companions_in_front(backbone, [CIFAR_WIDTH_ALONE], train, held_out)
+    alone = companions_in_front(backbone, [CIFAR_WIDTH_ALONE], train, held_out, MEMORY)
     for some, n_some in ((clf, len(CIFAR_WIDTHS)), (alone, 1)):
         costs = np.diff(some.exit_costs_[:n_some], prepend=0)
         for stage, cost in zip(some.network_.stages, costs, strict=False):
@@ -133,13 +133,6 @@ def with_companions(at_cost, backbone, train, held_out, test):
                 logits = torch.cat([stage(rows) for rows in torch.as_tensor(X_test).split(256)])
             right = some.classes_[logits.argmax(1).numpy()] == y_test
             yield at_cost(SMALLER, np.nan, right.mean(), cost)
-
-
-def companions_in_front(backbone, widths, train, held_out):
-    """Fitted; as in ``low_cost_exits.py``, whose memory it may share."""
-    members = [*narrower(backbone, widths), backbone]
-    clf = EarlyExitClassifier(members, **cifar10_options(), memory=MEMORY, random_state=0)
-    return clf.fit(*train, **held_out)
 
 
 def smaller(train, test, params):

@@ -92,13 +92,11 @@ def narrower(backbone, widths=CIFAR_WIDTHS):
     return [(type(backbone), {"width": width}) for width in widths]
 
 
-def trained_companions(backbone, train, held_out, memory):
-    """The shared network's companions as seed 0 trains them, ready to stand in front of it: list of modules."""
-    members = [*narrower(backbone), backbone]
-    clf = EarlyExitClassifier(members, **cifar10_options(), random_state=0, memory=memory)
-    clf.fit(*train, **held_out)
-    # Each of them is one stage.
-    return list(clf.network_.stages[: len(CIFAR_WIDTHS)])
+def companions_in_front(backbone, widths, train, held_out, memory):
+    """Of the shared network, fitted as seed 0 does; each companion is one stage."""
+    members = [*narrower(backbone, widths), backbone]
+    clf = EarlyExitClassifier(members, **cifar10_options(), memory=memory, random_state=0)
+    return clf.fit(*train, **held_out)
 
 
 def cifar10(seed, memory, only):

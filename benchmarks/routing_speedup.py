@@ -19,7 +19,7 @@ import datasets
 import numpy as np
 import records
 import torch
-from low_cost_exits import narrower, trained_companions
+from low_cost_exits import CIFAR_WIDTHS, companions_in_front, narrower
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score
 from sklearn.neural_network import MLPClassifier
@@ -194,7 +194,8 @@ def cifar10(quick):
     if quick:
         trained = narrower(backbone)
     else:
-        trained = trained_companions(backbone, train, held_out, MEMORY)
+        fitted = companions_in_front(backbone, CIFAR_WIDTHS, train, held_out, MEMORY)
+        trained = fitted.network_.stages[: len(CIFAR_WIDTHS)]
     in_front = {"nothing": backbone, "widths 10, 16": [*trained, backbone]}
     options = {**params, **({"max_epochs": 1} if quick else {})}
     ways = {name: {**options, "module": module} for name, module in in_front.items()}

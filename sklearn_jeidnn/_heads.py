@@ -255,8 +255,11 @@ class ExitHeads(nn.Module):
         self.first_exits = tuple(first_exits)
         self.trust = [0.0] * (len(heads) + 1)
         self.trust_in_member = list(self.trust)
-        # False once it is known that no exit trusts the member before.
-        self.hears_member = True
+
+    @property
+    def hears_member(self):
+        """Whether any exit trusts the member before; else its answer need not be carried along."""
+        return any(self.trust_in_member)
 
     def _head(self, exit_index):
         return self.last if exit_index == len(self.heads) else self.heads[exit_index]
@@ -284,11 +287,15 @@ class ExitHeads(nn.Module):
         trusts = self.trust[exit_index], self.trust_in_member[exit_index]
         if any(trusts):
             said = said.mixed(before, *trusts)
-        if not self.hears_member:
-            return said
+        if self.hears_member:
+            said = said._replace(heard=self.heard_behind(exit_index, said, before))
+        return said
+
+    def heard_behind(self, exit_index, said, before):
+        """What is heard of an exit, with what the member before it answered at its end."""
         ends = exit_index + 1 in self.first_exits
         ended = said.heard.answer if ends else before and before.ended
-        return said._replace(heard=said.heard._replace(ended=ended))
+        return said.heard._replace(ended=ended)
 
     def fold(self):
         """Make heads as fast as they can be, once nothing is learned any more; returns self."""

@@ -107,22 +107,22 @@ def learn_trust(heads, held_out):
     held_out : ExitFeatures
     """
     heads.trust, heads.trust_in_member = [0.0] * len(heads.trust), [0.0] * len(heads.trust)
-    heads.hears_member, before, weight = True, None, held_out.weight
+    before, weight = None, held_out.weight
     for exit_index, feature in enumerate(held_out.features):
+        said = heads.one(exit_index, feature, before)
         if before is not None:
-            own = heads.one(exit_index, feature, before).own
-            ways = [(_trust(own, [before.answer], held_out) + (0.0,)), (0.0, 0.0)]
+            ways = [(*_trust(said.own, [before.answer], held_out), 0.0), (0.0, 0.0)]
             if before.ended is not None and exit_index not in heads.first_exits:
-                ways.insert(0, _trust(own, [before.answer, before.ended], held_out))
-            errors = []
-            for way in ways:
-                heads.trust[exit_index], heads.trust_in_member[exit_index] = way
-                answer = heads.one(exit_index, feature, before).answer
-                errors.append(float(weight @ errors_counted(answer[:, None], held_out.y, weight)))
-            best = ways[errors.index(min(errors))]
-            heads.trust[exit_index], heads.trust_in_member[exit_index] = best
-        before = heads.one(exit_index, feature, before).heard
-    heads.hears_member = any(heads.trust_in_member)
+                ways.insert(0, _trust(said.own, [before.answer, before.ended], held_out))
+            mixed = [said.mixed(before, *way) for way in ways]
+            errors = [
+                float(weight @ errors_counted(each.answer[:, None], held_out.y, weight))
+                for each in mixed
+            ]
+            best = errors.index(min(errors))
+            heads.trust[exit_index], heads.trust_in_member[exit_index] = ways[best]
+            said = mixed[best]
+        before = heads.heard_behind(exit_index, said, before)
 
 
 def _trust(own, others, rows):
