@@ -81,7 +81,8 @@ def summarised(log_probs, previous):
     probs = log_probs.exp()
     largest, labels = log_probs.topk(min(N_LARGEST, log_probs.shape[-1]), dim=-1)
     label = labels[:, :1]
-    statistics = uncertainty_statistics(log_probs, probs, largest[:, :2].exp())
+    # In one piece: of a slice it takes twice as long as of all classes.
+    statistics = uncertainty_statistics(log_probs, probs, largest.exp()[:, :2])
     if previous is None:
         columns = [statistics, largest, probs.new_zeros(len(probs), 7)]
     else:

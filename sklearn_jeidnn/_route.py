@@ -46,8 +46,8 @@ class Behind(NamedTuple):
     """Some rows behind an exit, before any has left."""
 
     answer: torch.Tensor  # (n, n_classes), logits
+    passed: Underway
     leave: torch.Tensor | None = None  # (n,); None at the last exit
-    passed: Underway | None = None
 
 
 def pass_exit(network, exit_index, batch, taken, gate, settles):
@@ -72,17 +72,21 @@ def pass_exit(network, exit_index, batch, taken, gate, settles):
     carried = network.stages[exit_index](*taken)
     said = network.say(exit_index, network.stages[exit_index].read(carried), batch.heard())
     if gate is None:
-        return Behind(said.answer)
+        close = batch.close | _tied(said.answer) if settles else batch.close
+        return Behind(said.answer, batch._replace(close=close))
     summary = summarised(said.heard.answer, batch.summary)
     score = gate.score(summary.inputs)
     leave, unspent = decide(score, batch.unspent, network.exit_mass)
     close = batch.close
     if settles:
-        close = close | (score.abs() < gate.doubt) | (summary.inputs[:, MARGIN] < ROUNDING)
+        doubted = score.abs() < gate.doubt
+        # Probabilities differ by less than logits do: these are at least the rows that are tied.
+        even = summary.inputs[:, MARGIN] < _rounded(said.answer.amax(1))
+        close = close | doubted | even
     onward = None if network.starts(exit_index + 1) else carried
     own, _, ended = said.heard
     passed = Underway(batch.rows, unspent, close, own, ended, summary, onward)
-    return Behind(said.answer, leave, passed)
+    return Behind(said.answer, passed, leave)
 
 
 def route(network, inputs, rows_at_once, exits=None):
@@ -110,9 +114,9 @@ def route(network, inputs, rows_at_once, exits=None):
     batches = zip(*(tensor.split(rows_at_once) for tensor in (run.numbers, *inputs)), strict=True)
     left = [part for rows, *carried in batches for part in run.start(rows, carried, rows_at_once)]
     left += run.advance(1)
-    logits, exit_index, close = _in_order(left)
+    logits, exit_index, close = _in_order(left, len(run.numbers))
     if run.settles:
-        for row in (close | _tied(logits)).nonzero().flatten().tolist():
+        for row in close.nonzero().flatten().tolist():
             alone = route(network, tuple(tensor[row : row + 1] for tensor in inputs), 1)
             logits[row], exit_index[row] = alone.logits[0], alone.exit_index[0]
     return RoutedRows(logits, exit_index)
@@ -121,7 +125,12 @@ def route(network, inputs, rows_at_once, exits=None):
 def _tied(logits):
     """Whether rounding might change the label."""
     first, second = logits.topk(2, dim=1).values.unbind(1)
-    return first - second < ROUNDING * (1 + first.abs())
+    return first - second < _rounded(first)
+
+
+def _rounded(logits):
+    """By how much rounding may move logits."""
+    return ROUNDING * (1 + logits.abs())
 
 
 class _Run:
@@ -158,7 +167,7 @@ class _Run:
         gate = self.gates[exit_index] if exit_index < len(self.gates) else None
         behind = network.passage(exit_index)(batch, taken, gate, self.settles)
         if gate is None:
-            return Left(batch.rows, behind.answer, exit_index, batch.close)
+            return Left(batch.rows, behind.answer, exit_index, behind.passed.close)
         leave, passed = behind.leave, behind.passed
         if self.exits is not None:
             leave = self.exits[batch.rows] <= exit_index
@@ -204,16 +213,17 @@ def _each(function, *parts):
     return type(first)(*(_each(function, *fields) for fields in zip(*parts, strict=True)))
 
 
-def _in_order(left):
+def _in_order(left, n_rows):
     """(logits, exits, close) of all rows, in the order of their numbers."""
     if len(left) == 1:
         (part,) = left
         return part.logits, torch.full_like(part.rows, part.exit_index), part.close
-    rows = torch.cat([part.rows for part in left])
-    exits = torch.cat([torch.full_like(part.rows, part.exit_index) for part in left])
-    logits, close = (
-        torch.cat(column)
-        for column in ([part.logits for part in left], [part.close for part in left])
+    logits, exits, close = (
+        some.new_empty(n_rows, *some.shape[1:])
+        for some in (left[0].logits, left[0].rows, left[0].close)
     )
-    place = rows.argsort()
-    return logits[place], exits[place], close[place]
+    for part in left:
+        logits.index_copy_(0, part.rows, part.logits)
+        exits.index_fill_(0, part.rows, part.exit_index)
+        close.index_copy_(0, part.rows, part.close)
+    return logits, exits, close

@@ -87,6 +87,23 @@ def test_a_row_exactly_at_the_threshold_takes_the_same_exit_in_any_batch(network
         assert at.route(rows.flip(0)).exit_index[len(rows) - 1 - row] == alone
 
 
+def test_rows_whose_best_labels_are_tied_are_run_again_by_themselves(rows):
+    torch.manual_seed(1)
+    network = made(TinyConv().eval(), rows)
+    # The last exit answers the same logit for every class.
+    torch.nn.init.zeros_(list(network.stages[-1].parameters())[-2])
+    torch.nn.init.zeros_(list(network.stages[-1].parameters())[-1])
+    seen = batch_sizes(network)
+    n_last = int((network.route(rows).exit_index == 2).sum())
+    assert n_last <= seen[0].count(1) <= n_last + 3
+    # So does the first: all rows are tied there, wherever they leave.
+    for parameter in network.heads.heads[0].output.parameters():
+        torch.nn.init.zeros_(parameter)
+    seen[0].clear()
+    network.route(rows)
+    assert seen[0].count(1) == len(rows)
+
+
 def test_few_rows_are_close_to_a_threshold(network, rows):
     seen = batch_sizes(network)
     network.route(rows)

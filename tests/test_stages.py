@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_jeidnn import _stages
 from sklearn_jeidnn._heads import average_pool
 from sklearn_jeidnn._stages import cut
 
-from .conftest import MaskedTokens, TinyConv
+from .conftest import MaskedTokens, TinyConv, TinyTransformer
 
 EXITS = ["blocks.0", "blocks.1"]
 
@@ -166,26 +167,61 @@ def test_named_inputs_and_a_mask_cross_the_cut_with_the_rows():
     torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)
 
 
+class SequenceFirst(nn.Module):
+    """Rows lie along the second axis; a position each row shares crosses every cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16) for _ in range(3))
+        self.classifier = nn.Linear(8, 10)
+        self.position = nn.Parameter(torch.randn(8, 1, 8))
+
+    def forward(self, X):
+        tokens = X.reshape(-1, 8, 8).transpose(0, 1)
+        position = self.position * 2
+        for block in self.blocks:
+            tokens = block(tokens + position)
+        return self.classifier(tokens.mean(0))
+
+
 def test_rows_are_dropped_along_the_axis_that_they_have():
-    class SequenceFirst(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16) for _ in range(3))
-            self.classifier = nn.Linear(8, 10)
-
-        def forward(self, X):
-            tokens = X.reshape(-1, 8, 8).transpose(0, 1)
-            for block in self.blocks:
-                tokens = block(tokens)
-            return self.classifier(tokens.mean(0))
-
     module, X = SequenceFirst().eval(), torch.randn(9, 64)
     (first, second, third), _ = stages_of(module, EXITS, X)
-    assert first.row_axes == (1,)
+    assert first.row_axes == (1, None)
     assert first.read(first(X)).shape == (9, 8, 8)
     some = torch.tensor([8, 1])
     answer = third(*second(*first.keep_rows(first(X), some)))
     torch.testing.assert_close(answer, module(X)[some], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [TinyConv, TinyTransformer, SequenceFirst])
+@pytest.mark.parametrize("exits", [EXITS, 0])
+def test_many_rows_go_through_a_stage_in_parts_and_answer_as_at_once(X, module, exits, monkeypatch):
+    torch.manual_seed(0)
+    stages, _ = stages_of(module(), exits, X)
+    rows = torch.as_tensor(X[:23])
+    at_once, seen = carried_to(stages, rows), []
+    for stage in stages:
+        stage.evaluating.register_forward_hook(lambda *_: seen.append(1))
+    monkeypatch.setattr(_stages, "PART_ROWS", 10)
+    # As many numbers as 10 rows have where they are widest.
+    monkeypatch.setattr(_stages, "PART_NUMBERS", 1)
+    in_parts = carried_to(stages, rows)
+    assert len(seen) == 3 * len(stages)
+    torch.testing.assert_close(in_parts, at_once, rtol=1e-4, atol=1e-5)
+
+
+def test_narrow_stages_take_more_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(_stages, "PART_ROWS", 2)
+    monkeypatch.setattr(_stages, "PART_NUMBERS", 160 * torch.get_num_threads())
+    seen = []
+    for width in (8, 40):
+        module = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 10))
+        (stage,), _ = stages_of(module, 0, torch.randn(3, 4))
+        module.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        stage(torch.randn(20, 4))
+    # 160 numbers are 20 rows of 8, or 4 of 40; the ten classes count, too.
+    assert seen == [10, 10, 4, 4, 4, 4, 4]
 
 
 def test_auto_exits_stand_after_all_blocks_but_the_last(backbone, X):
