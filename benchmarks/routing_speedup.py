@@ -98,9 +98,9 @@ def small_vit():
 NETWORKS = ["cifar10, shared network", "letter, 8 blocks of width 1024", "cifar10, small ViT"]
 
 
-def promise(n_threads, quick):
+def promise(n_threads, quick, only=None):
     """Half the time, half the multiply-adds, and nobody leaving, in calls of each batch size."""
-    for name in NETWORKS[:1] if quick else NETWORKS:
+    for name in [only] if only else NETWORKS[:1] if quick else NETWORKS:
         params, train, held_out, (X_test, _) = load(name)
         with tempfile.TemporaryDirectory() as memory:
             for batch_size in BATCHES:
@@ -425,7 +425,9 @@ QUESTIONS = {
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("question", choices=QUESTIONS)
-    parser.add_argument("--data", help="of companions, compiled and tables: only this set")
+    parser.add_argument(
+        "--data", help="only this data set or network, of those that are asked about"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--memory", help="where to keep what is trained, to go on later")
     parser.add_argument("--quick", action="store_true", help="little of it; proves nothing")
