@@ -11,6 +11,7 @@ recipe (linear heads, bilevel gates, sequential exit distribution).
 
 import argparse
 import csv
+import tempfile
 import time
 
 import datasets
@@ -21,7 +22,9 @@ from baselines import train_plain
 from low_cost_exits import CIFAR_WIDTHS, companions_in_front
 
 from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._policy import exits_taken
 from sklearn_jeidnn.backbones import TabularResNet
+from sklearn_jeidnn.metrics import mean_cost
 
 BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 LEARNED = "learned"
@@ -74,7 +77,14 @@ def load(name):
 
 
 def run(name, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        yield from fitted_and_measured(name, seed, MEMORY or folder)
+
+
+def fitted_and_measured(name, seed, memory):
     params, train, held_out, (X_test, y_test) = load(name)
+    # Fits on the same frozen network share what it says of the rows.
+    params["memory"] = memory
     start = time.perf_counter()
     clf = EarlyExitClassifier(**params, random_state=seed).fit(*train, **held_out)
     fitted = time.perf_counter()
@@ -90,16 +100,18 @@ def run(name, seed):
         )
         return {**row, "accuracy": accuracy, "mean_cost": cost, **seconds}
 
+    rows = clf._outcomes(X_test, y_test)
+    check_routing(clf, rows, X_test)
     for policy in POLICIES:
         # Tunes the policy once for all budgets.
         under_policy = clf.at(cost_weight=clf.cost_weight, exit_policy=policy)
         for budget in BUDGETS:
             if budget >= clf.exit_costs_[0]:
-                at = under_policy.at(budget=budget)
-                yield at_cost(policy, budget, at.score(X_test, y_test), at.mean_cost(X_test))
+                yield at_cost(
+                    policy, budget, *accuracy_and_cost(under_policy.at(budget=budget), rows)
+                )
     yield at_cost(PLAIN, np.nan, float(np.mean(clf._plain_labels(X_test) == y_test)), 1.0)
-    errors = clf._outcomes(X_test, y_test).errors_of_exits().tolist()
-    for error, cost in zip(errors, clf.exit_costs_, strict=True):
+    for error, cost in zip(rows.errors_of_exits().tolist(), clf.exit_costs_, strict=True):
         yield at_cost(SINGLE, np.nan, 1 - error, cost)
     if name in TABLES and seed == 0:
         for accuracy, cost in smaller(train, (X_test, y_test), params):
@@ -118,13 +130,32 @@ def run(name, seed):
             yield at_cost(PAPER, np.nan, paper.score(X_test, y_test), paper.mean_cost(X_test))
 
 
+def exits_of(at, rows):
+    """Exit that each row takes, from what all exits say of it: (n_samples,)"""
+    return exits_taken(at.network_.gates(rows.inputs), at.network_.exit_mass)
+
+
+def accuracy_and_cost(at, rows):
+    """As ``score`` and ``mean_cost``, without running the rows anew for each operating point."""
+    exits = exits_of(at, rows)
+    errors = rows.errors.gather(1, exits[:, None])
+    return 1 - float(errors.mean()), mean_cost(exits.numpy(), at.exit_costs_)
+
+
+def check_routing(clf, rows, X):
+    """Rows that are dropped on the way take the exits that are counted here."""
+    at = clf.at(budget=max(0.5, clf.exit_costs_[0]))
+    assert (at.predict_exit(X) == exits_of(at, rows).numpy()).mean() > 0.999
+
+
 def with_companions(at_cost, backbone, train, held_out, test):
     """Smaller networks of the backbone's kind in front of it, and alone; a larger one alone."""
     X_test, y_test = test
     clf = companions_in_front(backbone, CIFAR_WIDTHS, train, held_out, MEMORY)
+    rows = clf._outcomes(X_test, y_test)
+    check_routing(clf, rows, X_test)
     for budget in BUDGETS:
-        at = clf.at(budget=budget)
-        yield at_cost(COMPANIONS, budget, at.score(X_test, y_test), at.mean_cost(X_test))
+        yield at_cost(COMPANIONS, budget, *accuracy_and_cost(clf.at(budget=budget), rows))
     alone = companions_in_front(backbone, [CIFAR_WIDTH_ALONE], train, held_out, MEMORY)
     for some, n_some in ((clf, len(CIFAR_WIDTHS)), (alone, 1)):
         costs = np.diff(some.exit_costs_[:n_some], prepend=0)
