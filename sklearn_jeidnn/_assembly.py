@@ -109,6 +109,10 @@ class Assembly(NamedTuple):
         network.learning_rate = getattr(module, "learning_rate", LR)
         return Cut(network, names)
 
+    def uncut(self, module, few):
+        """A member's module, trained, as one stage."""
+        return Cut(*self._built(module, 0, few, frozen=False))
+
     def _built(self, module, exits, few, frozen):
         return build_network(
             module,

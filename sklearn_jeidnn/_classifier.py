@@ -769,13 +769,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             taught = self._taught(backbone, train, unlabeled, answers[0])
         for companion in reversed(companions):
             learned.insert(0, self._learn(companion, train, gate, taught)[1:])
-        held_out = [part.to(self.device) for _, part in learned]
         if self._makes_companions():
-            chosen = self._chosen(cuts, held_out, train)
-            cuts, learned, held_out = (
-                [parts[i] for i in chosen] for parts in (cuts, learned, held_out)
-            )
+            cuts, learned = zip(*self._chosen(list(zip(cuts, learned, strict=True)), train))
             self._chain(cuts, train)
+        held_out = [part.to(self.device) for _, part in learned]
         seen = side_by_side([part for part, _ in learned], len(train))
         held_out = side_by_side(held_out, len(gate))
         # Bilevel gates alone are the paper's, whose exits answer by themselves.
@@ -787,25 +784,37 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         self.network_ = self.network_.requires_grad_(False).eval().ready(self.compile)
         self._keep_gate_rows(held_out)
 
-    def _chosen(self, cuts, held_out, train):
-        """Which of the candidates to put in front of the backbone: numbers of the members that stay."""
-        *candidates, backbone = range(len(cuts))
+    def _chosen(self, members, train):
+        """Which of the candidates to put in front of the backbone: (cut, what it learned) of those that stay."""
+        *candidates, backbone = members
         subsets = [
             [*some, backbone]
             for n_some in range(len(candidates) + 1)
             for some in itertools.combinations(candidates, n_some)
         ]
-        objectives = []
-        for subset in subsets:
-            self._chain([cuts[i] for i in subset], train)
-            rows = side_by_side([held_out[i] for i in subset], len(held_out[0].y))
-            learn_trust(self.network_.heads, rows)
-            self._take_time()
-            at = {"cost_weight": self.cost_weight, "budget": self.budget}
-            outcome = outcomes_of(self.network_, rows)
-            mass = self.network_.exit_mass
-            objectives.append(objective_at(outcome, mass, self._costs(), **at))
+        if self._is_timed() and isinstance(self.exits, str):
+            # Behind companions exits inside the backbone may take more time than they save.
+            whole = self._without_exits(backbone)
+            subsets += [[*some, whole] for *some, _ in subsets if some]
+        objectives = [self._objective(*zip(*subset, strict=True), train) for subset in subsets]
         return subsets[int(np.argmin(objectives))]
+
+    def _objective(self, cuts, learned, train):
+        """What some members would reach on the rows that set the gates."""
+        self._chain(cuts, train)
+        held_out = [part.to(self.device) for _, part in learned]
+        rows = side_by_side(held_out, len(held_out[0].y))
+        learn_trust(self.network_.heads, rows)
+        self._take_time()
+        at = {"cost_weight": self.cost_weight, "budget": self.budget}
+        outcome, mass = outcomes_of(self.network_, rows), self.network_.exit_mass
+        return objective_at(outcome, mass, self._costs(), **at)
+
+    def _without_exits(self, member):
+        """The backbone, which has learned with its exits, as one stage."""
+        _, learned = member
+        at_end = [part._replace(features=part.features[-1:]) for part in learned]
+        return self._assembly().uncut(self.module_, self._few), at_end
 
     def _taught(self, backbone, train, unlabeled, answers):
         """Rows, those without labels too, with what the backbone says of them instead of labels."""

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn._costs import exits_worth, median_seconds, with_shared_part
+from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._costs import (
+    exits_worth,
+    median_seconds,
+    relative_exit_costs,
+    with_shared_part,
+)
 from sklearn_jeidnn._network import build_network
 
 from .conftest import quick_classifier
@@ -97,3 +103,25 @@ def test_companions_and_a_budget_go_with_seconds(digits, fresh_digits):
     )
     clf.fit(*digits)
     assert clf.mean_cost(fresh_digits[0]) <= 3.1
+
+
+def test_behind_companions_exits_that_take_more_time_than_they_save_are_left_out(
+    digits, fresh_digits, monkeypatch
+):
+    def timed(clf, n_rows):
+        """As if each exit took three tenths of the plain backbone's time."""
+        counted = relative_exit_costs(clf.network_, clf._few)
+        return counted + 0.3 * np.arange(1, len(counted) + 1), 1e-6
+
+    monkeypatch.setattr(EarlyExitClassifier, "_timed", timed)
+    options = {"companion": "auto", "cost": "seconds", "cost_weight": 0.2, "max_epochs": 10}
+    clf = quick_classifier(module__width=128, module__n_blocks=4, exits=2, **options).fit(*digits)
+    inside = [name for name in clf.exits_ if "." in name]
+    assert len(inside) == 2 or not any(name == "0" for name in clf.exits_)
+    clf = quick_classifier(module__width=128, module__n_blocks=4, **options).fit(*digits)
+    assert clf.exits_ == ["0"] and len(clf.exit_costs_) == 2
+    X, y = fresh_digits
+    at_end = clf._labels(clf._check_inputs(X), torch.ones(len(X), dtype=int))
+    # The exit at the end trusts the companion, too.
+    assert (at_end == clf._plain_labels(X)).mean() > 0.9
+    assert clf.score(X, y) > 0.8
