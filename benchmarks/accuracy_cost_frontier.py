@@ -19,7 +19,7 @@ import numpy as np
 import records
 import torch
 from baselines import train_plain
-from low_cost_exits import CIFAR_WIDTHS, companions_in_front
+from low_cost_exits import companions_in_front
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._policy import exits_taken
@@ -42,8 +42,7 @@ PAPER, SINGLE, PLAIN, SMALLER = "paper", "one exit", "plain backbone", "smaller 
 PAPER_COST_WEIGHTS = [0.05, 0.2, 0.4, 0.8, 1.6]
 COMPANIONS = "learned, companions in front"
 BLOCKS = [1, 2, 3]
-# Of a network that is too dear to stand in front.
-CIFAR_WIDTH_ALONE = 24
+CIFAR_WIDTHS = (10, 16, 24)
 # Folder that is kept from one run to the next; None: nothing is.
 MEMORY = None
 DATA = ["cifar10", "letter", "adult", "pendigits", "krkopt", "movie_reviews"]
@@ -149,21 +148,19 @@ def check_routing(clf, rows, X):
 
 
 def with_companions(at_cost, backbone, train, held_out, test):
-    """Smaller networks of the backbone's kind in front of it, and alone; a larger one alone."""
+    """Smaller networks of the backbone's kind in front of it, and each alone."""
     X_test, y_test = test
     clf = companions_in_front(backbone, CIFAR_WIDTHS, train, held_out, MEMORY)
     rows = clf._outcomes(X_test, y_test)
     check_routing(clf, rows, X_test)
     for budget in BUDGETS:
         yield at_cost(COMPANIONS, budget, *accuracy_and_cost(clf.at(budget=budget), rows))
-    alone = companions_in_front(backbone, [CIFAR_WIDTH_ALONE], train, held_out, MEMORY)
-    for some, n_some in ((clf, len(CIFAR_WIDTHS)), (alone, 1)):
-        costs = np.diff(some.exit_costs_[:n_some], prepend=0)
-        for stage, cost in zip(some.network_.stages, costs, strict=False):
-            with torch.inference_mode():
-                logits = torch.cat([stage(rows) for rows in torch.as_tensor(X_test).split(256)])
-            right = some.classes_[logits.argmax(1).numpy()] == y_test
-            yield at_cost(SMALLER, np.nan, right.mean(), cost)
+    costs = np.diff(clf.exit_costs_[: len(CIFAR_WIDTHS)], prepend=0)
+    for stage, cost in zip(clf.network_.stages, costs, strict=False):
+        with torch.inference_mode():
+            logits = torch.cat([stage(rows) for rows in torch.as_tensor(X_test).split(256)])
+        right = clf.classes_[logits.argmax(1).numpy()] == y_test
+        yield at_cost(SMALLER, np.nan, right.mean(), cost)
 
 
 def smaller(train, test, params):
