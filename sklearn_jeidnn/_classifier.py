@@ -119,7 +119,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         end); "auto" takes 0 for companions.
     companion : {"tables", "auto"} or None, default="tables"
         "auto" trains narrower ready networks (a bag of embeddings, where ``X`` is tokens) and puts
-        those of them in front of the backbone that lower errors plus cost on the held-out rows. "tables" does
+        those of them in front of the backbone that lower errors plus cost on the held-out rows (with
+        ``cost="seconds"`` and ``exits="auto"`` it may keep no exit inside the backbone). "tables" does
         so for the ready tabular network only (where ``gate_training="joint"``); None never does.
     companion_costs : list of float or None, default=None
         What each companion costs, relative to one pass of the plain backbone; None, also as an entry,
