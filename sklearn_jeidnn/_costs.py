@@ -76,8 +76,8 @@ def relative_exit_costs(network, inputs):
     return np.cumsum(shares) + np.cumsum(overhead_counts) / plain
 
 
-def median_seconds(functions):
-    """Median time of each function, called in turns: (n_functions,)
+def seconds_in_turns(functions):
+    """Time of each function, called in turns: (n_turns, n_functions)
 
     At least ``N_TIMED`` turns, and more of quick ones; a first one warms up.
     """
@@ -86,7 +86,12 @@ def median_seconds(functions):
         len(times) < MOST_TIMED and time.perf_counter() - start < ENOUGH_SECONDS
     ):
         times.append([_seconds(function) for function in functions])
-    return np.median(times[1:], axis=0)
+    return np.array(times[1:])
+
+
+def median_seconds(functions):
+    """Median time of each function, called in turns: (n_functions,)"""
+    return np.median(seconds_in_turns(functions), axis=0)
 
 
 def _seconds(function):
@@ -109,8 +114,8 @@ def relative_seconds(stage, plain, inputs):
     -------
     float
     """
-    own, whole = median_seconds([lambda: stage(*inputs), lambda: plain(*inputs)])
-    return float(own / whole)
+    own, whole = seconds_in_turns([lambda: stage(*inputs), lambda: plain(*inputs)]).T
+    return float(np.median(own / whole))
 
 
 def seconds_of_exits(run, plain, n_rows, n_exits):
@@ -140,21 +145,23 @@ def seconds_of_exits(run, plain, n_rows, n_exits):
     # Rows that come one by one come one after the other: caches stay warm.
     n_calls = max(1, ROWS_OF_A_TURN // n_rows)
     ways = [plain, *(partial(run, exits) for exits in (*together, spread))]
-    timed = median_seconds([partial(_again, way, n_calls) for way in ways])
-    whole, *seconds, mixed = timed
+    turns = seconds_in_turns([partial(_again, way, n_calls) for way in ways])
+    whole = turns[:, :1]
+    # Within a turn: other jobs slow down what is compared with, too.
+    *costs, mixed = np.median(turns[:, 1:] / whole, axis=0)
     # What runs longer costs no less.
-    seconds = np.maximum.accumulate(seconds)
+    costs = np.maximum.accumulate(costs)
     if n_rows >= n_exits:
-        seconds = with_shared_part(seconds, mixed)
-    return seconds / whole, whole / (n_calls * n_rows)
+        costs = with_shared_part(costs, mixed)
+    return costs, float(np.median(whole)) / (n_calls * n_rows)
 
 
-def with_shared_part(seconds, mixed):
+def with_shared_part(costs, mixed):
     """Costs (n_exits,) drawn towards the last until their mean is ``mixed``, by nine tenths at most."""
-    last = seconds[-1]
-    span = last - np.mean(seconds)
+    last = costs[-1]
+    span = last - np.mean(costs)
     own = np.clip((last - mixed) / span, 0.1, 1.0) if span > 0 else 1.0
-    return last - own * (last - seconds)
+    return last - own * (last - costs)
 
 
 def _again(function, n_calls):
