@@ -89,11 +89,6 @@ def seconds_in_turns(functions):
     return np.array(times[1:])
 
 
-def median_seconds(functions):
-    """Median time of each function, called in turns: (n_functions,)"""
-    return np.median(seconds_in_turns(functions), axis=0)
-
-
 def _seconds(function):
     start = time.perf_counter()
     function()
@@ -189,6 +184,6 @@ def exits_worth(network, inputs):
         lambda: network.route(*inputs, rows_at_once=n_rows, exits=last),
         lambda: network.plain(*inputs),
     ]
-    routed, plain = median_seconds(both)
-    overhead = max((routed / plain - 1) / (network.n_exits - 1), 1e-6)
+    routed, plain = seconds_in_turns(both).T
+    overhead = max((np.median(routed / plain) - 1) / (network.n_exits - 1), 1e-6)
     return max(1, round(0.4 * overhead**-0.5))
