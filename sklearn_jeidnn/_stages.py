@@ -3,6 +3,7 @@
 Stages share parameters with the module that they were cut from.
 """
 
+import contextlib
 import copy
 import operator
 from bisect import bisect_left
@@ -151,8 +152,8 @@ def cut(module, exits, inputs, input_names, n_classes, *, head_cost, frozen):
     expected = check_backbone(answering, inputs, n_classes)
     if exits == 0:
         whole = Stage(fold_normalisation(answering) if frozen else answering, None)
-        _spare_rows(whole.eval(), inputs)
-        whole.widest = _widest(whole, inputs)
+        with _noting_width(whole, len(inputs[0])):
+            _spare_rows(whole.eval(), inputs)
         return [whole], []
     if not isinstance(exits, str | int):
         _check_names(module, exits)
@@ -459,33 +460,34 @@ def _try_stages(stages, inputs, expected):
     carried, fewer = inputs, tuple(tensor[:2] for tensor in inputs)
     for before, stage in pairwise([None, *stages]):
         stage.taken_axes = before and before.row_axes
-        stage.widest = _widest(stage, carried)
+        with _noting_width(stage, len(expected)):
+            carried = stage(*carried)
         if stage is stages[-1]:
             break
-        carried, fewer = stage(*carried), stage(*fewer)
+        fewer = stage(*fewer)
         stage.row_axes = tuple(
             _row_axis(*both, len(expected)) for both in zip(carried, fewer, strict=True)
         )
         if stage.row_axes[0] is None:
             raise CutError("what an exit would read has no row for each row of the data")
-    if not _same(stages[-1](*carried), expected):
+    if not _same(carried, expected):
         raise CutError("its stages do not answer what it answers as a whole")
 
 
-def _widest(stage, carried):
-    """Most numbers of a row that a submodule of the stage answers."""
-    widths = [1]
+@contextlib.contextmanager
+def _noting_width(stage, n_rows):
+    """Tell the stage the most numbers of a row that one of its submodules answers, while it runs on so many rows."""
 
     def note(_, __, output):
         if isinstance(output, torch.Tensor):
-            widths.append(output.numel() // n_rows)
+            stage.widest = max(stage.widest, output.numel() // n_rows)
 
-    n_rows = carried[0].shape[(stage.taken_axes or (0,))[0]]
     hooks = [module.register_forward_hook(note) for module in stage.evaluating.modules()]
-    stage(*carried)
-    for hook in hooks:
-        hook.remove()
-    return max(widths)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _row_axis(tensor, fewer, n_samples):

@@ -194,6 +194,20 @@ def test_rows_are_dropped_along_the_axis_that_they_have():
     torch.testing.assert_close(answer, module(X)[some], rtol=1e-5, atol=1e-5)
 
 
+def test_stages_that_write_into_what_they_take_are_cut(X):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 64)
+
+        def forward(self, hidden):
+            return self.linear(hidden.add_(1))
+
+    module = nn.Sequential(nn.Linear(64, 64), Counting(), Counting(), nn.Linear(64, 10))
+    stages, _ = stages_of(module, ["0", "1"], X)
+    torch.testing.assert_close(carried_to(stages, X)[-1], module(X))
+
+
 @pytest.mark.parametrize("module", [TinyConv, TinyTransformer, SequenceFirst])
 @pytest.mark.parametrize("exits", [EXITS, 0])
 def test_many_rows_go_through_a_stage_in_parts_and_answer_as_at_once(X, module, exits, monkeypatch):
