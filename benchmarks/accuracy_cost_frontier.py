@@ -42,8 +42,8 @@ PAPER, SINGLE, PLAIN, SMALLER = "paper", "one exit", "plain backbone", "smaller 
 PAPER_COST_WEIGHTS = [0.05, 0.2, 0.4, 0.8, 1.6]
 COMPANIONS = "learned, companions in front"
 BLOCKS = [1, 2, 3]
-CIFAR_WIDTHS = (10, 16, 24)
-# Folder that is kept from one run to the next; None: nothing is.
+COMPANION_WIDTHS = (10, 16, 24)
+# Folder where companions are kept from one run to the next; None: they are not.
 MEMORY = None
 DATA = ["cifar10", "letter", "adult", "pendigits", "krkopt", "movie_reviews"]
 TABLES = ["letter", "adult", "pendigits", "krkopt"]
@@ -77,12 +77,13 @@ def load(name):
 
 def run(name, seed):
     with tempfile.TemporaryDirectory() as folder:
-        yield from fitted_and_measured(name, seed, MEMORY or folder)
+        yield from fitted_and_measured(name, seed, folder)
 
 
 def fitted_and_measured(name, seed, memory):
     params, train, held_out, (X_test, y_test) = load(name)
-    # Fits on the same frozen network share what it says of the rows.
+    # Fits on the same frozen network share what it says of the rows; nothing is found from an earlier run, so that
+    # the time of the fit is told.
     params["memory"] = memory
     start = time.perf_counter()
     clf = EarlyExitClassifier(**params, random_state=seed).fit(*train, **held_out)
@@ -150,12 +151,12 @@ def check_routing(clf, rows, X):
 def with_companions(at_cost, backbone, train, held_out, test):
     """Smaller networks of the backbone's kind in front of it, and each alone."""
     X_test, y_test = test
-    clf = companions_in_front(backbone, CIFAR_WIDTHS, train, held_out, MEMORY)
+    clf = companions_in_front(backbone, COMPANION_WIDTHS, train, held_out, MEMORY)
     rows = clf._outcomes(X_test, y_test)
     check_routing(clf, rows, X_test)
     for budget in BUDGETS:
         yield at_cost(COMPANIONS, budget, *accuracy_and_cost(clf.at(budget=budget), rows))
-    costs = np.diff(clf.exit_costs_[: len(CIFAR_WIDTHS)], prepend=0)
+    costs = np.diff(clf.exit_costs_[: len(COMPANION_WIDTHS)], prepend=0)
     for stage, cost in zip(clf.network_.stages, costs, strict=False):
         with torch.inference_mode():
             logits = torch.cat([stage(rows) for rows in torch.as_tensor(X_test).split(256)])

@@ -183,13 +183,15 @@ def companions(n_threads, quick, only=None):
 def chess(quick):
     """(parameters by what stands in front, training rows, held-out rows by name, test rows)"""
     split = datasets.load("krkopt")
-    table = {"module__width": 128, **({"max_epochs": 2} if quick else {})}
-    ways = {"nothing": {**table, "companion": None}, "auto": {**table, "companion": "auto"}}
-    # Each exit takes its time: here rows leave at the companion's end, or at the backbone's.
-    few_exits = {key: value for key, value in table.items() if key != "module__width"}
-    companion, backbone = {"width": 64, "n_blocks": 3}, {"width": table["module__width"]}
-    few_exits |= {"module": [(None, companion), (None, backbone)], "exits": [0, 0]}
-    ways["width 64, no exits inside"] = few_exits
+    epochs = {"max_epochs": 2} if quick else {}
+    table = {"module__width": 128, **epochs}
+    members = [(None, {"width": 64, "n_blocks": 3}), (None, {"width": 128})]
+    ways = {
+        "nothing": {**table, "companion": None},
+        "auto": {**table, "companion": "auto"},
+        # Each exit takes its time: here rows leave at the companion's end, or at the backbone's.
+        "width 64, no exits inside": {**epochs, "module": members, "exits": [0, 0]},
+    }
     return ways, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
 
 
@@ -420,6 +422,14 @@ QUESTIONS = {
     "tables": (tables, claims_of_tables),
     "large": (large, claims_of_large),
 }
+# What ``--data`` may name.
+ASKED_ABOUT = {
+    "promise": NETWORKS,
+    "companions": list(IN_FRONT),
+    "compiled": list(IN_FRONT),
+    "tables": TABLES,
+    "large": [],
+}
 
 
 if __name__ == "__main__":
@@ -433,6 +443,11 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="little of it; proves nothing")
     arguments = parser.parse_args()
     MEMORY = arguments.memory
+    asked_about = ASKED_ABOUT[arguments.question]
+    if arguments.data and arguments.data not in asked_about:
+        parser.error(
+            f"--data {arguments.data!r}: {arguments.question} asks about {asked_about or 'nothing by name'}"
+        )
     ask, claims = QUESTIONS[arguments.question]
     rows = []
     for n_threads in arguments.threads:

@@ -770,12 +770,12 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             taught = self._taught(backbone, train, unlabeled, answers[0])
         for companion in reversed(companions):
             learned.insert(0, self._learn(companion, train, gate, taught)[1:])
+        learned = [(seen, held_out.to(self.device)) for seen, held_out in learned]
         if self._makes_companions():
             cuts, learned = zip(*self._chosen(list(zip(cuts, learned, strict=True)), train))
             self._chain(cuts, train)
-        held_out = [part.to(self.device) for _, part in learned]
-        seen = side_by_side([part for part, _ in learned], len(train))
-        held_out = side_by_side(held_out, len(gate))
+        seen, held_out = zip(*learned, strict=True)
+        seen, held_out = side_by_side(seen, len(train)), side_by_side(held_out, len(gate))
         # Bilevel gates alone are the paper's, whose exits answer by themselves.
         if self.gate_training == "joint" or len(cuts) > 1:
             learn_trust(self.network_.heads, held_out)
@@ -803,7 +803,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _objective(self, cuts, learned, train):
         """What some members would reach on the rows that set the gates."""
         self._chain(cuts, train)
-        held_out = [part.to(self.device) for _, part in learned]
+        held_out = [part for _, part in learned]
         rows = side_by_side(held_out, len(held_out[0].y))
         learn_trust(self.network_.heads, rows)
         self._take_time()

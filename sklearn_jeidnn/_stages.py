@@ -72,8 +72,6 @@ class Stage(nn.Module):
         """Of as many rows at a time as a core's cache holds."""
         axes = self.taken_axes or (0,) * len(carried)
         n_rows = carried[0].shape[axes[0]]
-        if n_rows <= PART_ROWS:
-            return self.evaluating(*carried)
         most = max(PART_ROWS, PART_NUMBERS * torch.get_num_threads() // self.widest)
         if n_rows <= most:
             return self.evaluating(*carried)
