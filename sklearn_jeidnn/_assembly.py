@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from functools import partial
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -9,7 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._costs import exits_worth, multiply_adds, relative_exit_costs, relative_seconds
+from ._costs import (
+    exits_worth,
+    multiply_adds,
+    relative_exit_costs,
+    relative_seconds,
+    seconds_in_turns,
+)
 from ._graphs import Answering
 from ._members import ClassifierStage, as_given, check_classes, companions_for, fitted_classifier
 from ._network import N_PROBE_ROWS, EarlyExitNetwork, build_network, chain, whole
@@ -95,10 +102,29 @@ class Assembly(NamedTuple):
         embeds : bool
             Whether whole numbers are tokens.
         """
-        answering = Answering(backbone, self.input_names)
-        cost = multiply_adds(answering, *few)[1] / len(few[0])
         X, shape = as_given(arrays, self.input_names), params.get("image_shape")
-        return companions_for(X, len(self.classes), cost, image_shape=shape, embeds=embeds)
+        count = self._count(backbone, few)
+        return companions_for(
+            X,
+            len(self.classes),
+            image_shape=shape,
+            embeds=embeds,
+            counted=lambda network: self._count(network.to(self.device), few) / count,
+            timed=None if self.timed_rows is None else partial(self._times, backbone, few),
+        )
+
+    def _count(self, module, few):
+        return multiply_adds(Answering(module, self.input_names), *few)[1]
+
+    def _times(self, backbone, few, modules):
+        """Times of some modules for the rows of a call, relative to the backbone's: (n_modules,)"""
+        plain, *others = (
+            self.uncut(module, few).network.ready() for module in (backbone, *modules)
+        )
+        rows = tiled(few, self.timed_rows or plain.rows_at_once)
+        ways = [partial(network.plain, *rows) for network in (plain, *others)]
+        turns = seconds_in_turns(ways)
+        return np.median(turns[:, 1:] / turns[:, :1], axis=0)
 
     def cut_module(self, member, module, exits, few):
         """A member's module, cut into stages; heads untrained."""
@@ -110,7 +136,7 @@ class Assembly(NamedTuple):
         return Cut(network, names)
 
     def uncut(self, module, few):
-        """A member's module, trained, as one stage."""
+        """A member's module as one stage."""
         return Cut(*self._built(module, 0, few, frozen=False))
 
     def _built(self, module, exits, few, frozen):

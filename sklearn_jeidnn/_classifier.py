@@ -119,9 +119,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         end); "auto" takes 0 for companions.
     companion : {"tables", "auto"} or None, default="tables"
         "auto" trains narrower ready networks (a bag of embeddings, where ``X`` is tokens) and puts
-        those of them in front of the backbone that lower errors plus cost on the held-out rows (with
-        ``cost="seconds"`` and ``exits="auto"`` it may keep no exit inside the backbone). "tables" does
-        so for the ready tabular network only (where ``gate_training="joint"``); None never does.
+        those of them in front of the backbone that lower errors plus cost on the held-out rows. With
+        ``cost="seconds"`` their shapes, too, are chosen by the time of ``cost_batch_size`` rows (shallow
+        and wide ones for a single row), and with ``exits="auto"`` it may keep no exit inside the
+        backbone. "tables" does so for the ready tabular network only (where
+        ``gate_training="joint"``); None never does.
     companion_costs : list of float or None, default=None
         What each companion costs, relative to one pass of the plain backbone; None, also as an entry,
         counts multiply-adds of networks, and measures the time of other classifiers (which differs a

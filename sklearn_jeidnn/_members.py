@@ -1,6 +1,7 @@
 """Members: the backbone, and what stands in front of it; any classifier as a stage."""
 
 import inspect
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
-from ._costs import multiply_adds
 from ._stages import Stage
 from .backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 
@@ -18,9 +18,28 @@ LEAST_PROBABILITY = 1e-6
 TABLE_WIDTHS = (8, 10, 12, 16, 24, 32, 40, 64, 96, 128, 192, 256, 384)
 # Processors take eight channels at once: measured on a core with AVX2, width 10 takes as long as width 16.
 IMAGE_WIDTHS = tuple(width for width in TABLE_WIDTHS if width % 8 == 0)
-# Shares of the backbone's cost that candidates come near to (method page, section 10).
-TABLE_SHARES, IMAGE_SHARES = (0.025, 0.15), (0.1, 0.25)
+# Where all candidates take longer than they should, those that take hardly longer than the quickest.
+HARDLY_LONGER = 1.2
+# Most of the backbone's cost that a candidate may have; most of its multiply-adds where time counts.
+MOST_COST, MOST_TIMED = 0.5, 2.0
 N_SHAPE_ROWS = 2000
+
+
+class Shapes(NamedTuple):
+    """Ready networks among which companions are looked for."""
+
+    kind: type
+    widths: tuple
+    n_blocks: int
+    few_blocks: int  # of networks that are shallow
+    # Shares of the backbone's multiply-adds, and of its time, that companions come near to
+    # (method page, section 10; shares of time measured on chess endgames and CIFAR-10).
+    shares: tuple
+    time_shares: tuple
+
+
+TABLES = Shapes(TabularResNet, TABLE_WIDTHS, 3, 1, (0.025, 0.15), (0.1, 0.25))
+IMAGES = Shapes(ImageResNet, IMAGE_WIDTHS, 9, 3, (0.1, 0.25), (0.15, 0.35))
 
 
 class Member(NamedTuple):
@@ -76,20 +95,22 @@ def _as_member(entry):
     return Member(*entry)
 
 
-def companions_for(X, n_classes, cost, *, image_shape, embeds):
-    """Candidates to stand in front of a backbone, cheapest first: narrower ready networks.
+def companions_for(X, n_classes, *, image_shape, embeds, counted, timed=None):
+    """Candidates to stand in front of a backbone, cheapest first: smaller ready networks.
 
     Parameters
     ----------
     X : ndarray (n_samples, ...) or dict of such
         Rows that train.
     n_classes : int
-    cost : float
-        Multiply-adds of the backbone for one row.
     image_shape : tuple or None
         Shape of the images that come as flat rows.
     embeds : bool
         Whether the whole numbers of ``X`` are tokens.
+    counted : callable
+        Network -> its multiply-adds, relative to the backbone's.
+    timed : callable, default=None
+        List of networks -> their times, relative to the backbone's; None chooses by multiply-adds.
 
     Returns
     -------
@@ -102,21 +123,46 @@ def companions_for(X, n_classes, cost, *, image_shape, embeds):
     """
     if embeds or isinstance(X, dict):
         return [Member(BagOfEmbeddings, {})]
-    if X.ndim > 2 or image_shape is not None:
-        kind, shares, widths = ImageResNet, IMAGE_SHARES, IMAGE_WIDTHS
-        params = {"n_blocks": 9, "image_shape": image_shape}
-    else:
-        kind, shares, widths = TabularResNet, TABLE_SHARES, TABLE_WIDTHS
-        params = {"n_blocks": 3}
+    is_image = X.ndim > 2 or image_shape is not None
+    shapes, given = (IMAGES, {"image_shape": image_shape}) if is_image else (TABLES, {})
+    depths = [shapes.n_blocks] if timed is None else [shapes.few_blocks, shapes.n_blocks]
+    params = {
+        (n_blocks, width): {"width": width, "n_blocks": n_blocks, **given}
+        for n_blocks in depths
+        for width in shapes.widths
+    }
     some = X[:N_SHAPE_ROWS]
-    of_width = {}
     with torch.random.fork_rng(devices=[]):
-        for width in widths:
-            network = kind.from_data(some, n_classes, width=width, **params).eval()
-            rows = torch.as_tensor(np.float32(some[:1]))
-            of_width[width] = multiply_adds(network, rows)[1] / cost
-    nearest = {min(widths, key=lambda w: abs(np.log(of_width[w] / share))) for share in shares}
-    return [Member(kind, {"width": w, **params}) for w in sorted(nearest) if of_width[w] < 0.5]
+        networks = {
+            shape: shapes.kind.from_data(some, n_classes, **own).eval()
+            for shape, own in params.items()
+        }
+    costs = {shape: counted(network) for shape, network in networks.items()}
+    if timed is None:
+        chosen = _nearest(costs, shapes.shares)
+    else:
+        small = [shape for shape, cost in costs.items() if cost < MOST_TIMED]
+        costs = dict(zip(small, timed([networks[shape] for shape in small]), strict=True))
+        chosen = _largest(costs, shapes.time_shares)
+    cheap = [shape for shape in chosen if costs[shape] < MOST_COST]
+    return [Member(shapes.kind, params[shape]) for shape in sorted(cheap, key=costs.get)]
+
+
+def _nearest(costs, shares):
+    """Shapes whose costs come nearest to the shares."""
+    return {min(costs, key=lambda shape: abs(np.log(costs[shape] / share))) for share in shares}
+
+
+def _largest(times, shares):
+    """Of the shapes that take at most a share of the time those with most units, blocks times width; for each share.
+
+    A layer takes some time whatever its width: for a single row that leaves shallow networks, for many rows deep
+    ones. Units tell how good a shape is, more or less: on chess endgames one block of width 64, 128, 256 is right
+    on 82.4, 84.5, 88.9 %, two of width 128 on 88.1, three of width 24, 40, 64, 128 on 77.4, 84.2, 87.8, 89.5.
+    """
+    least = HARDLY_LONGER * min(times.values(), default=0)
+    affordable = ([s for s, t in times.items() if t <= max(share, least)] for share in shares)
+    return {max(some, key=math.prod) for some in affordable if some}
 
 
 def as_given(arrays, input_names):

@@ -12,6 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
 from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._assembly import Assembly
 from sklearn_jeidnn._members import as_members, companions_for
 from sklearn_jeidnn.backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 
@@ -197,18 +198,62 @@ def test_auto_makes_companions_and_keeps_those_that_pay(digits):
     assert len(free.exits_) <= len(clf.exits_)
 
 
+def counted(of):
+    """Multiply-adds relative to so many, by the number of weights."""
+    return lambda network: sum(weight.numel() for weight in network.parameters()) / of
+
+
+def shapes(candidates):
+    return [(c.params["n_blocks"], c.params["width"]) for c in candidates]
+
+
 def test_candidates_are_narrower_networks_of_the_datas_kind(digits):
     options = {"embeds": False, "image_shape": None}
     images = digits[0].reshape(-1, 8, 8)
-    for X, kind, cost in ((images, ImageResNet, 1e7), (digits[0], TabularResNet, 1e6)):
-        candidates = companions_for(X, 10, cost, **options)
+    for X, kind, count in ((images, ImageResNet, 1e7), (digits[0], TabularResNet, 1e6)):
+        candidates = companions_for(X, 10, counted=counted(count), **options)
         assert all(candidate.module is kind for candidate in candidates)
-        widths = [candidate.params["width"] for candidate in candidates]
-        assert len(widths) == 2 and widths == sorted(widths)
-    (flat,) = {
-        c.module for c in companions_for(digits[0], 10, 1e7, embeds=False, image_shape=(8, 8))
-    }
+        (_, narrow), (_, wide) = shapes(candidates)
+        assert narrow < wide
+    options["image_shape"] = (8, 8)
+    (flat,) = {c.module for c in companions_for(digits[0], 10, counted=counted(1e7), **options)}
     assert flat is ImageResNet
+
+
+def test_where_layers_take_the_time_candidates_are_shallow_and_wide(digits):
+    options = {"embeds": False, "image_shape": None, "counted": counted(5e5)}
+
+    def single_row(networks):
+        return [0.1 + 0.1 * len(network.blocks) for network in networks]
+
+    def many_rows(networks):
+        return [0.01 + counted(1e6)(network) for network in networks]
+
+    ((n_blocks, width),) = shapes(companions_for(digits[0], 10, timed=single_row, **options))
+    assert n_blocks == 1 and width >= 256
+    deep = shapes(companions_for(digits[0], 10, timed=many_rows, **options))
+    assert len(deep) == 2 and deep[-1][0] == 3 and deep == sorted(deep, key=np.prod)
+
+
+def test_no_candidate_takes_half_of_the_backbones_time(digits):
+    options = {"embeds": False, "image_shape": None, "counted": counted(1e6)}
+    slow = companions_for(digits[0], 10, timed=lambda networks: [0.6] * len(networks), **options)
+    assert slow == []
+
+
+def test_shapes_are_chosen_by_the_clock_where_time_is_the_price(digits, monkeypatch):
+    asked = []
+
+    def times(assembly, backbone, few, modules):
+        asked.append(len(modules))
+        return np.array([0.1 * len(module.blocks) for module in modules])
+
+    monkeypatch.setattr(Assembly, "_times", times)
+    options = {"companion": "auto", "max_epochs": 1, "cost_batch_size": 1, **BACKBONE}
+    quick_classifier(cost="multiply_adds", **options).fit(*digits)
+    assert not asked
+    quick_classifier(cost="seconds", **options).fit(*digits)
+    assert asked and asked[0] > 10
 
 
 def test_auto_puts_nothing_in_front_of_a_backbone_that_is_cheap_already(digits):
