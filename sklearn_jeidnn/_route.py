@@ -95,7 +95,7 @@ def route(network, inputs, rows_at_once, exits=None):
     Survivors of several batches run on together, so that later stages see full batches, too; fewer than
     ``rows_at_once`` wait before each stage. A row that came so close to a threshold, or to a tie of two
     labels, that rounding might decide is run again by itself: so its exit and label do not depend on the
-    rows beside it.
+    rows beside it. A single row has a path of its own, that of :func:`_route_one`.
 
     Parameters
     ----------
@@ -110,6 +110,8 @@ def route(network, inputs, rows_at_once, exits=None):
     -------
     RoutedRows
     """
+    if len(inputs[0]) == 1:
+        return _route_one(network, inputs, exits)
     run = _Run(network, inputs, exits)
     batches = zip(*(tensor.split(rows_at_once) for tensor in (run.numbers, *inputs)), strict=True)
     left = [part for rows, *carried in batches for part in run.start(rows, carried, rows_at_once)]
@@ -120,6 +122,20 @@ def route(network, inputs, rows_at_once, exits=None):
             alone = route(network, tuple(tensor[row : row + 1] for tensor in inputs), 1)
             logits[row], exit_index[row] = alone.logits[0], alone.exit_index[0]
     return RoutedRows(logits, exit_index)
+
+
+def _route_one(network, inputs, exits):
+    """As :func:`route`, of a single row, which has nothing to wait for."""
+    device = inputs[0].device
+    number = torch.zeros(1, dtype=torch.long, device=device)
+    batch = Underway(number, torch.ones(1, device=device), number.bool())
+    for exit_index, gate in enumerate([*network.gates.lanes(), None]):
+        taken = inputs if batch.carried is None else batch.carried
+        answer, batch, leave = network.passage(exit_index)(batch, taken, gate, False)
+        if exits is not None:
+            leave = exits <= exit_index
+        if gate is None or leave:
+            return RoutedRows(answer, number + exit_index)
 
 
 def _tied(logits):
@@ -139,7 +155,7 @@ class _Run:
     def __init__(self, network, inputs, exits):
         self.network, self.inputs, self.exits = network, inputs, exits
         # A row by itself decides as it does; in less than float32 rounding is no matter of a few rows.
-        self.settles = len(inputs[0]) > 1 and exits is None and not network.lossy
+        self.settles = exits is None and not network.lossy
         self.gates = network.gates.lanes()
         self.numbers = torch.arange(len(inputs[0]), device=inputs[0].device)
         self.waiting = [[] for _ in network.stages]

@@ -58,17 +58,48 @@ def test_survivors_wait_until_a_batch_is_full_and_no_longer(network, rows):
     assert all(20 <= n < 40 for n in later[:-1]) and later[-1] < 60
 
 
-def test_rows_of_two_members_are_regrouped_from_their_inputs(rows):
+@pytest.fixture
+def two_members(rows):
     torch.manual_seed(1)
     members = [made(TinyConv().eval(), rows), made(TinyTransformer().eval(), rows)]
     network = chain(members, 10, "sequential", "float32")
     torch.nn.init.normal_(network.gates.weight)
     with torch.no_grad():
         network.gates.standardise(all_gate_inputs(network(rows)))
-    whole, parts = network.route(rows), network.route(rows, rows_at_once=30)
+    return network
+
+
+def test_rows_of_two_members_are_regrouped_from_their_inputs(two_members, rows):
+    whole, parts = two_members.route(rows), two_members.route(rows, rows_at_once=30)
     assert int(whole.exit_index.max()) > 2
     assert torch.equal(whole.exit_index, parts.exit_index)
     torch.testing.assert_close(whole.logits, parts.logits, rtol=1e-4, atol=1e-5)
+
+
+def alone(network, rows):
+    """(logits, exits) of rows that come one by one."""
+    each = [network.route(row) for row in rows.split(1)]
+    return (torch.cat(parts) for parts in zip(*each, strict=True))
+
+
+def test_a_row_by_itself_answers_as_beside_others(network, two_members, rows):
+    for some in (network, two_members):
+        together = some.route(rows[:60])
+        logits, exits = alone(some, rows[:60])
+        assert len(exits.unique()) > 2 and torch.equal(exits, together.exit_index)
+        torch.testing.assert_close(logits, together.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_by_itself_leaves_where_it_is_told_and_runs_no_further(two_members, rows):
+    seen, row = batch_sizes(two_members), rows[:1]
+    expected = two_members(row)[0]
+    for stage in seen:
+        stage.clear()
+    for exit_index in range(two_members.n_exits):
+        routed = two_members.route(row, exits=torch.tensor([exit_index]))
+        assert routed.exit_index.tolist() == [exit_index]
+        torch.testing.assert_close(routed.logits[0], expected[exit_index], rtol=1e-4, atol=1e-5)
+    assert [sum(stage) for stage in seen] == list(range(two_members.n_exits, 0, -1))
 
 
 def test_a_row_exactly_at_the_threshold_takes_the_same_exit_in_any_batch(network, rows):
