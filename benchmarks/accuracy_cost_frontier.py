@@ -19,7 +19,7 @@ import numpy as np
 import records
 import torch
 from baselines import train_plain
-from low_cost_exits import companions_in_front
+from low_cost_exits import companions_in_front, narrower
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._policy import exits_taken
@@ -151,7 +151,9 @@ def check_routing(clf, rows, X):
 def with_companions(at_cost, backbone, train, held_out, test):
     """Smaller networks of the backbone's kind in front of it, and each alone."""
     X_test, y_test = test
-    clf = companions_in_front(backbone, COMPANION_WIDTHS, train, held_out, MEMORY)
+    clf = companions_in_front(
+        backbone, narrower(backbone, COMPANION_WIDTHS), train, held_out, MEMORY
+    )
     rows = clf._outcomes(X_test, y_test)
     check_routing(clf, rows, X_test)
     for budget in BUDGETS:

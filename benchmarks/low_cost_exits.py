@@ -92,9 +92,9 @@ def narrower(backbone, widths=CIFAR_WIDTHS):
     return [(type(backbone), {"width": width}) for width in widths]
 
 
-def companions_in_front(backbone, widths, train, held_out, memory):
+def companions_in_front(backbone, companions, train, held_out, memory):
     """Of the shared network, fitted as seed 0 does; each companion is one stage."""
-    members = [*narrower(backbone, widths), backbone]
+    members = [*companions, backbone]
     clf = EarlyExitClassifier(members, **cifar10_options(), memory=memory, random_state=0)
     return clf.fit(*train, **held_out)
 
