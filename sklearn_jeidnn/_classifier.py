@@ -53,7 +53,7 @@ STREAMED = ("predict", "predict_proba", "predict_exit", "predict_set")
 CHUNK_BYTES = 2**25
 BAR_AFTER_SECONDS = 1
 # Of the rows whose time is taken where many are predicted: survivors of several run on together.
-TIMED_BATCHES = 4
+TIMED_BATCHES, MOST_TIMED_ROWS = 4, 4096
 COUNTED, TIMED = "multiply_adds", "seconds"
 EARLY_WEIGHT = 0.2
 TEACHER_TEMPERATURE = 2.0
@@ -665,7 +665,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     def _timed(self, n_rows):
         """(cost of each exit relative to the plain backbone, seconds of that for a row)"""
-        rows = tiled(self._few, n_rows or TIMED_BATCHES * self._rows_at_once())
+        several = min(TIMED_BATCHES * self._rows_at_once(), MOST_TIMED_ROWS)
+        rows = tiled(self._few, n_rows or several)
         X = as_given([tensor.cpu().numpy() for tensor in rows], self._input_names)
         ready = copy.copy(self)
         ready.network_ = self.network_.ready(self.compile)
@@ -689,7 +690,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         ----------
         cost : {"seconds", "multiply_adds"}, default="seconds"
         batch_size : int, default=None
-            Rows of a call to ``predict`` that is timed; None takes several batches.
+            Rows of a call to ``predict`` that is timed; None takes several batches, of at most 4096 rows.
 
         Returns
         -------

@@ -12,7 +12,7 @@ from ._graphs import attention_as_operations
 
 N_PROBE_ROWS = 2
 # Turns of what is timed: at least, at most, and how long to go on between.
-N_TIMED, MOST_TIMED, ENOUGH_SECONDS = 7, 101, 1.0
+N_TIMED, MOST_TIMED, ENOUGH_SECONDS = 7, 101, 2.0
 # Rows that are predicted before another way has its turn.
 ROWS_OF_A_TURN = 16
 

@@ -117,7 +117,7 @@ def route(network, inputs, rows_at_once, exits=None):
     left = [part for rows, *carried in batches for part in run.start(rows, carried, rows_at_once)]
     left += run.advance(1)
     logits, exit_index, close = _in_order(left, len(run.numbers))
-    if run.settles:
+    if run.settles and exits is None:
         for row in close.nonzero().flatten().tolist():
             alone = route(network, tuple(tensor[row : row + 1] for tensor in inputs), 1)
             logits[row], exit_index[row] = alone.logits[0], alone.exit_index[0]
@@ -155,7 +155,7 @@ class _Run:
     def __init__(self, network, inputs, exits):
         self.network, self.inputs, self.exits = network, inputs, exits
         # A row by itself decides as it does; in less than float32 rounding is no matter of a few rows.
-        self.settles = exits is None and not network.lossy
+        self.settles = not network.lossy
         self.gates = network.gates.lanes()
         self.numbers = torch.arange(len(inputs[0]), device=inputs[0].device)
         self.waiting = [[] for _ in network.stages]

@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 
+from sklearn_jeidnn import _route
 from sklearn_jeidnn._gates import CONFIDENCE, GatePoints, all_gate_inputs
 from sklearn_jeidnn._network import build_network, chain
 
@@ -133,6 +134,16 @@ def test_rows_whose_best_labels_are_tied_are_run_again_by_themselves(rows):
     seen[0].clear()
     network.route(rows)
     assert seen[0].count(1) == len(rows)
+
+
+def test_rows_that_leave_where_they_are_told_are_looked_at_for_ties_as_others_are(
+    network, rows, monkeypatch
+):
+    """What is timed so must take as long as a prediction does."""
+    asked = []
+    monkeypatch.setattr(_route, "_tied", lambda logits: asked.append(1) or logits[:, 0] > 1e9)
+    network.route(rows, exits=torch.full((len(rows),), 2))
+    assert asked
 
 
 def test_few_rows_are_close_to_a_threshold(network, rows):
