@@ -135,19 +135,21 @@ def seconds_of_exits(run, plain, n_rows, n_exits):
     plain_seconds : float
         Of a row.
     """
-    spread = torch.arange(n_rows) % n_exits
-    together = [torch.full((n_rows,), exit_index) for exit_index in range(n_exits)]
-    # Rows that come one by one come one after the other: caches stay warm.
-    n_calls = max(1, ROWS_OF_A_TURN // n_rows)
-    ways = [plain, *(partial(run, exits) for exits in (*together, spread))]
-    turns = seconds_in_turns([partial(_again, way, n_calls) for way in ways])
+    # Rows that come one by one come one after the other, and leave at one exit as often as at another.
+    n_calls = 1
+    if n_rows < ROWS_OF_A_TURN:
+        n_calls = n_exits * -(-ROWS_OF_A_TURN // (n_rows * n_exits))
+    numbers = torch.arange(n_calls * n_rows)
+    spread = numbers % n_exits
+    together = [torch.full_like(numbers, exit_index) for exit_index in range(n_exits)]
+    calls = [[plain] * n_calls]
+    calls += [[partial(run, part) for part in exits.split(n_rows)] for exits in (*together, spread)]
+    turns = seconds_in_turns([partial(_all, functions) for functions in calls])
     whole = turns[:, :1]
     # Within a turn: other jobs slow down what is compared with, too.
     *costs, mixed = np.median(turns[:, 1:] / whole, axis=0)
     # What runs longer costs no less.
-    costs = np.maximum.accumulate(costs)
-    if n_rows >= n_exits:
-        costs = with_shared_part(costs, mixed)
+    costs = with_shared_part(np.maximum.accumulate(costs), mixed)
     return costs, float(np.median(whole)) / (n_calls * n_rows)
 
 
@@ -159,8 +161,8 @@ def with_shared_part(costs, mixed):
     return last - own * (last - costs)
 
 
-def _again(function, n_calls):
-    for _ in range(n_calls):
+def _all(functions):
+    for function in functions:
         function()
 
 

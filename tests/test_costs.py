@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn import EarlyExitClassifier, _costs
+from sklearn_jeidnn._assembly import Assembly
 from sklearn_jeidnn._costs import (
     exits_worth,
     relative_exit_costs,
     seconds_in_turns,
+    seconds_of_exits,
     with_shared_part,
 )
 from sklearn_jeidnn._network import build_network
@@ -30,6 +32,40 @@ def test_what_all_rows_share_is_paid_by_all_and_the_last_exit_stays():
     assert raised.mean() == pytest.approx(4.5) and raised[-1] == 6 and (np.diff(raised) > 0).all()
     assert (with_shared_part(seconds, 2.0) == seconds).all()
     assert with_shared_part(seconds, 7.0)[0] < 6
+
+
+class Clock:
+    """A clock that the timed functions put forward."""
+
+    def __init__(self, seconds_at, changing=0.0):
+        self.now, self.last_exit = 0.0, None
+        self.seconds_at, self.changing = np.array(seconds_at), changing
+
+    def perf_counter(self):
+        return self.now
+
+    def run(self, exits):
+        """Rows that leave at these exits; another exit than the row before takes longer."""
+        for exit_index in exits.tolist():
+            changes = self.last_exit not in (None, exit_index)
+            self.now += self.seconds_at[exit_index] + self.changing * changes
+            self.last_exit = exit_index
+
+    def plain(self):
+        self.now += 1.0
+
+
+@pytest.mark.parametrize("n_exits", [2, 3, 5])
+def test_single_rows_are_priced_as_they_come_one_exit_after_another(n_exits, monkeypatch):
+    seconds_at = np.linspace(0.3, 1.2, n_exits)
+    for changing in (0.0, 0.1):
+        clock = Clock(seconds_at, changing)
+        monkeypatch.setattr(_costs, "time", clock)
+        costs, plain = seconds_of_exits(clock.run, clock.plain, 1, n_exits)
+        assert plain == pytest.approx(1.0)
+        # Where all leave at one exit, only the first row comes behind another exit.
+        assert costs.mean() == pytest.approx(seconds_at.mean() + changing, abs=1e-6)
+        assert costs[-1] == pytest.approx(seconds_at[-1], abs=0.01)
 
 
 def test_no_more_exits_than_are_worth_their_time():
@@ -115,7 +151,12 @@ def test_behind_companions_exits_that_take_more_time_than_they_save_are_left_out
         counted = relative_exit_costs(clf.network_, clf._few)
         return counted + 0.3 * np.arange(1, len(counted) + 1), 1e-6
 
+    def times(assembly, backbone, few, modules):
+        counts = np.array([assembly._count(module, few) for module in (backbone, *modules)])
+        return counts[1:] / counts[0]
+
     monkeypatch.setattr(EarlyExitClassifier, "_timed", timed)
+    monkeypatch.setattr(Assembly, "_times", times)
     options = {"companion": "auto", "cost": "seconds", "cost_weight": 0.2, "max_epochs": 10}
     clf = quick_classifier(module__width=128, module__n_blocks=4, exits=2, **options).fit(*digits)
     inside = [name for name in clf.exits_ if "." in name]
