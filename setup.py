@@ -11,7 +11,7 @@ VERSION = re.search(
 ).group(1)
 EXTRAS = {
     "plot": ["matplotlib>=3.8"],
-    "test": ["pytest>=8", "pandas>=2"],
+    "test": ["pytest>=8", "pytest-xdist>=3.5", "pandas>=2"],
     "benchmark": [
         "matplotlib>=3.8",
         "pandas>=2",
