@@ -183,8 +183,8 @@ def exits_worth(network, inputs):
     n_rows = len(inputs[0])
     last = torch.full((n_rows,), network.n_exits - 1, device=inputs[0].device)
     both = [
-        lambda: network.route(*inputs, rows_at_once=n_rows, exits=last),
-        lambda: network.plain(*inputs),
+        lambda: network.route(*inputs, rows_at_once=n_rows, exits=last).logits.cpu(),
+        lambda: network.plain(*inputs).cpu(),
     ]
     routed, plain = seconds_in_turns(both).T
     overhead = max((np.median(routed / plain) - 1) / (network.n_exits - 1), 1e-6)

@@ -21,7 +21,7 @@ IMAGE_WIDTHS = tuple(width for width in TABLE_WIDTHS if width % 8 == 0)
 # Where all candidates take longer than they should, those that take hardly longer than the quickest.
 HARDLY_LONGER = 1.2
 # Most of the backbone's cost that a candidate may have; most of its multiply-adds where time counts.
-MOST_COST, MOST_TIMED = 0.5, 2.0
+MOST_COST, MOST_COUNTED = 0.5, 2.0
 N_SHAPE_ROWS = 2000
 
 
@@ -141,7 +141,7 @@ def companions_for(X, n_classes, *, image_shape, embeds, counted, timed=None):
     if timed is None:
         chosen = _nearest(costs, shapes.shares)
     else:
-        small = [shape for shape, cost in costs.items() if cost < MOST_TIMED]
+        small = [shape for shape, cost in costs.items() if cost < MOST_COUNTED]
         costs = dict(zip(small, timed([networks[shape] for shape in small]), strict=True))
         chosen = _largest(costs, shapes.time_shares)
     cheap = [shape for shape in chosen if costs[shape] < MOST_COST]
