@@ -29,7 +29,7 @@ def write(question, records):
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{question}.csv"
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*setting, *records[0]])
+        writer = csv.DictWriter(file, list({**setting, **records[0]}))
         writer.writeheader()
         writer.writerows({**setting, **record} for record in records)
     print(f"\nWritten: {path}")
