@@ -43,7 +43,7 @@ WAYS = ["plain", "exits", "plain_compiled", "exits_compiled"]
 COMPANIONS_FASTER = {"cifar10": 1.8, "krkopt": 2.5}
 # What "auto" would make for single rows of CIFAR-10, or nearly (its width is 24 to 40 there).
 SHALLOW = (ImageResNet, {"width": 32, "n_blocks": 3})
-TIME_BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0]
+TIME_BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0]
 MEGABYTES = 1e6
 # Folder that is kept from one run to the next; None: a temporary one.
 MEMORY = None
