@@ -5,8 +5,8 @@ RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # Two threads: what the figures were measured with, and no result depends on the machine's number of cores.
 export OMP_NUM_THREADS ?= 2
-# Tests run on one thread each, so two files at a time.
-TEST = $(RUN) -m pytest -q -n 2 --dist loadfile
+# On one thread each, so two files at a time.
+TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 
 .PHONY: demo test slow check format benchmarks clean
 
