@@ -10,13 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._costs import (
-    exits_worth,
-    multiply_adds,
-    relative_exit_costs,
-    relative_seconds,
-    seconds_in_turns,
-)
+from ._costs import exits_worth, multiply_adds, relative_exit_costs, relative_seconds
 from ._graphs import Answering
 from ._members import ClassifierStage, as_given, check_classes, companions_for, fitted_classifier
 from ._network import N_PROBE_ROWS, EarlyExitNetwork, build_network, chain, whole
@@ -122,11 +116,11 @@ class Assembly(NamedTuple):
             self.uncut(module, few).network.ready() for module in (backbone, *modules)
         )
         rows = tiled(few, self.timed_rows or plain.rows_at_once)
-        turns = seconds_in_turns(
-            # On the CPU, since a GPU only begins when it is asked.
-            [lambda network=network: network.plain(*rows).cpu() for network in (plain, *others)]
+        # On the CPU, since a GPU only begins when it is asked.
+        return relative_seconds(
+            [lambda network=network: network.plain(*rows).cpu() for network in others],
+            lambda: plain.plain(*rows).cpu(),
         )
-        return np.median(turns[:, 1:] / turns[:, :1], axis=0)
 
     def cut_module(self, member, module, exits, few):
         """A member's module, cut into stages; heads untrained."""
@@ -219,7 +213,7 @@ class Assembly(NamedTuple):
         for companion, cost in zip(companions, told, strict=True):
             *inside, stage = companion.stages
             if cost is None and isinstance(stage, ClassifierStage):
-                cost = relative_seconds(stage, plain, some)
+                cost = float(relative_seconds([partial(stage, *some)], partial(plain, *some))[0])
             if cost is not None and (inside or not isinstance(cost, Real) or cost <= 0):
                 raise ValueError(
                     f"companion_costs={self.companion_costs!r} must hold None or numbers above 0, and None for a "

@@ -96,21 +96,20 @@ def _seconds(function):
 
 
 @torch.no_grad()
-def relative_seconds(stage, plain, inputs):
-    """Time of a stage relative to the plain backbone's on the same rows.
+def relative_seconds(functions, plain):
+    """Times of some functions relative to the plain backbone's, which takes its turn with them.
 
     Parameters
     ----------
-    stage, plain : callable
-        Take ``inputs``.
-    inputs : tuple of tensor (n_samples, ...)
+    functions : list of callable
+    plain : callable
 
     Returns
     -------
-    float
+    ndarray (n_functions,)
     """
-    own, whole = seconds_in_turns([lambda: stage(*inputs), lambda: plain(*inputs)]).T
-    return float(np.median(own / whole))
+    turns = seconds_in_turns([plain, *functions])
+    return np.median(turns[:, 1:] / turns[:, :1], axis=0)
 
 
 def seconds_of_exits(run, plain, n_rows, n_exits):
@@ -182,10 +181,9 @@ def exits_worth(network, inputs):
     """
     n_rows = len(inputs[0])
     last = torch.full((n_rows,), network.n_exits - 1, device=inputs[0].device)
-    both = [
-        lambda: network.route(*inputs, rows_at_once=n_rows, exits=last).logits.cpu(),
+    (routed,) = relative_seconds(
+        [lambda: network.route(*inputs, rows_at_once=n_rows, exits=last).logits.cpu()],
         lambda: network.plain(*inputs).cpu(),
-    ]
-    routed, plain = seconds_in_turns(both).T
-    overhead = max((np.median(routed / plain) - 1) / (network.n_exits - 1), 1e-6)
+    )
+    overhead = max((routed - 1) / (network.n_exits - 1), 1e-6)
     return max(1, round(0.4 * overhead**-0.5))

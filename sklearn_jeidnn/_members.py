@@ -131,18 +131,18 @@ def companions_for(X, n_classes, *, image_shape, embeds, counted, timed=None):
         for n_blocks in depths
         for width in shapes.widths
     }
-    some = X[:N_SHAPE_ROWS]
+    some, costs, networks = X[:N_SHAPE_ROWS], {}, {}
     with torch.random.fork_rng(devices=[]):
-        networks = {
-            shape: shapes.kind.from_data(some, n_classes, **own).eval()
-            for shape, own in params.items()
-        }
-    costs = {shape: counted(network) for shape, network in networks.items()}
+        for shape, own in params.items():
+            network = shapes.kind.from_data(some, n_classes, **own).eval()
+            costs[shape] = counted(network)
+            # The widest image networks take hundreds of megabytes: they are not kept.
+            if timed is not None and costs[shape] < MOST_COUNTED:
+                networks[shape] = network
     if timed is None:
         chosen = _nearest(costs, shapes.shares)
     else:
-        small = [shape for shape, cost in costs.items() if cost < MOST_COUNTED]
-        costs = dict(zip(small, timed([networks[shape] for shape in small]), strict=True))
+        costs = dict(zip(networks, timed(list(networks.values())), strict=True))
         chosen = _largest(costs, shapes.time_shares)
     cheap = [shape for shape in chosen if costs[shape] < MOST_COST]
     return [Member(shapes.kind, params[shape]) for shape in sorted(cheap, key=costs.get)]
