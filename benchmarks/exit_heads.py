@@ -49,7 +49,7 @@ class TwoLayers(nn.Module):
 
 HEADS = {
     "linear": "linear",
-    "rich (default)": "rich",
+    "pooled (default)": "pooled",
     "one layer": OneLayer,
     "two layers": TwoLayers,
 }
@@ -118,11 +118,11 @@ def claims(rows):
     first = {(r["data"], r["head"]): float(r["accuracy_of_exits"].split()[0]) for r in rows}
     n_test = {row["data"]: row["n_test"] for row in rows}
     for data in n_test:
-        rich, linear = first[data, "rich (default)"], first[data, "linear"]
+        pooled, linear = first[data, "pooled (default)"], first[data, "linear"]
         chance = 2 * np.sqrt(2 * linear * (1 - linear) / n_test[data])
         yield (
-            f"{data}: first exit {rich:.4f} with the default head >= {linear:.4f} with the paper's - {chance:.4f}",
-            rich >= linear - chance,
+            f"{data}: first exit {pooled:.4f} with the default head >= {linear:.4f} with the paper's - {chance:.4f}",
+            pooled >= linear - chance,
         )
 
 

@@ -35,7 +35,7 @@ from ._heads import HEADS
 from ._inputs import as_integers, holds_integers, is_named, named_arrays, pieces, pieces_of, rows_of
 from ._joint import learn_trust, outcomes_of, train_jointly
 from ._losses import GATE_LOSSES, temperatures, temperatures_of_leavers
-from ._members import as_given, as_members
+from ._members import as_given, as_members, simplest_of_best
 from ._memory import fingerprint, remembered
 from ._network import N_PROBE_ROWS, PRECISIONS
 from ._policy import EXIT_MASSES, exits_taken
@@ -117,12 +117,12 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         evenly by cost over its repeated blocks. "auto" takes every block that saves more than a head
         costs, at most eight of them. Of several members, one such entry for each (0: no exit but its
         end); "auto" takes 0 for companions.
-    companion : {"tables", "auto"} or None, default="tables"
+    companion : {"tabular", "auto"} or None, default="tabular"
         "auto" trains narrower ready networks (a bag of embeddings, where ``X`` is tokens) and puts
         those of them in front of the backbone that lower errors plus cost on the held-out rows. With
         ``cost="seconds"`` their shapes, too, are chosen by the time of ``cost_batch_size`` rows (shallow
         and wide ones for a single row), and with ``exits="auto"`` it may keep no exit inside the
-        backbone. "tables" does so for the ready tabular network only (where
+        backbone. "tabular" does so for the ready tabular network only (where
         ``gate_training="joint"``); None never does.
     companion_costs : list of float or None, default=None
         What each companion costs, relative to one pass of the plain backbone; None, also as an entry,
@@ -131,11 +131,11 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     companion_training : {"labels", "distilled"}, default="labels"
         What companions that are networks learn: the labels, or the backbone's probabilities [2]_,
         which need none (see ``X_unlabeled`` in :meth:`fit`).
-    head : {"rich", "linear"} or torch module class, default="rich"
-        What classifies at an early exit. "rich" reads the log-probabilities of the exit before and, of
+    head : {"pooled", "linear"} or torch module class, default="pooled"
+        What classifies at an early exit. "pooled" reads the log-probabilities of the exit before and, of
         vectors, all, of maps the deviation and the mean and maximum of each quarter, of tokens the
         first and the mean, with two layers on maps and tokens. "linear" is the paper's: one layer
-        on the mean. A class is built as ``head(n_features, n_classes)`` on the features that "rich"
+        on the mean. A class is built as ``head(n_features, n_classes)`` on the features that "pooled"
         reads, or on ``head.pool(output)``, and answers logits.
     cost : {"multiply_adds", "seconds"} or array-like (n_exits,), default="multiply_adds"
         What costs are counted in. "seconds" times ``predict`` on this device, of rows that all leave at one
@@ -254,7 +254,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         Operating points over a grid of cost weights on the held-out rows that set the gates: fields
         ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss`` and ``exit_rates`` (n_exits,); then
         ``single_exit``, the most accurate exit that costs no more when every row takes it (-1 where
-        none does), its ``single_accuracy``, and ``one_exit_would_do``, true where these rows do not
+        none does), its ``single_accuracy``, and ``single_exit_suffices``, true where these rows do not
         show (5 %, one-sided) that the point is better than that exit. Computed when first read. Not
         where ``gate_training="bilevel"``.
     module_ : torch module
@@ -296,7 +296,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "exits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
-        "companion": [StrOptions({"tables", "auto"}), None],
+        "companion": [StrOptions({"tabular", "auto"}), None],
         "companion_costs": ["array-like", None],
         "companion_training": [StrOptions({"labels", "distilled"})],
         "head": [StrOptions(set(HEADS)), type],
@@ -334,10 +334,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         module=None,
         *,
         exits="auto",
-        companion="tables",
+        companion="tabular",
         companion_costs=None,
         companion_training="labels",
-        head="rich",
+        head="pooled",
         cost="multiply_adds",
         cost_batch_size=None,
         cost_weight=0.1,
@@ -724,7 +724,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
         Measured: on chess endgames, Letter, pen digits and Adult they give the accuracy of exits alone at a third
         to a twelfth of the cost.
         """
-        if self.companion != "tables":
+        if self.companion != "tabular":
             return self.companion == "auto"
         is_table = self._input_names is None and len(self._row_shapes[0]) == 1
         is_ready = self.module is None and self._module_params().get("image_shape") is None
@@ -801,7 +801,8 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
             whole = self._without_exits(backbone)
             subsets += [[*some, whole] for *some, _ in subsets if some]
         objectives = [self._objective(*zip(*subset, strict=True), train) for subset in subsets]
-        return subsets[int(np.argmin(objectives))]
+        sizes = [(len(subset), sum(len(cut.names) for cut, _ in subset)) for subset in subsets]
+        return subsets[simplest_of_best(objectives, sizes)]
 
     def _objective(self, cuts, learned, train):
         """What some members would reach on the rows that set the gates."""
@@ -971,7 +972,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):
     def _advice(self, point):
         """What an operating point does to the held-out rows, and whether one exit would do."""
         says = f"Held-out rows: accuracy {point['accuracy']:.4f} at mean cost {point['mean_cost']:.3f}."
-        if not point["one_exit_would_do"]:
+        if not point["single_exit_suffices"]:
             return says
         name = [*self.exits_, "the last exit"][point["single_exit"]]
         cost = self.exit_costs_[point["single_exit"]]

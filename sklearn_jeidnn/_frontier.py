@@ -30,7 +30,7 @@ FIELDS = [
     *((name, float) for name in ("cost_weight", "mean_cost", "accuracy", "log_loss")),
     ("single_exit", int),
     ("single_accuracy", float),
-    ("one_exit_would_do", bool),
+    ("single_exit_suffices", bool),
 ]
 
 
@@ -302,14 +302,14 @@ def _beside_one_exit(rows, errors, mean_cost, exit_costs):
     of_exits = rows.errors_of_exits()
     affordable = exit_costs <= mean_cost + 1e-6
     if not affordable.any():
-        return {"single_exit": -1, "single_accuracy": math.nan, "one_exit_would_do": False}
+        return {"single_exit": -1, "single_accuracy": math.nan, "single_exit_suffices": False}
     best = int(torch.where(affordable, of_exits, torch.inf).argmin())
     gain = rows.weight / rows.weight.mean() * (rows.errors[:, best] - errors)
     chance = float(gain.std(unbiased=False)) / math.sqrt(len(gain))
     return {
         "single_exit": best,
         "single_accuracy": 1 - float(of_exits[best]),
-        "one_exit_would_do": float(gain.mean()) <= ONE_SIDED * chance,
+        "single_exit_suffices": float(gain.mean()) <= ONE_SIDED * chance,
     }
 
 

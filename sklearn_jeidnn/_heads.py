@@ -21,7 +21,7 @@ def average_pool(output):
     return output.mean(1) if output.ndim == 3 else output.flatten(2).mean(2)
 
 
-def rich_pool(output):
+def detailed_pool(output):
     """Stage output -> exit feature ``(n_samples, d)`` that keeps more than the mean.
 
     Vectors pass; of tokens the first and the mean; of maps the deviation, and mean and maximum of
@@ -74,7 +74,7 @@ class LinearHead(nn.Module):
 class VectorHead(nn.Module):
     """One layer on a normalised vector, given what the exit before thought."""
 
-    pool = staticmethod(rich_pool)
+    pool = staticmethod(detailed_pool)
 
     def __init__(self, n_features, n_classes):
         super().__init__()
@@ -90,9 +90,9 @@ class VectorHead(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Two layers on the rich pools of maps or tokens, given what the exit before thought."""
+    """Two layers on the detailed pools of maps or tokens, given what the exit before thought."""
 
-    pool = staticmethod(rich_pool)
+    pool = staticmethod(detailed_pool)
 
     def __init__(self, n_features, n_classes):
         super().__init__()
@@ -130,13 +130,13 @@ def linear_head(output, n_classes):
     return LinearHead(average_pool(output).shape[1], n_classes)
 
 
-def rich_head(output, n_classes):
+def pooled_head(output, n_classes):
     """The head that sees enough of a stage that answers like ``output``."""
     head = VectorHead if output.ndim == 2 else PooledHead
-    return head(rich_pool(output).shape[1], n_classes)
+    return head(detailed_pool(output).shape[1], n_classes)
 
 
-HEADS = {"linear": linear_head, "rich": rich_head}
+HEADS = {"linear": linear_head, "pooled": pooled_head}
 
 
 class OwnHead(nn.Module):
@@ -153,7 +153,7 @@ class OwnHead(nn.Module):
         self.module = module
 
     def pool(self, output):
-        return getattr(self.module, "pool", rich_pool)(output)
+        return getattr(self.module, "pool", detailed_pool)(output)
 
     def forward(self, feature, previous):
         """feature (n_samples, n_features) -> logits (n_samples, n_classes)"""
@@ -178,7 +178,7 @@ def make_head(head, output, n_classes):
     if isinstance(head, str):
         return HEADS[head](output, n_classes)
     try:
-        feature = getattr(head, "pool", rich_pool)(output)
+        feature = getattr(head, "pool", detailed_pool)(output)
         own = OwnHead(head(feature.shape[1], n_classes)).eval()
         answered = tuple(own(own.pool(output), None).shape)
     except Exception as error:

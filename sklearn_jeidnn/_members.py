@@ -20,6 +20,9 @@ TABLE_WIDTHS = (8, 10, 12, 16, 24, 32, 40, 64, 96, 128, 192, 256, 384)
 IMAGE_WIDTHS = tuple(width for width in TABLE_WIDTHS if width % 8 == 0)
 # Where all candidates take longer than they should, those that take hardly longer than the quickest.
 HARDLY_LONGER = 1.2
+# Objectives that differ by less (an error in 100,000 samples) are equal, so that rounding, which differs from processor
+# to processor, decides nothing: four sets of companions agreed within 1.4e-6 on 15 samples.
+EQUAL_OBJECTIVES = 1e-5
 # Most of the backbone's cost that a candidate may have; most of its multiply-adds where time counts.
 MOST_COST, MOST_COUNTED = 0.5, 2.0
 N_SHAPE_ROWS = 2000
@@ -163,6 +166,24 @@ def _largest(times, shares):
     least = HARDLY_LONGER * min(times.values(), default=0)
     affordable = ([s for s, t in times.items() if t <= max(share, least)] for share in shares)
     return {max(some, key=math.prod) for some in affordable if some}
+
+
+def simplest_of_best(objectives, sizes):
+    """Which candidate has the least objective; of those that equal it up to rounding, the simplest.
+
+    Parameters
+    ----------
+    objectives : sequence of float (n_candidates,)
+    sizes : sequence of (n_members, n_exits) (n_candidates,)
+        Fewest members are simplest, then fewest exits.
+
+    Returns
+    -------
+    int
+    """
+    limit = min(objectives) + EQUAL_OBJECTIVES
+    equal = [i for i, objective in enumerate(objectives) if objective <= limit]
+    return min(equal, key=lambda i: sizes[i])
 
 
 def as_given(arrays, input_names):

@@ -92,7 +92,7 @@ class AccuracyCostDisplay:
         """Draw the frontiers.
 
         Points of the first at which one exit for all rows does as well (its field
-        ``one_exit_would_do``) are hollow.
+        ``single_exit_suffices``) are hollow.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class AccuracyCostDisplay:
     def _plot_first(self, ax, name, table):
         (line,) = ax.plot(table["mean_cost"], table["accuracy"], "o-", color="C0", markersize=4)
         line.set(linewidth=2, label=name, zorder=3)
-        one = table["one_exit_would_do"]
+        one = table["single_exit_suffices"]
         if one.any():
             ax.plot(
                 table["mean_cost"][one],

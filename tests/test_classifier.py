@@ -271,7 +271,7 @@ class OwnHead(nn.Module):
 
 
 @pytest.mark.parametrize("head, n_features", [(nn.Linear, 72), (OwnHead, 8)])
-def test_a_users_own_head_reads_the_rich_features_or_its_own(digits, head, n_features):
+def test_a_users_own_head_reads_the_pooled_features_or_its_own(digits, head, n_features):
     clf = quick_classifier(module=TinyConv, head=head, max_epochs=15).fit(*digits)
     first = clf.network_.heads.heads[0].module
     assert getattr(first, "linear", first).in_features == n_features

@@ -77,7 +77,7 @@ def test_no_more_exits_than_are_worth_their_time():
         "auto",
         (X,),
         3,
-        head="rich",
+        head="pooled",
         exit_mass="sequential",
         frozen=True,
     )

@@ -14,7 +14,7 @@ from .conftest import TinyConv, quick_classifier
 def frozen(digits):
     X = torch.as_tensor(digits[0])
     network, _ = build_network(
-        TinyConv(), "auto", (X[:3],), 10, head="rich", exit_mass="sequential", frozen=True
+        TinyConv(), "auto", (X[:3],), 10, head="pooled", exit_mass="sequential", frozen=True
     )
     return network, RowsDataset((X,), torch.as_tensor(digits[1]), torch.ones(len(X)))
 

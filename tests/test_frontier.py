@@ -69,10 +69,12 @@ def test_the_table_says_where_one_exit_for_all_rows_would_do(rows):
     table = Frontier(rows, sequential_mass, COSTS).table
     cheap, dear = table[-1], table[np.abs(table["mean_cost"] - 0.75).argmin()]
     # Everyone leaves at the first exit; nobody stays below its cost.
-    assert cheap["exit_rates"][0] == 1 and cheap["one_exit_would_do"] and cheap["single_exit"] == 0
+    assert (
+        cheap["exit_rates"][0] == 1 and cheap["single_exit_suffices"] and cheap["single_exit"] == 0
+    )
     assert cheap["single_accuracy"] == cheap["accuracy"]
     # An early exit, half the rows wrong, is no match for gates between it and the last.
-    assert dear["single_exit"] in (0, 1) and not dear["one_exit_would_do"]
+    assert dear["single_exit"] in (0, 1) and not dear["single_exit_suffices"]
     assert dear["single_accuracy"] < dear["accuracy"]
     dearer = Frontier(rows, sequential_mass, COSTS).measured(rows._replace(weight=rows.weight * 2))
     assert np.array_equal(dearer, table)
@@ -120,7 +122,7 @@ def test_another_policy_keeps_the_exits(policy, fitted, fresh_digits):
     assert np.array_equal(at.frontier_, at.at(budget=0.9).frontier_)
 
 
-def test_verbose_says_where_one_exit_would_do(digits, capsys):
+def test_verbose_says_where_single_exit_suffices(digits, capsys):
     quick_classifier(cost_weight=100, verbose=1).fit(*digits)
     assert "One exit for all rows would do: " in capsys.readouterr().out
     with pytest.raises(ValueError, match="marginal"):

@@ -8,14 +8,14 @@ from sklearn_jeidnn._heads import (
     PooledHead,
     VectorHead,
     average_pool,
-    rich_pool,
+    detailed_pool,
 )
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 5, 6), (4, 6, 7, 7), (4, 6, 1, 1)])
 def test_pools_give_one_vector_a_row_that_does_not_depend_on_other_rows(shape):
     output = torch.randn(shape)
-    for pool in (average_pool, rich_pool):
+    for pool in (average_pool, detailed_pool):
         assert pool(output).ndim == 2
         torch.testing.assert_close(pool(output)[1:2], pool(output[1:2]))
 
@@ -46,7 +46,7 @@ def test_no_gradient_flows_from_a_head_to_the_one_before():
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 6), (12, 6), (2, 2), (7, 7), (8, 5), (1, 1)])
-def test_rich_pool_is_deviation_and_means_and_maxima_of_quarters(size):
+def test_detailed_pool_is_deviation_and_means_and_maxima_of_quarters(size):
     maps = torch.randn(3, 5, *size, dtype=torch.float64)
     positions = maps.flatten(2)
     deviation = positions.var(2, correction=0).clamp(min=1e-6).sqrt()
@@ -54,4 +54,4 @@ def test_rich_pool_is_deviation_and_means_and_maxima_of_quarters(size):
         adaptive(maps, 2).flatten(1) for adaptive in (adaptive_avg_pool2d, adaptive_max_pool2d)
     ]
     expected = torch.cat([deviation, *grids], dim=1)
-    torch.testing.assert_close(rich_pool(maps), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(detailed_pool(maps), expected, rtol=1e-6, atol=1e-6)

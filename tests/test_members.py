@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._assembly import Assembly
-from sklearn_jeidnn._members import as_members, companions_for
+from sklearn_jeidnn._members import as_members, companions_for, simplest_of_best
 from sklearn_jeidnn.backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 
 from .conftest import MaskedTokens, TinyConv, quick_classifier
@@ -325,9 +325,9 @@ def test_the_backbone_behind_companions_is_the_one_that_it_is_alone(two, digits)
 
 
 def test_by_default_the_ready_tabular_network_has_companions_and_nothing_else_has(digits):
-    quick = {"companion": "tables", "max_epochs": 1}
+    quick = {"companion": "tabular", "max_epochs": 1}
     table = quick_classifier(**quick, cost_weight=10.0).fit(*digits)
-    assert EarlyExitClassifier().companion == "tables"
+    assert EarlyExitClassifier().companion == "tabular"
     assert table.exits_[0] == "0"
     for others in (
         {"module": TinyConv},
@@ -353,3 +353,13 @@ def test_compiled_networks_stand_behind_a_classifier(digits):
     assert len(np.unique(clf.predict_exit(X))) > 1
     assert (clf.predict_exit(X) == compiled.predict_exit(X)).all()
     np.testing.assert_allclose(clf.predict_proba(X), compiled.predict_proba(X), atol=5e-6)
+
+
+def test_of_candidates_within_rounding_the_simplest_is_taken():
+    objectives = [0.1, 0.1 - 4e-6, 0.1 - 2e-6, 0.3]
+    assert simplest_of_best(objectives, [(2, 3), (3, 3), (2, 2), (1, 1)]) == 2
+    assert simplest_of_best(objectives, [(2, 2), (3, 3), (2, 2), (1, 1)]) == 0
+
+
+def test_a_candidate_that_saves_is_not_dropped_for_a_simpler_one():
+    assert simplest_of_best([0.1, 0.1 - 1e-4], [(1, 1), (3, 9)]) == 1

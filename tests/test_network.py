@@ -14,7 +14,7 @@ def network(request, backbone, digits):
     torch.manual_seed(1)
     X = torch.as_tensor(digits[0])
     network, _ = build_network(
-        backbone, EXITS, (X[:3],), 10, head="rich", exit_mass=request.param, frozen=False
+        backbone, EXITS, (X[:3],), 10, head="pooled", exit_mass=request.param, frozen=False
     )
     torch.nn.init.normal_(network.gates.weight)
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_a_backbone_that_multiplies_nothing_has_no_costs():
 def test_frozen_stages_stay_in_evaluation_mode(backbone, digits):
     X = torch.as_tensor(digits[0])
     network, _ = build_network(
-        backbone, EXITS, (X[:3],), 10, head="rich", exit_mass="direct", frozen=True
+        backbone, EXITS, (X[:3],), 10, head="pooled", exit_mass="direct", frozen=True
     )
     network.train()
     assert not any(module.training for module in network.stages.modules())
@@ -155,7 +155,7 @@ def test_narrow_convolutions_with_a_stride_learn_by_the_right_gradient():
     images, backbone = torch.rand(32, 4, 8, 8), Shrinking()
     expected = Shrinking().requires_grad_(False)
     expected.load_state_dict(backbone.state_dict())
-    options = {"head": "rich", "exit_mass": "sequential", "frozen": False}
+    options = {"head": "pooled", "exit_mass": "sequential", "frozen": False}
     network, _ = build_network(backbone, ["blocks.0"], (images[:3],), 10, **options)
     for _ in range(20):
         network.train().zero_grad()

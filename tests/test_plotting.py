@@ -54,7 +54,7 @@ def test_nobody_beats_the_oracle_at_its_cost(fitted, fresh_digits):
 
 def test_points_where_one_exit_does_as_well_are_hollow(fitted, fresh_digits):
     display = AccuracyCostDisplay.from_estimator(fitted, *fresh_digits)
-    one = display.frontiers["learned"]["one_exit_would_do"]
+    one = display.frontiers["learned"]["single_exit_suffices"]
     hollow = [line for line in display.ax_.lines if line.get_label().endswith("does as well")]
     assert one.any() and len(hollow[0].get_xdata()) == one.sum()
 

@@ -14,7 +14,7 @@ EXITS = ["blocks.0", "blocks.1"]
 
 
 def made(backbone, X, exit_mass="sequential", frozen=False):
-    options = {"head": "rich", "exit_mass": exit_mass, "frozen": frozen}
+    options = {"head": "pooled", "exit_mass": exit_mass, "frozen": frozen}
     network, _ = build_network(backbone, EXITS, (X[:3],), 10, **options)
     torch.nn.init.normal_(network.gates.weight)
     with torch.no_grad():
