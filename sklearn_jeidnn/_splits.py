@@ -1,34 +1,36 @@
-"""Which rows train, which choose, which calibrate: three disjoint parts (NumPy only)."""
+"""Which samples train, which set the gates, which calibrate: three disjoint parts (NumPy only)."""
 
 import numpy as np
 
 FEWEST_ROWS = 4
 
 
-def hold_out(y, fraction, rng):
-    """Split rows three ways: those that train, those that set the gates, those that calibrate.
+def hold_out(
+    y: np.ndarray, fraction: float, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split samples three ways: those that train, those that set the gates, those that calibrate.
 
-    Half of the held-out rows, drawn first and at random from all rows, calibrate: exchangeability
-    with new rows, and with it the guarantee, asks for nothing less. The other half is drawn evenly
-    over the classes, and never takes the last row of one.
+    Half of the held-out samples calibrate. They are drawn first and at random from all samples, so
+    that they are exchangeable with new ones, as the guarantee of prediction sets needs. The other
+    half is drawn evenly over the classes, and never takes the last sample of one.
 
     Parameters
     ----------
     y : ndarray of int (n_samples,)
         Class codes.
     fraction : float
-        Share of the rows held out.
+        Share of the samples held out.
     rng : numpy.random.RandomState
 
     Returns
     -------
     train, gate, calibration : ndarray of int
-        Row numbers.
+        Sample numbers.
 
     Raises
     ------
     ValueError
-        Where no rows can be spared.
+        If there are too few samples.
     """
     if len(y) < FEWEST_ROWS:
         raise ValueError(
@@ -41,8 +43,8 @@ def hold_out(y, fraction, rng):
     return np.setdiff1d(rest, gate), np.sort(gate), np.sort(calibration)
 
 
-def halve(n_samples, rng):
-    """Two random halves of given held-out rows: gates, calibration."""
+def halve(n_samples: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+    """Split held-out samples at random into two halves: gates, calibration."""
     if n_samples < 2:
         raise ValueError(
             f"X_val has n_samples = {n_samples}; at least 2 are needed, one for the gates and one for "
@@ -52,11 +54,12 @@ def halve(n_samples, rng):
     return np.sort(gate), np.sort(calibration)
 
 
-def _spread_over_classes(y, n_chosen):
-    """Positions of ``n_chosen`` rows at even steps through the rows ordered by class."""
+def _spread_over_classes(y: np.ndarray, n_chosen: int) -> np.ndarray:
+    """Positions of ``n_chosen`` samples at even steps through the samples ordered by class."""
     by_class = np.argsort(y, kind="stable")
     is_last_of_class = np.append(np.diff(y[by_class]) != 0, True)
     spare = by_class[~is_last_of_class]
     spare = spare if len(spare) >= n_chosen else by_class
     steps = (np.arange(n_chosen) + 0.5) * len(spare) / n_chosen
-    return spare[steps.astype(int)]
+    chosen: np.ndarray = spare[steps.astype(int)]
+    return chosen

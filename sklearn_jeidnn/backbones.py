@@ -1,119 +1,48 @@
 """Ready backbones: a residual network for tables and a small one for images.
 
 Both are plain torch modules with a ``ModuleList`` named ``blocks``, so that they are cut after each
-block like any other. ``from_data`` builds one from training rows: the shape of the input, and what
-its input layer keeps of the training rows (bins, means), are read off them.
+block like any other. ``from_data`` builds one from training samples, which give the shape of the
+input and the statistics that the input layer keeps (bins, means).
 """
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
+from ._encoding import InputNoise, PiecewiseLinearEncoding, bin_edges
+
+__all__ = [
+    "BagOfEmbeddings",
+    "ImageInput",
+    "ImageResNet",
+    "InputNoise",
+    "PiecewiseLinearEncoding",
+    "TabularResNet",
+    "bin_edges",
+    "default_backbone",
+]
+
 MAX_IMAGE_CHANNELS = 4
-
-
-class PiecewiseLinearEncoding(nn.Module):
-    """Encode each numeric column by how far its value has come through each of the column's bins.
-
-    One value per bin: 0 below the bin, 1 above it, linear inside [1]_. A column of two values
-    keeps one bin, so one-hot columns pass unchanged (up to scale).
-
-    Parameters
-    ----------
-    edges : list of ndarray
-        Increasing bin edges of each column, at least two each.
-
-    References
-    ----------
-    .. [1] Gorishniy, Rubachev, Babenko, "On Embeddings for Numerical Features in Tabular Deep
-       Learning", NeurIPS 2022, equation 1.
-    """
-
-    def __init__(self, edges):
-        super().__init__()
-        bins_per_column = [len(column_edges) - 1 for column_edges in edges]
-        column = np.repeat(np.arange(len(edges)), bins_per_column)
-        lower = np.concatenate([column_edges[:-1] for column_edges in edges])
-        width = np.concatenate([np.diff(column_edges) for column_edges in edges])
-        self.register_buffer("column", torch.as_tensor(column))
-        self.register_buffer("scale", torch.as_tensor(1 / width, dtype=torch.float32))
-        self.register_buffer("offset", torch.as_tensor(-lower / width, dtype=torch.float32))
-
-    @property
-    def n_outputs(self):
-        return len(self.column)
-
-    def forward(self, X):
-        """(n_samples, n_features) -> (n_samples, n_bins_total)"""
-        through_bin = X.index_select(1, self.column) * self.scale + self.offset
-        return through_bin.clamp(0, 1)
-
-
-def bin_edges(X, n_bins):
-    """Bin edges of each column: its values where they are few, quantiles where they are many.
-
-    Half of the edges are quantiles of the rows, half of the distinct values: a column that is
-    mostly zero keeps edges among its other values.
-
-    Parameters
-    ----------
-    X : ndarray (n_samples, n_features)
-    n_bins : int
-        Most bins of a column.
-
-    Returns
-    -------
-    edges : list of n_features ndarray
-        Increasing; a constant column gets one bin.
-    """
-    return [_column_edges(column, n_bins) for column in np.asarray(X, dtype=np.float64).T]
-
-
-def _column_edges(column, n_bins):
-    edges = distinct = np.unique(column)
-    if len(distinct) > n_bins + 1:
-        levels = np.linspace(0, 1, n_bins // 2 + 1)
-        edges = np.unique([np.quantile(column, levels), np.quantile(distinct, levels)])
-    float32_resolution = 1e-6 * np.abs(edges).max()
-    edges = edges[np.append(True, np.diff(edges) > float32_resolution)]
-    return edges if len(edges) > 1 else edges[0] + np.array([0, max(1, abs(edges[0]))])
-
-
-class InputNoise(nn.Module):
-    """Gaussian noise on the input while training.
-
-    Parameters
-    ----------
-    deviations : array-like (n_features,)
-        Standard deviation of the noise on each column; 0 leaves it as it is.
-
-    References
-    ----------
-    Bishop, "Training with Noise is Equivalent to Tikhonov Regularization", Neural Computation 1995.
-    """
-
-    def __init__(self, deviations):
-        super().__init__()
-        self.register_buffer("deviations", torch.as_tensor(deviations, dtype=torch.float32))
-
-    def forward(self, X):
-        """(n_samples, n_features) -> (n_samples, n_features)"""
-        return X + self.deviations * torch.randn_like(X) if self.training else X
 
 
 class TabularBlock(nn.Module):
     """Residual block: normalise, widen, ReLU, dropout, project back, add."""
 
-    def __init__(self, width, dropout):
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.linear1 = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(width, width)
 
-    def forward(self, hidden):
-        inner = torch.relu(self.linear1(self.norm(hidden)))
-        return hidden + self.linear2(self.dropout(inner))
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        inner = self.linear1(self.norm(hidden))
+        change: torch.Tensor = self.linear2(self.dropout(torch.relu(inner)))
+        return hidden + change
 
 
 class TabularResNet(nn.Module):
@@ -129,26 +58,34 @@ class TabularResNet(nn.Module):
     n_blocks : int, default=6
         Residual blocks of two layers each.
     dropout : float, default=None
-        Share of units dropped inside each block while training. None: 0.3, and less below a width of
-        128, where a network rather learns too little.
+        Share of units dropped inside each block while training. If None, 0.3, and less if ``width``
+        is below 128, since narrow networks tend to underfit.
     noise : array-like (n_features,), default=None
-        Deviation of the noise added to each column while training (see :class:`InputNoise`).
+        Standard deviation of the noise added to each column while training.
 
     References
     ----------
     Gorishniy, Rubachev, Khrulkov, Babenko, "Revisiting Deep Learning Models for Tabular Data",
-    NeurIPS 2021 (the residual network); layer normalisation replaces batch normalisation, so that a
-    row never depends on its batch.
+    NeurIPS 2021 (the residual network). Layer normalisation replaces batch normalisation, so that
+    the output of a sample never depends on its batch.
     """
 
-    def __init__(self, edges, n_classes, *, width=256, n_blocks=6, dropout=None, noise=None):
+    def __init__(
+        self,
+        edges: Sequence[np.ndarray],
+        n_classes: int,
+        *,
+        width: int = 256,
+        n_blocks: int = 6,
+        dropout: float | None = None,
+        noise: ArrayLike | None = None,
+    ) -> None:
         super().__init__()
         if dropout is None:
             dropout = 0.3 * min(1, (width / 128) ** 2)
-        # The steps that suit a network shrink with its width.
+        # Wider networks need smaller steps.
         self.learning_rate = min(1e-2, 2e-3 * 256 / width)
-        noisy = noise is not None and np.any(noise)
-        self.noise = InputNoise(noise) if noisy else nn.Identity()
+        self.noise = nn.Identity() if noise is None or not np.any(noise) else InputNoise(noise)
         self.encoding = PiecewiseLinearEncoding(edges)
         self.input = nn.Linear(self.encoding.n_outputs, width)
         self.blocks = nn.ModuleList(TabularBlock(width, dropout) for _ in range(n_blocks))
@@ -156,8 +93,10 @@ class TabularResNet(nn.Module):
         self.classifier = nn.Linear(width, n_classes)
 
     @classmethod
-    def from_data(cls, X, n_classes, *, n_bins=32, noise=0.2, **params):
-        """Build one for these training rows.
+    def from_data(
+        cls, X: np.ndarray, n_classes: int, *, n_bins: int = 32, noise: float = 0.2, **params: Any
+    ) -> "TabularResNet":
+        """Build a network for these training samples.
 
         Parameters
         ----------
@@ -166,7 +105,8 @@ class TabularResNet(nn.Module):
         n_bins : int, default=32
             Most bins of each column's encoding.
         noise : float, default=0.2
-            Noise on the columns of more than two values while training, in units of their deviation.
+            Noise on the columns with more than two values while training, in standard deviations
+            of the column.
         **params
             Passed to the constructor: ``width``, ``n_blocks``, ``dropout``.
         """
@@ -175,48 +115,52 @@ class TabularResNet(nn.Module):
         deviations = np.std(X, axis=0, dtype=np.float64)
         return cls(edges, n_classes, noise=noise * deviations * many_values, **params)
 
-    def forward(self, X):
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
         """(n_samples, n_features) -> logits (n_samples, n_classes)"""
         hidden = self.input(self.encoding(self.noise(X)))
         for block in self.blocks:
             hidden = block(hidden)
-        return self.classifier(torch.relu(self.norm(hidden)))
+        logits: torch.Tensor = self.classifier(torch.relu(self.norm(hidden)))
+        return logits
 
 
 class ImageInput(nn.Module):
-    """Rows as they come -> standardised images, channels first.
+    """Turn samples of any layout into standardised images, channels first.
 
     Parameters
     ----------
     image_shape : tuple of int
-        Shape of one row: ``(height, width)``, ``(channels, height, width)`` or
-        ``(height, width, channels)``; at most four channels, and channels first where both fit.
+        Shape of one sample: ``(height, width)``, ``(channels, height, width)`` or
+        ``(height, width, channels)``, with at most four channels. Channels come first if both fit.
     mean, scale : float
-        Subtracted from, and divided into, every pixel.
+        Mean that is subtracted from every pixel, and scale by which it is divided.
     """
 
-    def __init__(self, image_shape, mean=0.0, scale=1.0):
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, image_shape: Iterable[int], mean: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
         self.image_shape = _checked_image_shape(image_shape)
         self.register_buffer("mean", torch.tensor(float(mean)))
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     @property
-    def channels_last(self):
+    def channels_last(self) -> bool:
         return len(self.image_shape) == 3 and self.image_shape[0] > MAX_IMAGE_CHANNELS
 
     @property
-    def n_channels(self):
+    def n_channels(self) -> int:
         if len(self.image_shape) == 2:
             return 1
         return self.image_shape[-1 if self.channels_last else 0]
 
     @property
-    def size(self):
+    def size(self) -> tuple[int, ...]:
         """(height, width)"""
         return self.image_shape[:2] if self.channels_last else self.image_shape[-2:]
 
-    def forward(self, X):
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
         """(n_samples, ...) -> (n_samples, n_channels, height, width)"""
         images = ((X - self.mean) / self.scale).reshape(-1, *self.image_shape)
         if self.channels_last:
@@ -225,7 +169,8 @@ class ImageInput(nn.Module):
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def _checked_image_shape(image_shape):
+def _checked_image_shape(image_shape: Iterable[int]) -> tuple[int, ...]:
+    """Return an image shape as a tuple of int, if it is one."""
     image_shape = tuple(int(length) for length in image_shape)
     channels_fit = len(image_shape) == 2 or (
         len(image_shape) == 3 and min(image_shape[0], image_shape[-1]) <= MAX_IMAGE_CHANNELS
@@ -242,24 +187,24 @@ def _checked_image_shape(image_shape):
 class ImageBlock(nn.Module):
     """Residual block of two 3x3 convolutions with batch normalisation."""
 
-    def __init__(self, width_in, width_out, stride):
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width_in, width_out, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(width_out)
         self.conv2 = nn.Conv2d(width_out, width_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(width_out)
         self.stride = stride
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or width_in != width_out:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(width_in, width_out, 1, bias=False), nn.BatchNorm2d(width_out)
             )
 
-    def forward(self, maps):
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
         inner = torch.relu(self.norm1(self.conv1(maps)))
-        # A 1x1 convolution with a stride, of few channels, is what has_narrow_strides warns of.
-        passed = maps[:, :, :: self.stride, :: self.stride] if self.stride > 1 else maps
-        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(passed))
+        # Not a stride of the 1x1 convolution, because of has_narrow_strides.
+        reduced = maps[:, :, :: self.stride, :: self.stride] if self.stride > 1 else maps
+        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(reduced))
 
 
 class ImageResNet(nn.Module):
@@ -271,21 +216,30 @@ class ImageResNet(nn.Module):
     Parameters
     ----------
     image_shape : tuple of int
-        Shape of one row (see :class:`ImageInput`); rows may come flattened.
+        Shape of one sample (see :class:`ImageInput`); samples may be flattened.
     n_classes : int
     width : int, default=32
         Channels of the first group.
     n_blocks : int, default=6
         Residual blocks in all, spread evenly over the three groups.
     mean, scale : float
-        Subtracted from, and divided into, every pixel.
+        Mean that is subtracted from every pixel, and scale by which it is divided.
 
     References
     ----------
     He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
     """
 
-    def __init__(self, image_shape, n_classes, *, width=32, n_blocks=6, mean=0.0, scale=1.0):
+    def __init__(
+        self,
+        image_shape: Iterable[int],
+        n_classes: int,
+        *,
+        width: int = 32,
+        n_blocks: int = 6,
+        mean: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
         self.input = ImageInput(image_shape, mean, scale)
         large = min(self.input.size) >= 24
@@ -305,22 +259,29 @@ class ImageResNet(nn.Module):
         self.classifier = nn.Linear(widths[-1], n_classes)
 
     @classmethod
-    def from_data(cls, X, n_classes, *, image_shape=None, **params):
-        """Build one for these training rows.
+    def from_data(
+        cls,
+        X: np.ndarray,
+        n_classes: int,
+        *,
+        image_shape: Iterable[int] | None = None,
+        **params: Any,
+    ) -> "ImageResNet":
+        """Build a network for these training samples.
 
         Parameters
         ----------
         X : ndarray (n_samples, ...)
         n_classes : int
         image_shape : tuple of int, default=None
-            Shape of one row; None reads it off ``X``. Needed where rows come flattened.
+            Shape of one sample. If None, that of the samples in ``X``; needed if these are flat.
         **params
             Passed to the constructor: ``width``, ``n_blocks``.
 
         Raises
         ------
         ValueError
-            Where ``image_shape`` is not the shape of an image, or has not as many values as a row.
+            If ``image_shape`` is not the shape of an image, or has not as many values as a sample.
         """
         image_shape = _checked_image_shape(X.shape[1:] if image_shape is None else image_shape)
         if np.prod(image_shape) != np.prod(X.shape[1:]):
@@ -332,36 +293,49 @@ class ImageResNet(nn.Module):
         scale = np.std(X, dtype=np.float64) or 1.0
         return cls(image_shape, n_classes, mean=mean, scale=scale, **params)
 
-    def forward(self, X):
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
         """(n_samples, ...) -> logits (n_samples, n_classes)"""
         maps = self.stem(self.input(X))
         for block in self.blocks:
             maps = block(maps)
-        return self.classifier(maps.mean((2, 3)))
+        logits: torch.Tensor = self.classifier(maps.mean((2, 3)))
+        return logits
 
 
 class BagOfEmbeddings(nn.Module):
-    """Linear classifier on the mean of a row's token embeddings: a companion for text.
+    """Linear classifier on the mean of a sample's token embeddings: a companion for text.
 
     Parameters
     ----------
     n_tokens : int
-        Rows of the embedding; tokens beyond it read the last one.
+        Number of embeddings; tokens beyond them use the last one.
     n_classes : int
     width : int, default=64
         Length of an embedding.
     dropout : float, default=0.5
         Share of the mean's units dropped while training.
     ids, mask : str, default=None
-        Where the inputs come by name: of the tokens, and of the 0/1 mask that says which count
-        (None: all).
+        Names of the tokens, and of the 0/1 mask of those that count, if inputs are passed by name.
+        If ``mask`` is None, all tokens count.
 
     References
     ----------
-    Joulin, Grave, Bojanowski, Mikolov, "Bag of Tricks for Efficient Text Classification", EACL 2017.
+    Joulin, Grave, Bojanowski, Mikolov, "Bag of Tricks for Efficient Text Classification", EACL
+    2017.
     """
 
-    def __init__(self, n_tokens, n_classes, *, width=64, dropout=0.5, ids=None, mask=None):
+    ids: Any  # str or None
+
+    def __init__(
+        self,
+        n_tokens: int,
+        n_classes: int,
+        *,
+        width: int = 64,
+        dropout: float = 0.5,
+        ids: str | None = None,
+        mask: str | None = None,
+    ) -> None:
         super().__init__()
         self.ids, self.mask = ids, mask
         self.embedding = nn.Embedding(n_tokens, width)
@@ -369,14 +343,16 @@ class BagOfEmbeddings(nn.Module):
         self.classifier = nn.Linear(width, n_classes)
 
     @classmethod
-    def from_data(cls, X, n_classes, **params):
-        """Build one for these training rows.
+    def from_data(
+        cls, X: np.ndarray | dict[str, np.ndarray], n_classes: int, **params: Any
+    ) -> "BagOfEmbeddings":
+        """Build a network for these training samples.
 
         Parameters
         ----------
         X : ndarray of int (n_samples, length), or dict of such
-            Of a dict, the array with the largest numbers holds the tokens; one of zeros and ones, the
-            mask.
+            In a dict, the array with the largest numbers holds the tokens, and one of zeros and
+            ones the mask.
         n_classes : int
         **params
             Passed to the constructor: ``width``, ``dropout``.
@@ -384,7 +360,7 @@ class BagOfEmbeddings(nn.Module):
         Raises
         ------
         ValueError
-            Where a dict holds no whole numbers (n_samples, length).
+            If a dict holds no tokens (n_samples, length).
         """
         if not isinstance(X, dict):
             return cls(int(X.max()) + 1, n_classes, **params)
@@ -394,29 +370,27 @@ class BagOfEmbeddings(nn.Module):
                 f"X has keys {sorted(X)}, none of which holds tokens (n_samples, length); give the companions as "
                 f"members of module."
             )
-        ids = max(largest, key=largest.get)
+        ids = max(largest, key=largest.__getitem__)
         mask = next((k for k, a in largest.items() if a == 1 and X[k].shape == X[ids].shape), None)
         return cls(largest[ids] + 1, n_classes, ids=ids, mask=mask, **params)
 
-    def forward(self, *inputs, **named):
-        """Tokens (n_samples, length), or by name -> logits (n_samples, n_classes)"""
+    def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        """Tokens (n_samples, length), by position or by name -> logits (n_samples, n_classes)"""
         ids = named[self.ids] if named else inputs[0]
         embedded = self.embedding(ids.clamp(max=self.embedding.num_embeddings - 1))
         counts = torch.ones_like(embedded[..., :1])
         if self.mask is not None:
             counts = named[self.mask][..., None].to(embedded.dtype)
         mean = (embedded * counts).sum(1) / counts.sum(1).clamp(min=1)
-        return self.classifier(self.dropout(mean))
+        logits: torch.Tensor = self.classifier(self.dropout(mean))
+        return logits
 
 
-def default_backbone(n_dimensions, params):
-    """The ready backbone for rows of data: tables are 2-D, images 3-D, 4-D, or have an ``image_shape``.
+def default_backbone(
+    n_dimensions: int, params: dict[str, Any]
+) -> type[TabularResNet] | type[ImageResNet]:
+    """Choose the ready backbone for ``X`` of 2 dimensions (a table) or more (images).
 
-    Parameters
-    ----------
-    n_dimensions : int
-        Of ``X``, rows included.
-    params : dict
-        The backbone's own parameters, as the user gave them.
+    Images may be flattened if the user's ``params`` give their ``image_shape``.
     """
     return ImageResNet if n_dimensions > 2 or "image_shape" in params else TabularResNet

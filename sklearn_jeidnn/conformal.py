@@ -1,20 +1,48 @@
 """Split-conformal prediction sets (NumPy only).
 
-Scores are computed on calibration rows that trained and chose nothing, and kept: any confidence
-level can be asked later. A score is a function of one row and one label; larger is worse.
+Scores are computed on calibration samples that trained and chose nothing. They are kept, so that
+any confidence level can be asked for later. A score is a function of one sample and one label;
+larger is worse.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-# Rows whose scores are held in memory at once.
+__all__ = [
+    "GROUPS",
+    "SCORES",
+    "ConformalSets",
+    "RoutedSamples",
+    "aps_scores",
+    "by_class",
+    "by_exit",
+    "by_exit_and_class",
+    "by_own_groups",
+    "group_quantiles",
+    "lac_scores",
+    "least_calibration_size",
+    "pooled",
+    "prediction_sets",
+    "raps_scores",
+    "row_uniform",
+    "score_quantile",
+    "smallest_raps",
+    "true_label_values",
+]
+
+# Probabilities (n_samples, n_classes), uniform numbers (n_samples,) -> scores (n_samples, n_classes)
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+# Samples whose scores are held in memory at once.
 ROWS_AT_ONCE = 2**13
 
 
-def lac_scores(probabilities, uniform=None):
+def lac_scores(probabilities: np.ndarray, uniform: ArrayLike | None = None) -> np.ndarray:
     """Conformity score of every label: one minus its probability.
 
     Least ambiguous set-valued classifier: Sadinle, Lei, Wasserman, "Least Ambiguous Set-Valued
@@ -32,19 +60,19 @@ def lac_scores(probabilities, uniform=None):
     return 1 - probabilities
 
 
-def aps_scores(probabilities, uniform=0.0):
-    """Conformity score of every label: the mass of the labels at least as probable, less one.
+def aps_scores(probabilities: np.ndarray, uniform: ArrayLike = 0.0) -> np.ndarray:
+    """Conformity score of every label: the total probability of the labels at least as probable, minus one.
 
     Adaptive prediction sets: Romano, Sesia, Candès, "Classification with Valid and Adaptive
-    Coverage", NeurIPS 2020. The mass is counted from the other end, as minus that of the less
-    probable labels: near the full mass, where most labels lie, sums that start at the most probable
-    label round to 1 and tie.
+    Coverage", NeurIPS 2020. The score is computed as minus the total probability of the less
+    probable labels. Sums that start at the most probable label would round to 1 and tie, because
+    most labels lie near the full total.
 
     Parameters
     ----------
     probabilities : ndarray (n_samples, n_classes)
     uniform : ndarray (n_samples,) or float, default=0
-        Share of the label's own probability that is not counted; random numbers in [0, 1) make
+        Share of the label's own probability that is not counted. Random numbers in [0, 1) make
         sets as small as the level allows.
 
     Returns
@@ -54,8 +82,14 @@ def aps_scores(probabilities, uniform=0.0):
     return _mass_and_penalty(probabilities, uniform, np.zeros(probabilities.shape[1]))
 
 
-def raps_scores(probabilities, uniform=0.0, *, penalty=0.01, n_free=1):
-    """As :func:`aps_scores`, plus a penalty for each label beyond the most probable ones.
+def raps_scores(
+    probabilities: np.ndarray,
+    uniform: ArrayLike = 0.0,
+    *,
+    penalty: float = 0.01,
+    n_free: int = 1,
+) -> np.ndarray:
+    """Conformity score of every label: :func:`aps_scores`, plus a penalty that grows with the label's rank.
 
     Regularised adaptive prediction sets: Angelopoulos, Bates, Jordan, Malik, "Uncertainty Sets for
     Image Classifiers using Conformal Prediction", ICLR 2021.
@@ -64,9 +98,11 @@ def raps_scores(probabilities, uniform=0.0, *, penalty=0.01, n_free=1):
     ----------
     probabilities : ndarray (n_samples, n_classes)
     uniform : ndarray (n_samples,) or float, default=0
+        As in :func:`aps_scores`.
     penalty : float, default=0.01
+        What is added for each rank after the first ``n_free``.
     n_free : int, default=1
-        Labels that cost no penalty.
+        Number of most probable labels without a penalty.
 
     Returns
     -------
@@ -76,19 +112,21 @@ def raps_scores(probabilities, uniform=0.0, *, penalty=0.01, n_free=1):
     return _mass_and_penalty(probabilities, uniform, penalty * np.maximum(ranks - n_free, 0))
 
 
-def _mass_and_penalty(probabilities, uniform, penalties):
-    """Cumulated mass less one, and the penalty of each rank (n_classes,)."""
+def _mass_and_penalty(
+    probabilities: np.ndarray, uniform: ArrayLike, penalties: np.ndarray
+) -> np.ndarray:
+    """Cumulated probability minus one, plus the penalty of each rank (n_classes,)."""
     order = np.argsort(probabilities, axis=1)
     ascending = np.take_along_axis(probabilities, order, axis=1)
     scores = -np.reshape(uniform, (-1, 1)) * ascending + penalties[::-1]
     scores[:, 1:] -= np.cumsum(ascending[:, :-1], axis=1)
-    placed = np.empty_like(scores)
+    placed: np.ndarray = np.empty_like(scores)
     np.put_along_axis(placed, order, scores, axis=1)
     return placed
 
 
 RANDOMIZED = "randomized_"
-SCORES = {
+SCORES: dict[str, Score] = {
     "lac": lac_scores,
     "aps": aps_scores,
     "raps": raps_scores,
@@ -100,18 +138,15 @@ FREE_LABELS = (1, 2, 3, 5)
 CHOICE_LEVEL = 0.9
 
 
-def smallest_raps(probabilities, codes):
-    """The penalties of :func:`raps_scores` that give the smallest sets at level 0.9 on rows that do not calibrate.
+def smallest_raps(probabilities: np.ndarray, codes: np.ndarray) -> Score:
+    """:func:`raps_scores` with the penalties that give the smallest sets at level 0.9.
+
+    The samples must not be those that calibrate.
 
     Parameters
     ----------
     probabilities : ndarray (n_samples, n_classes)
     codes : ndarray of int (n_samples,)
-
-    Returns
-    -------
-    callable
-        As :func:`raps_scores`.
     """
     tried = [
         partial(raps_scores, penalty=penalty, n_free=n_free)
@@ -120,21 +155,21 @@ def smallest_raps(probabilities, codes):
         if n_free < probabilities.shape[1]
     ]
 
-    def mean_size(score):
+    def mean_size(score: partial[np.ndarray]) -> float:
         scores = score(probabilities)
         quantile = score_quantile(true_label_values(scores, codes), CHOICE_LEVEL)
-        return np.mean(prediction_sets(scores, quantile))
+        return float(np.mean(prediction_sets(scores, quantile)))
 
     return min(tried, key=mean_size)
 
 
-def row_uniform(arrays, seed):
-    """A number in [0, 1) for each row, told by the row's values and the seed alone.
+def row_uniform(arrays: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """Compute a number in [0, 1) for each sample from its values and the seed alone.
 
-    So that a row gets the same set in every batch. It is part of the score, a fixed function of the
-    row: rows that are exchangeable stay so. Multilinear hashing, whose numbers are uniform and
-    pairwise independent over seeds: Lemire, Kaser, "Strongly Universal String Hashing is Fast", The
-    Computer Journal 2014.
+    A sample therefore gets the same set in every batch. The number is part of the score, a fixed
+    function of the sample, so exchangeable samples stay exchangeable. Multilinear hashing, whose
+    numbers are uniform and pairwise independent over seeds: Lemire, Kaser, "Strongly Universal
+    String Hashing is Fast", The Computer Journal 2014.
 
     Parameters
     ----------
@@ -159,32 +194,34 @@ def row_uniform(arrays, seed):
     return (hashed >> np.uint64(32)) / 2.0**32
 
 
-def _words(array):
-    """Bits of the rows' numbers: uint32 (n_samples, n_words)"""
+def _words(array: np.ndarray) -> np.ndarray:
+    """Bits of the samples' numbers: uint32 (n_samples, n_words)."""
     array = array.astype(np.int32) if array.dtype.kind == "b" else array
     # Adding 0 turns -0.0, which equals 0.0, into the same bits.
     return np.ascontiguousarray(array + array.dtype.type(0)).reshape(len(array), -1).view(np.uint32)
 
 
-def _blocks(n_samples):
+def _blocks(n_samples: int) -> list[slice]:
+    """Slices of at most ``ROWS_AT_ONCE`` samples."""
     return [slice(start, start + ROWS_AT_ONCE) for start in range(0, n_samples, ROWS_AT_ONCE)]
 
 
-def true_label_values(values, codes):
-    """What stands at the right labels: (n_samples, n_classes), (n_samples,) -> (n_samples,)"""
+def true_label_values(values: np.ndarray, codes: ArrayLike) -> np.ndarray:
+    """Each sample's value at its true label: (n_samples, n_classes), (n_samples,) -> (n_samples,)."""
     return np.take_along_axis(values, np.asarray(codes)[:, None], axis=1).squeeze(1)
 
 
-def least_calibration_size(confidence_level):
-    """Fewest calibration rows for which a set at this level can be less than full."""
+def least_calibration_size(confidence_level: float) -> int:
+    """Fewest calibration samples for which a set at this level can be less than full."""
     return math.ceil(round(confidence_level / (1 - confidence_level), 9))
 
 
-def score_quantile(scores, confidence_level):
-    """Smallest score that covers a new exchangeable row with the given confidence.
+def score_quantile(scores: np.ndarray, confidence_level: float) -> float:
+    """Smallest score that covers a new exchangeable sample with the given confidence.
 
-    The ``ceil((n + 1) * confidence_level)``-th smallest of n calibration scores. Too few scores
-    for the level give infinity: every label enters the set, and the guarantee holds.
+    This is the ``ceil((n + 1) * confidence_level)``-th smallest of n calibration scores. If there
+    are too few scores for the level, it is infinity: every label enters the set, and the guarantee
+    holds.
 
     Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; Lei et al.,
     "Distribution-Free Predictive Inference for Regression", JASA 2018, theorem 2.2.
@@ -194,18 +231,14 @@ def score_quantile(scores, confidence_level):
     scores : ndarray (n_calibration,)
     confidence_level : float
         In (0, 1).
-
-    Returns
-    -------
-    float
     """
     # Rounded first: (9 + 1) * 0.9 must be 9, not the next float above it.
     rank = math.ceil(round((len(scores) + 1) * confidence_level, 9))
     return np.inf if rank > len(scores) else float(np.partition(scores, rank - 1)[rank - 1])
 
 
-def group_quantiles(scores, groups, confidence_level):
-    """Quantile of each group from its own calibration rows; a group borrows from no other.
+def group_quantiles(scores: np.ndarray, groups: np.ndarray, confidence_level: float) -> np.ndarray:
+    """Compute the quantile of each group from its own calibration samples only.
 
     Mondrian conformal prediction: Vovk, Gammerman, Shafer 2005, section 4.5.
 
@@ -218,7 +251,7 @@ def group_quantiles(scores, groups, confidence_level):
     Returns
     -------
     quantiles : ndarray (n_groups + 1,)
-        The last, infinity, is for groups of which no calibration row is.
+        The last, infinity, is for groups that have no calibration sample.
     """
     order = np.argsort(groups, kind="stable")
     sizes = np.bincount(groups)
@@ -226,45 +259,53 @@ def group_quantiles(scores, groups, confidence_level):
     return np.array([score_quantile(own, confidence_level) for own in by_group])
 
 
-def prediction_sets(scores, quantile):
-    """Labels whose score is at most the quantile: bool (n_samples, n_classes)"""
+def prediction_sets(scores: np.ndarray, quantile: ArrayLike) -> np.ndarray:
+    """Labels whose score is at most the quantile: bool (n_samples, n_classes)."""
     return scores <= quantile
 
 
-class AnsweredRows(NamedTuple):
-    """What scores and groups read of rows."""
+class RoutedSamples(NamedTuple):
+    """What scores and groups read of samples."""
 
     probabilities: np.ndarray  # (n_samples, n_classes), of the exits taken
     exit_index: np.ndarray  # (n_samples,)
     uniform: np.ndarray  # (n_samples,), 0 for scores that are not random
-    own_groups: np.ndarray  # (n_samples,), the user's, 0 where there are none
+    groups: np.ndarray  # (n_samples,), given by the user, else 0
 
-    def take(self, rows):
-        return AnsweredRows(*(column[rows] for column in self))
+    def take(self, rows: np.ndarray | slice) -> "RoutedSamples":
+        """Some of the samples."""
+        return RoutedSamples(*(column[rows] for column in self))
 
 
-def pooled(rows):
+def pooled(rows: RoutedSamples) -> np.ndarray:
+    """One group for all samples and labels."""
     return np.zeros((1, 1), dtype=int)
 
 
-def by_exit(rows):
+def by_exit(rows: RoutedSamples) -> np.ndarray:
+    """A group for each exit."""
     return rows.exit_index[:, None]
 
 
-def by_class(rows):
+def by_class(rows: RoutedSamples) -> np.ndarray:
+    """A group for each label."""
     return np.arange(rows.probabilities.shape[1])[None]
 
 
-def by_exit_and_class(rows):
-    return by_exit(rows) * rows.probabilities.shape[1] + by_class(rows)
+def by_exit_and_class(rows: RoutedSamples) -> np.ndarray:
+    """A group for each pair of exit and label."""
+    pairs: np.ndarray = by_exit(rows) * rows.probabilities.shape[1] + by_class(rows)
+    return pairs
 
 
-def by_own_groups(rows):
-    return rows.own_groups[:, None]
+def by_own_groups(rows: RoutedSamples) -> np.ndarray:
+    """The groups that the user gives."""
+    return rows.groups[:, None]
 
 
-# Group of each row and label, of a shape that broadcasts to (n_samples, n_classes).
-GROUPS = {
+# Samples -> group of each sample and label, of a shape that broadcasts to (n_samples, n_classes).
+Grouping = Callable[[RoutedSamples], np.ndarray]
+GROUPS: dict[str, Grouping] = {
     "pooled": pooled,
     "exit": by_exit,
     "class": by_class,
@@ -273,7 +314,7 @@ GROUPS = {
 
 
 class ConformalSets:
-    """Scores of the calibration rows, and sets by them.
+    """Prediction sets from the scores of the calibration samples.
 
     Parameters
     ----------
@@ -281,19 +322,22 @@ class ConformalSets:
         Probabilities (n_samples, n_classes), uniform numbers (n_samples,) -> score of each label
         (n_samples, n_classes).
     groups : callable
-        :class:`AnsweredRows` -> group of each row and label, an int.
-    rows : AnsweredRows
-        That calibrate.
+        :class:`RoutedSamples` -> group of each sample and label, an int.
+    rows : RoutedSamples
+        The calibration samples.
     codes : ndarray of int (n_calibration,)
 
     Attributes
     ----------
     scores, groups : ndarray (n_calibration,)
-        Score of each calibration row's right label, and its group.
+        Score of each calibration sample's true label, and its group.
     """
 
-    def __init__(self, score, groups, rows, codes):
-        self._score, self._groups, self._known_quantiles = score, groups, {}
+    def __init__(
+        self, score: Score, groups: Grouping, rows: RoutedSamples, codes: np.ndarray
+    ) -> None:
+        self._score, self._groups = score, groups
+        self._known_quantiles: dict[float, np.ndarray] = {}
         self.scores, self.groups = np.empty(len(codes)), np.empty(len(codes), dtype=int)
         for block in _blocks(len(codes)):
             scores, group = self._scored(rows.take(block))
@@ -301,24 +345,32 @@ class ConformalSets:
             self.scores[block] = true_label_values(scores, codes[block])
             self.groups[block] = true_label_values(group, codes[block])
 
-    def _scored(self, rows):
+    def _scored(self, rows: RoutedSamples) -> tuple[np.ndarray, np.ndarray]:
+        """Score and group of each sample and label."""
         return self._score(rows.probabilities, rows.uniform), self._groups(rows)
 
-    def _quantiles(self, confidence_level):
+    def _quantiles(self, confidence_level: float) -> np.ndarray:
+        """Quantile of each group at this level, computed once."""
         if confidence_level not in self._known_quantiles:
             found = group_quantiles(self.scores, self.groups, confidence_level)
             self._known_quantiles[confidence_level] = found
         return self._known_quantiles[confidence_level]
 
-    def sets(self, rows, confidence_levels, *, allow_empty=True):
+    def sets(
+        self,
+        rows: RoutedSamples,
+        confidence_levels: Sequence[float],
+        *,
+        allow_empty: bool = True,
+    ) -> np.ndarray:
         """Labels that hold the truth with each confidence.
 
         Parameters
         ----------
-        rows : AnsweredRows
+        rows : RoutedSamples
         confidence_levels : sequence of float (n_levels,)
         allow_empty : bool, default=True
-            False adds the label of least score to an empty set.
+            If False, add the label with the smallest score to an empty set.
 
         Returns
         -------
@@ -336,6 +388,7 @@ class ConformalSets:
         return sets
 
 
-def _best_where_empty(sets, scores):
-    best = np.arange(scores.shape[1]) == scores.argmin(axis=1)[:, None]
+def _best_where_empty(sets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The label with the smallest score, for each empty set: bool as ``sets``."""
+    best: np.ndarray = np.arange(scores.shape[1]) == scores.argmin(axis=1)[:, None]
     return best[:, :, None] & ~sets.any(axis=1, keepdims=True)

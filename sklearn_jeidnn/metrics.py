@@ -1,13 +1,30 @@
-"""What to report of early exits and prediction sets (NumPy only)."""
+"""Metrics of early exits, probabilities and prediction sets (NumPy and SciPy only)."""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import betabinom
 
 from .conformal import true_label_values
 
+__all__ = [
+    "brier_score",
+    "calibration_error",
+    "calibration_report",
+    "coverage",
+    "coverage_band",
+    "exit_rates",
+    "log_loss",
+    "mean_cost",
+    "mean_set_size",
+    "reliability_curve",
+    "sets_by_exit",
+]
 
-def exit_rates(exit_index, n_exits):
-    """Share of rows that took each exit.
+
+def exit_rates(exit_index: np.ndarray, n_exits: int) -> np.ndarray:
+    """Share of samples that took each exit.
 
     Parameters
     ----------
@@ -22,13 +39,13 @@ def exit_rates(exit_index, n_exits):
     return np.bincount(exit_index, minlength=n_exits) / len(exit_index)
 
 
-def mean_cost(exit_index, exit_costs):
-    """Mean cost of rows that took these exits, in the unit of ``exit_costs``.
+def mean_cost(exit_index: np.ndarray, exit_costs: ArrayLike) -> float:
+    """Mean cost of samples that took these exits, in the unit of ``exit_costs``.
 
     Parameters
     ----------
     exit_index : ndarray (n_samples,)
-    exit_costs : ndarray (n_exits,)
+    exit_costs : array-like (n_exits,)
 
     Returns
     -------
@@ -37,14 +54,14 @@ def mean_cost(exit_index, exit_costs):
     return float(np.mean(np.asarray(exit_costs)[exit_index]))
 
 
-def coverage(sets, codes):
-    """Share of rows whose prediction set holds the truth.
+def coverage(sets: np.ndarray, codes: ArrayLike) -> float:
+    """Share of samples whose prediction set holds the truth.
 
     Parameters
     ----------
     sets : ndarray of bool (n_samples, n_classes)
-    codes : ndarray of int (n_samples,)
-        Column of each row's true class.
+    codes : array-like of int (n_samples,)
+        Column of each sample's true class.
 
     Returns
     -------
@@ -53,18 +70,20 @@ def coverage(sets, codes):
     return float(np.mean(true_label_values(sets, codes)))
 
 
-def mean_set_size(sets):
-    """Labels in a set, on average: bool (n_samples, n_classes) -> float"""
+def mean_set_size(sets: np.ndarray) -> float:
+    """Mean number of labels in a set: bool (n_samples, n_classes) -> float."""
     return float(np.mean(np.sum(sets, axis=1)))
 
 
-def coverage_band(n_calibration, n_test, confidence_level, probability=0.99):
-    """Interval that holds the coverage on test rows with the given probability.
+def coverage_band(
+    n_calibration: int, n_test: int, confidence_level: float, probability: float = 0.99
+) -> tuple[float, float]:
+    """Interval that holds the coverage on test samples with the given probability.
 
-    Over random calibration and test rows the number of covered test rows is beta-binomial with
-    parameters ``k = ceil((n_calibration + 1) * confidence_level)`` and ``n_calibration + 1 - k``
-    (Vovk 2012, "Conditional Validity of Inductive Conformal Predictors"; exact where scores do not tie,
-    a lower bound where they do).
+    Over random calibration and test samples, the number of covered test samples is beta-binomial
+    with parameters ``k = ceil((n_calibration + 1) * confidence_level)`` and
+    ``n_calibration + 1 - k`` (Vovk 2012, "Conditional Validity of Inductive Conformal Predictors").
+    This is exact if scores do not tie, and a lower bound if they do.
 
     Parameters
     ----------
@@ -75,7 +94,7 @@ def coverage_band(n_calibration, n_test, confidence_level, probability=0.99):
     Returns
     -------
     low, high : float
-        Where the calibration rows are too few for the level, both are 1.
+        If the calibration samples are too few for the level, both are 1.
     """
     rank = np.ceil(np.round((n_calibration + 1) * confidence_level, 9))
     if rank > n_calibration:
@@ -85,8 +104,10 @@ def coverage_band(n_calibration, n_test, confidence_level, probability=0.99):
     return float(law.ppf(tail) / n_test), float(law.ppf(1 - tail) / n_test)
 
 
-def log_loss(probabilities, codes):
-    """Mean of minus the logarithm of the right label's probability.
+# scikit-learn's log_loss raises probabilities to 2e-16, warns if a sample's float32 probabilities sum to 1 only
+# nearly, and refuses a single class. Its brier_score_loss takes several classes from version 1.7 on; we allow 1.6.
+def log_loss(probabilities: np.ndarray, codes: ArrayLike) -> float:
+    """Mean of minus the logarithm of the true label's probability.
 
     Parameters
     ----------
@@ -101,7 +122,7 @@ def log_loss(probabilities, codes):
     return float(-np.mean(np.log(np.maximum(true, np.finfo(true.dtype).tiny))))
 
 
-def brier_score(probabilities, codes):
+def brier_score(probabilities: np.ndarray, codes: ArrayLike) -> float:
     """Mean squared distance of the probabilities from the truth, summed over classes: 0 to 2.
 
     Parameters
@@ -117,21 +138,25 @@ def brier_score(probabilities, codes):
     return float(np.mean(np.sum((probabilities - truth) ** 2, axis=1)))
 
 
-def reliability_curve(confidence, correct, *, n_bins=15):
-    """How often labels are right, beside how sure of them the classifier is, in bins of equally many rows.
+def reliability_curve(
+    confidence: np.ndarray, correct: np.ndarray, *, n_bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean confidence and accuracy in bins of equally many samples.
 
     Parameters
     ----------
     confidence : ndarray (n_samples,)
-        Probability of the label that is answered.
+        Probability of the predicted label.
     correct : ndarray of bool (n_samples,)
+        Whether the predicted label is the true one.
     n_bins : int, default=15
-        Fewer where bins would hold less than two rows.
+        Fewer if bins would hold less than two samples.
 
     Returns
     -------
     mean_confidence, accuracy : ndarray (n_bins,)
     n_rows : ndarray of int (n_bins,)
+        Number of samples in each bin.
     """
     n_bins = max(1, min(n_bins, len(confidence) // 2))
     bins = np.array_split(np.argsort(confidence, kind="stable"), n_bins)
@@ -140,23 +165,24 @@ def reliability_curve(confidence, correct, *, n_bins=15):
     return np.array(means[0]), np.array(means[1]), n_rows
 
 
-def calibration_error(confidence, correct, *, n_bins=15):
-    """Root mean square of the distance between how sure and how often right, less what chance adds to it.
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, *, n_bins: int = 15) -> float:
+    """Root mean squared distance between confidence and accuracy, without what chance adds to it.
 
-    Debiased estimate over bins of equally many rows: Kumar, Liang, Ma, "Verified Uncertainty
-    Calibration", NeurIPS 2019. 0 where the distance is no larger than chance makes it.
+    Debiased estimate over bins of equally many samples: Kumar, Liang, Ma, "Verified Uncertainty
+    Calibration", NeurIPS 2019. It is 0 if the distance is no larger than chance makes it.
 
     Parameters
     ----------
     confidence : ndarray (n_samples,)
-        Probability of the label that is answered.
+        Probability of the predicted label.
     correct : ndarray of bool (n_samples,)
+        Whether the predicted label is the true one.
     n_bins : int, default=15
 
     Returns
     -------
     float
-        NaN for less than two rows.
+        NaN for less than two samples.
     """
     if len(confidence) < 2:
         return float("nan")
@@ -169,8 +195,10 @@ def calibration_error(confidence, correct, *, n_bins=15):
 PROBABILITY_FIELDS = ("accuracy", "confidence", "log_loss", "brier_score", "calibration_error")
 
 
-def calibration_report(probabilities, codes, exit_index, n_exits):
-    """How good probabilities are, for the rows that leave at each exit and for all rows.
+def calibration_report(
+    probabilities: np.ndarray, codes: np.ndarray, exit_index: np.ndarray, n_exits: int
+) -> np.ndarray:
+    """How good probabilities are, for the samples that leave at each exit and for all samples.
 
     Parameters
     ----------
@@ -181,9 +209,9 @@ def calibration_report(probabilities, codes, exit_index, n_exits):
     Returns
     -------
     structured ndarray (n_exits + 1,)
-        Fields ``exit`` (-1 in the last row: all rows), ``n_rows``, ``accuracy``, ``confidence`` (mean
-        probability of the label that is answered), ``log_loss``, ``brier_score``,
-        ``calibration_error``; NaN at exits that no row took.
+        Fields ``exit`` (-1 in the last row: all samples), ``n_rows`` (number of samples),
+        ``accuracy``, ``confidence`` (mean probability of the predicted label), ``log_loss``,
+        ``brier_score``, ``calibration_error``; NaN at exits that no sample took.
     """
     masks = [(number, exit_index == number) for number in range(n_exits)]
     masks.append((-1, np.ones(len(codes), dtype=bool)))
@@ -195,7 +223,8 @@ def calibration_report(probabilities, codes, exit_index, n_exits):
     return np.array(rows, dtype=dtype)
 
 
-def _of_probabilities(probabilities, codes):
+def _of_probabilities(probabilities: np.ndarray, codes: np.ndarray) -> tuple[Any, ...]:
+    """The values of ``PROBABILITY_FIELDS``; NaN if there are no samples."""
     if len(codes) == 0:
         return (np.nan,) * len(PROBABILITY_FIELDS)
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
@@ -208,8 +237,10 @@ def _of_probabilities(probabilities, codes):
     )
 
 
-def sets_by_exit(sets, codes, exit_index, n_exits):
-    """Coverage and mean set size of the rows that leave at each exit; NaN where none do.
+def sets_by_exit(
+    sets: np.ndarray, codes: ArrayLike, exit_index: np.ndarray, n_exits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage and mean set size of the samples that leave at each exit.
 
     Parameters
     ----------
@@ -220,11 +251,12 @@ def sets_by_exit(sets, codes, exit_index, n_exits):
     Returns
     -------
     coverages, sizes : ndarray (n_exits,)
+        NaN at exits that no sample took.
     """
-    covered = true_label_values(sets, codes)
     n_rows = np.bincount(exit_index, minlength=n_exits)
+
+    def means(values: np.ndarray) -> np.ndarray:
+        return np.bincount(exit_index, weights=values, minlength=n_exits) / n_rows
+
     with np.errstate(invalid="ignore"):
-        return tuple(
-            np.bincount(exit_index, weights=values, minlength=n_exits) / n_rows
-            for values in (covered, sets.sum(axis=1))
-        )
+        return means(true_label_values(sets, codes)), means(sets.sum(axis=1))

@@ -16,12 +16,26 @@
 True
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 
+__all__ = [
+    "accuracy_at_budget",
+    "cheapest_within",
+    "cost_adjusted_accuracy",
+    "mean_cost",
+    "most_accurate_within",
+]
 
-def mean_cost(estimator, X, y=None):
-    """Scorer: mean cost of a row, for a report or a ``refit`` callable (less is better, so not for ``refit=`` itself).
+
+def mean_cost(estimator: Any, X: Any, y: Any = None) -> float:
+    """Scorer: mean cost of a sample.
+
+    Less is better, so use it in a report or with a ``refit`` callable, not as ``refit=`` itself.
 
     Parameters
     ----------
@@ -36,7 +50,8 @@ def mean_cost(estimator, X, y=None):
         Relative to one pass of the plain backbone.
     """
     classifier, X = _last_step(estimator, X)
-    return classifier.mean_cost(X)
+    cost: float = classifier.mean_cost(X)
+    return cost
 
 
 class accuracy_at_budget:
@@ -47,17 +62,18 @@ class accuracy_at_budget:
     budget : float
     """
 
-    def __init__(self, budget):
+    def __init__(self, budget: float) -> None:
         self.budget = budget
 
-    def __call__(self, estimator, X, y):
-        """Estimator, rows (n_samples, ...), labels (n_samples,) -> float"""
+    def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
+        """Score a fitted estimator on samples (n_samples, ...) and labels (n_samples,)."""
         classifier, X = _last_step(estimator, X)
-        return classifier.at(budget=self.budget).score(X, y)
+        accuracy: float = classifier.at(budget=self.budget).score(X, y)
+        return accuracy
 
 
 class cost_adjusted_accuracy:
-    """Scorer: accuracy less ``cost_weight`` times mean cost.
+    """Scorer: accuracy minus ``cost_weight`` times mean cost.
 
     Parameters
     ----------
@@ -65,17 +81,18 @@ class cost_adjusted_accuracy:
         What one pass of the plain backbone is worth in accuracy.
     """
 
-    def __init__(self, cost_weight):
+    def __init__(self, cost_weight: float) -> None:
         self.cost_weight = cost_weight
 
-    def __call__(self, estimator, X, y):
-        """Estimator, rows (n_samples, ...), labels (n_samples,) -> float"""
+    def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
+        """Score a fitted estimator on samples (n_samples, ...) and labels (n_samples,)."""
         classifier, X = _last_step(estimator, X)
-        return classifier.score(X, y) - self.cost_weight * classifier.mean_cost(X)
+        score: float = classifier.score(X, y) - self.cost_weight * classifier.mean_cost(X)
+        return score
 
 
 class cheapest_within:
-    """``refit``: the cheapest candidate whose mean accuracy is at most ``max_accuracy_drop`` below the best.
+    """``refit`` callable: the cheapest candidate at most ``max_accuracy_drop`` less accurate than the best.
 
     The search's ``scoring`` must have ``"accuracy"`` and ``"mean_cost"``.
 
@@ -84,31 +101,32 @@ class cheapest_within:
     max_accuracy_drop : float, default=0.01
     """
 
-    def __init__(self, max_accuracy_drop=0.01):
+    def __init__(self, max_accuracy_drop: float = 0.01) -> None:
         self.max_accuracy_drop = max_accuracy_drop
 
-    def __call__(self, cv_results):
-        """``cv_results_`` -> index of the candidate"""
+    def __call__(self, cv_results: Mapping[str, Any]) -> int:
+        """Index of the candidate, from ``cv_results_``."""
         accuracy, cost = _columns(cv_results)
         good = accuracy >= np.nanmax(accuracy) - self.max_accuracy_drop
         return int(np.argmin(np.where(good, cost, np.inf)))
 
 
 class most_accurate_within:
-    """``refit``: the most accurate candidate whose mean cost is at most ``budget``, or else the cheapest.
+    """``refit`` callable: the most accurate candidate whose mean cost is at most ``budget``.
 
-    The search's ``scoring`` must have ``"accuracy"`` and ``"mean_cost"``.
+    If there is none, the cheapest candidate is chosen. The search's ``scoring`` must have
+    ``"accuracy"`` and ``"mean_cost"``.
 
     Parameters
     ----------
     budget : float
     """
 
-    def __init__(self, budget):
+    def __init__(self, budget: float) -> None:
         self.budget = budget
 
-    def __call__(self, cv_results):
-        """``cv_results_`` -> index of the candidate"""
+    def __call__(self, cv_results: Mapping[str, Any]) -> int:
+        """Index of the candidate, from ``cv_results_``."""
         accuracy, cost = _columns(cv_results)
         within = cost <= self.budget
         if not within.any():
@@ -116,18 +134,20 @@ class most_accurate_within:
         return int(np.argmax(np.where(within, accuracy, -np.inf)))
 
 
-def _columns(cv_results):
+def _columns(cv_results: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean accuracy and mean cost of each candidate."""
     names = ("mean_test_accuracy", "mean_test_mean_cost")
     missing = [name for name in names if name not in cv_results]
     if missing:
         raise ValueError(
             f"the search has no {missing}; give it scoring={{'accuracy': 'accuracy', 'mean_cost': mean_cost}}."
         )
-    return tuple(np.asarray(cv_results[name]) for name in names)
+    accuracy, cost = (np.asarray(cv_results[name]) for name in names)
+    return accuracy, cost
 
 
-def _last_step(estimator, X):
-    """The classifier itself, and rows as it takes them."""
+def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """The classifier itself, and samples as it takes them."""
     if isinstance(estimator, Pipeline):
         return estimator[-1], estimator[:-1].transform(X) if len(estimator) > 1 else X
     return estimator, X

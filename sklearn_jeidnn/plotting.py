@@ -1,32 +1,43 @@
-"""Displays. matplotlib is imported on use."""
+"""Displays of accuracy over cost, of reliability and of prediction sets; matplotlib is imported on use."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
 from . import metrics
-from ._frontier import oracle
+from ._operate.frontier import oracle
 
-# What a user would do instead of learning gates.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["AccuracyCostDisplay", "PredictionSetDisplay", "ReliabilityDisplay"]
+
+Table = Mapping[str, np.ndarray]
+
+# What a user might do instead of learning gates.
 POLICIES = ("confidence", "margin_per_exit", "patience")
 ORACLE = "oracle (knows the labels)"
 
 
 class AccuracyCostDisplay:
-    """Accuracy over mean cost: ways of exiting beside the plain backbone and single exits.
+    """Accuracy over mean cost: exit policies, compared with the plain backbone and single exits.
 
     Parameters
     ----------
-    frontiers : dict of str to structured ndarray (n_points,)
-        Tables as :attr:`EarlyExitClassifier.frontier_`, by what the legend calls them; the first
-        is drawn strongly.
+    frontiers : dict of str to dict of str to ndarray (n_points,)
+        Tables as :attr:`EarlyExitClassifier.frontier_`, by their names in the legend. The first is
+        emphasised.
     single_costs, single_accuracies : ndarray (n_exits,)
-        Each exit taken by every row.
+        Cost and accuracy of each exit if every sample takes it.
     plain_accuracy : float
         Of the plain backbone, at cost 1.
     estimator_point : tuple of float or None, default=None
-        Mean cost and accuracy of the estimator as it is.
+        Mean cost and accuracy of the estimator at its operating point.
 
     Attributes
     ----------
@@ -36,13 +47,13 @@ class AccuracyCostDisplay:
 
     def __init__(
         self,
-        frontiers,
+        frontiers: Mapping[str, Table],
         *,
-        single_costs,
-        single_accuracies,
-        plain_accuracy,
-        estimator_point=None,
-    ):
+        single_costs: np.ndarray,
+        single_accuracies: np.ndarray,
+        plain_accuracy: float,
+        estimator_point: tuple[float, float] | None = None,
+    ) -> None:
         self.frontiers = frontiers
         self.single_costs = single_costs
         self.single_accuracies = single_accuracies
@@ -50,11 +61,18 @@ class AccuracyCostDisplay:
         self.estimator_point = estimator_point
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, policies=POLICIES, ax=None) -> AccuracyCostDisplay:
-        """Draw what a fitted estimator's exits give on some rows under several policies.
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        policies: Sequence[str] = POLICIES,
+        ax: Axes | None = None,
+    ) -> AccuracyCostDisplay:
+        """Draw accuracy over mean cost of a fitted estimator's exits on some samples, under several policies.
 
-        Thresholds and gates are those that the rows held out in ``fit`` chose; ``X`` and ``y``
-        choose nothing.
+        Thresholds and gates were chosen on the samples held out in ``fit``, not on ``X`` and ``y``.
 
         Parameters
         ----------
@@ -63,7 +81,7 @@ class AccuracyCostDisplay:
         X : array-like (n_samples, ...)
         y : array-like (n_samples,)
         policies : sequence of str, default=("confidence", "margin_per_exit", "patience")
-            Exit policies to draw beside the estimator's own.
+            Exit policies to draw besides the estimator's own.
         ax : matplotlib Axes, default=None
             None makes a figure.
 
@@ -74,25 +92,25 @@ class AccuracyCostDisplay:
         Raises
         ------
         ValueError
-            Where a policy is not known, or gates are bilevel.
+            If a policy is not known, or gates are bilevel.
         """
         names = dict.fromkeys([estimator.exit_policy, *policies])
-        rows, tables = estimator._compared(X, y, names)
-        costs = estimator.exit_costs_
+        tables = {name: estimator.frontier(X, y, exit_policy=name) for name in names}
+        answers, costs = estimator.exit_answers(X, y), estimator.exit_costs_
         display = cls(
-            {**tables, ORACLE: oracle(rows, rows.errors.new_tensor(costs))},
+            {**tables, ORACLE: oracle(answers, costs)},
             single_costs=costs,
-            single_accuracies=1 - rows.errors_of_exits().cpu().numpy(),
-            plain_accuracy=accuracy_score(y, estimator._plain_labels(X)),
+            single_accuracies=1 - answers.exit_errors(),
+            plain_accuracy=accuracy_score(y, estimator.predict_backbone(X)),
             estimator_point=(estimator.mean_cost(X), estimator.score(X, y)),
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax=None) -> AccuracyCostDisplay:
+    def plot(self, *, ax: Axes | None = None) -> AccuracyCostDisplay:
         """Draw the frontiers.
 
-        Points of the first at which one exit for all rows does as well (its field
-        ``single_exit_suffices``) are hollow.
+        Points of the first frontier are hollow if one exit for all samples does as well (its field
+        ``single_exit_suffices``).
 
         Parameters
         ----------
@@ -107,6 +125,20 @@ class AccuracyCostDisplay:
         from matplotlib.ticker import PercentFormatter
 
         ax = plt.subplots(figsize=(7, 5))[1] if ax is None else ax
+        self._plot_single_exits(ax)
+        first, *others = self.frontiers.items()
+        for name, table in others:
+            self._plot_other(ax, name, table)
+        self._plot_first(ax, *first)
+        self._plot_points(ax)
+        ax.set(xlabel="Mean cost per sample (plain backbone = 1)", ylabel="Accuracy")
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _plot_single_exits(self, ax: Axes) -> None:
+        """Draw each exit taken by every sample."""
         ax.plot(
             self.single_costs,
             self.single_accuracies,
@@ -114,30 +146,19 @@ class AccuracyCostDisplay:
             color="0.5",
             label="one exit for all rows",
         )
-        first, *others = self.frontiers.items()
-        for name, table in others:
-            style = {"color": "0.6", "linestyle": ":"} if name == ORACLE else {"linestyle": "--"}
-            # A frontier may be one point.
-            style["marker"] = "."
-            ax.plot(table["mean_cost"], table["accuracy"], linewidth=1.2, label=name, **style)
-        self._plot_first(ax, *first)
-        ax.plot([1], [self.plain_accuracy], "k*", markersize=12, label="plain backbone")
-        if self.estimator_point is not None:
-            ax.plot(
-                *([value] for value in self.estimator_point),
-                "D",
-                markersize=9,
-                markerfacecolor="none",
-                color="C3",
-                label="this estimator",
-            )
-        ax.set(xlabel="Mean cost per row (plain backbone = 1)", ylabel="Accuracy")
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
-    def _plot_first(self, ax, name, table):
+    def _plot_other(self, ax: Axes, name: str, table: Table) -> None:
+        """Draw a frontier that is not the first."""
+        style: dict[str, Any] = {"color": "0.6", "linestyle": ":"}
+        if name != ORACLE:
+            style = {"linestyle": "--"}
+        # A frontier may be one point, of which a line without markers shows nothing.
+        ax.plot(
+            table["mean_cost"], table["accuracy"], linewidth=1.2, label=name, marker=".", **style
+        )
+
+    def _plot_first(self, ax: Axes, name: str, table: Table) -> None:
+        """Draw the first frontier, with hollow points if one exit does as well there."""
         (line,) = ax.plot(table["mean_cost"], table["accuracy"], "o-", color="C0", markersize=4)
         line.set(linewidth=2, label=name, zorder=3)
         one = table["single_exit_suffices"]
@@ -153,14 +174,29 @@ class AccuracyCostDisplay:
                 label=f"{name}, but one exit does as well",
             )
 
+    def _plot_points(self, ax: Axes) -> None:
+        """Draw the plain backbone, and the estimator at its operating point."""
+        ax.plot([1], [self.plain_accuracy], "k*", markersize=12, label="plain backbone")
+        if self.estimator_point is not None:
+            cost, accuracy = self.estimator_point
+            ax.plot(
+                [cost],
+                [accuracy],
+                "D",
+                markersize=9,
+                markerfacecolor="none",
+                color="C3",
+                label="this estimator",
+            )
+
 
 class ReliabilityDisplay:
-    """How often labels are right over how sure of them the classifier is, a line for each exit.
+    """Accuracy over confidence, a line for each exit.
 
     Parameters
     ----------
     curves : dict of int to pair of ndarray (n_bins,)
-        Mean confidence and accuracy in bins of equally many rows, by exit.
+        Mean confidence and accuracy in bins of equally many samples, by exit.
 
     Attributes
     ----------
@@ -168,12 +204,16 @@ class ReliabilityDisplay:
     figure_ : matplotlib Figure
     """
 
-    def __init__(self, curves):
+    def __init__(self, curves: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
         self.curves = curves
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, n_bins=10, ax=None) -> ReliabilityDisplay:
-        """Draw the reliability of the rows that leave at each exit; exits with fewer than 10 rows are left out.
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: ArrayLike, *, n_bins: int = 10, ax: Axes | None = None
+    ) -> ReliabilityDisplay:
+        """Draw the reliability of the samples that leave at each exit.
+
+        Exits at which fewer than 10 samples leave are left out.
 
         Parameters
         ----------
@@ -182,7 +222,7 @@ class ReliabilityDisplay:
         X : array-like (n_samples, ...)
         y : array-like (n_samples,)
         n_bins : int, default=10
-            A bin holds ten rows or more.
+            Largest number of bins; each holds at least ten samples.
         ax : matplotlib Axes, default=None
             None makes a figure.
 
@@ -190,7 +230,8 @@ class ReliabilityDisplay:
         -------
         ReliabilityDisplay
         """
-        probabilities, codes, exit_index = estimator._answers_and_truth(X, y)
+        probabilities, exit_index = estimator.predict_proba(X), estimator.predict_exit(X)
+        codes = np.searchsorted(estimator.classes_, y)
         confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
         curves = {}
         for exit_number, n_rows in enumerate(np.bincount(exit_index)):
@@ -201,8 +242,8 @@ class ReliabilityDisplay:
                 curves[exit_number] = curve[:2]
         return cls(curves).plot(ax=ax)
 
-    def plot(self, *, ax=None) -> ReliabilityDisplay:
-        """Draw the curves; on the diagonal the classifier is as often right as it says.
+    def plot(self, *, ax: Axes | None = None) -> ReliabilityDisplay:
+        """Draw the curves; a calibrated classifier lies on the diagonal.
 
         Parameters
         ----------
@@ -228,30 +269,44 @@ class ReliabilityDisplay:
 
 
 class PredictionSetDisplay:
-    """Coverage and mean size of prediction sets, of the rows that leave at each exit.
+    """Coverage and mean size of prediction sets, for the samples that leave at each exit.
 
     Parameters
     ----------
     coverages, sizes, n_rows : ndarray (n_exits,)
-        NaN, NaN and 0 at exits that no row takes.
+        ``n_rows`` is the number of samples. NaN, NaN and 0 at exits that no sample takes.
     confidence_level : float
 
     Attributes
     ----------
     axes_ : pair of matplotlib Axes
-        Coverage, set size.
+        Of coverage and of set size.
     figure_ : matplotlib Figure
     """
 
-    def __init__(self, coverages, sizes, n_rows, *, confidence_level):
+    def __init__(
+        self,
+        coverages: np.ndarray,
+        sizes: np.ndarray,
+        n_rows: np.ndarray,
+        *,
+        confidence_level: float,
+    ) -> None:
         self.coverages, self.sizes, self.n_rows = coverages, sizes, n_rows
         self.confidence_level = confidence_level
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y, *, confidence_level=0.9, groups=None, axes=None
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        confidence_level: float = 0.9,
+        groups: ArrayLike | None = None,
+        axes: Sequence[Axes] | np.ndarray | None = None,
     ) -> PredictionSetDisplay:
-        """Draw what the sets of a fitted estimator do on some rows.
+        """Draw coverage and mean size of a fitted estimator's prediction sets on some samples.
 
         Parameters
         ----------
@@ -269,15 +324,16 @@ class PredictionSetDisplay:
         -------
         PredictionSetDisplay
         """
-        _, codes, exit_index = estimator._answers_and_truth(X, y)
+        exit_index = estimator.predict_exit(X)
+        codes = np.searchsorted(estimator.classes_, y)
         sets = estimator.predict_set(X, confidence_level=confidence_level, groups=groups)
         n_exits = len(estimator.exit_costs_)
         drawn = metrics.sets_by_exit(sets, codes, exit_index, n_exits)
         n_rows = np.bincount(exit_index, minlength=n_exits)
         return cls(*drawn, n_rows, confidence_level=confidence_level).plot(axes=axes)
 
-    def plot(self, *, axes=None) -> PredictionSetDisplay:
-        """Draw a bar for each exit, with two standard errors about its coverage.
+    def plot(self, *, axes: Sequence[Axes] | np.ndarray | None = None) -> PredictionSetDisplay:
+        """Draw a bar for each exit, with two standard errors of its coverage.
 
         Parameters
         ----------

@@ -107,6 +107,19 @@ def quick_classifier(**params):
     )
 
 
+def calibrated_logits(n_samples):
+    """Logits whose softmax is the truth, and labels drawn from it."""
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal((n_samples, 4), dtype=np.float32)
+    return logits, drawn_labels(logits, rng)
+
+
+def drawn_labels(logits, rng):
+    """Labels drawn from the softmax of logits (n_samples, n_classes)."""
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return (probabilities[:, :-1].cumsum(1) < rng.random((len(logits), 1))).sum(1)
+
+
 @pytest.fixture(scope="session")
 def fitted(digits):
     return quick_classifier(validation_fraction=0.3, max_epochs=30).fit(*digits)

@@ -1,93 +1,147 @@
-"""Imports run in one direction, the two islands never meet, and the public names are the promised ones."""
+"""Imports run in one direction, what must not know torch does not, and the public names are the promised ones."""
 
 import ast
+import graphlib
+import importlib
 import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import sklearn_jeidnn
 
 PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
-FLOOR = {
-    "_drift": 1,
-    "_gates": 1,
-    "_graphs": 1,
-    "_heads": 2,
-    "_inputs": 1,
-    "_memory": 1,
-    "_policy": 1,
-    "_risk": 1,
-    "_rows": 1,
-    "_splits": 1,
-    "backbones": 1,
-    "conformal": 1,
-    "_costs": 2,
-    "metrics": 2,
-    "_thresholds": 2,
-    "_losses": 2,
-    "model_selection": 1,
-    "plotting": 4,
-    "_features": 3,
-    "_frontier": 3,
-    "_stages": 3,
-    "_members": 4,
-    "_assembly": 5,
-    "_route": 3,
-    "_network": 4,
-    "_training": 4,
-    "_bilevel": 5,
-    "_joint": 5,
-    "_classifier": 6,
-    "__init__": 7,
-}
-NUMPY_ROOMS = {"conformal", "metrics", "_drift", "_inputs", "_risk", "_splits"}
+# A floor may import those below it, never those above.
+FLOORS = [
+    {"_cut", "_schema", "_splits", "conformal"},
+    {"_exits", "metrics", "_samples", "_encoding"},
+    {"_operate", "backbones"},
+    {"_engines", "_predictor", "plotting", "model_selection"},
+    {"_fit"},
+    {"_classifier"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Must run where there is NumPy only: what remains after fit, and all that it holds.
+NUMPY_ONLY = [
+    "_predictor",
+    "_schema",
+    "conformal",
+    "_exits.policy",
+    "_exits.gate_points",
+    "_operate.calibration",
+    "_operate.cascade",
+    "_operate.certification",
+    "_operate.exit_answers",
+    "_operate.frontier",
+    "_operate.operating_point",
+    "_operate.risk",
+    "_operate.temperatures",
+    "_operate.thresholds",
+]
+# Must run without torch.
+NO_TORCH = [*NUMPY_ONLY, "_samples", "_splits", "metrics", "model_selection", "_operate.drift"]
 
 
-def imports_of(path):
-    """(rooms of the package, packages from outside) that a file imports."""
-    rooms, outside = set(), set()
+def module_name(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+PACKAGES = {name for name, path in MODULES.items() if path.stem == "__init__"}
+
+
+def imported(name, path):
+    """Modules of the package that a file imports, and packages from outside."""
+    inside, outside = set(), set()
+    folder = name.split(".") if name in PACKAGES else name.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            rooms |= {node.module} if node.module else {alias.name for alias in node.names}
+            base = [part for part in folder if part][: len(folder) - node.level + 1]
+            target = ".".join([*base, *([node.module] if node.module else [])])
+            names = {".".join(filter(None, [target, alias.name])) for alias in node.names}
+            inside |= {found if found in MODULES else target for found in names}
         elif isinstance(node, ast.ImportFrom):
             outside.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
             outside |= {alias.name.split(".")[0] for alias in node.names}
-    return rooms, outside
+    return inside - {name}, outside
 
 
-IMPORTS = {path.stem: imports_of(path) for path in PACKAGE.glob("*.py")}
+IMPORTS = {name: imported(name, path) for name, path in MODULES.items() if name}
 
 
-def test_every_file_has_its_floor():
-    assert set(IMPORTS) == set(FLOOR)
+def test_no_import_goes_round_in_a_circle():
+    edges = {name: inside - {""} for name, (inside, _) in IMPORTS.items()}
+    assert list(graphlib.TopologicalSorter(edges).static_order())
 
 
-def test_imports_point_down_only():
-    up = [
-        (room, other)
-        for room, (rooms, _) in IMPORTS.items()
-        for other in rooms
-        if FLOOR[other] >= FLOOR[room]
+def test_every_room_stands_on_a_floor():
+    assert {name.split(".")[0] for name in IMPORTS} == set(FLOOR)
+
+
+def test_no_room_imports_a_room_above_it_or_beside_it():
+    rooms = {
+        (name.split(".")[0], other.split(".")[0])
+        for name, (inside, _) in IMPORTS.items()
+        for other in inside
+        if other
+    }
+    wrong = [(a, b) for a, b in rooms if a != b and FLOOR[b] >= FLOOR[a]]
+    assert not wrong
+
+
+def test_skorch_is_imported_in_one_room_only():
+    assert [name for name, (_, outside) in IMPORTS.items() if "skorch" in outside] == [
+        "_fit.training"
     ]
-    assert not up
 
 
-def test_numpy_rooms_and_torch_rooms_meet_in_the_classifier_only():
-    for room, (rooms, outside) in IMPORTS.items():
-        if room in NUMPY_ROOMS:
-            assert "torch" not in outside and "skorch" not in outside, room
-            assert rooms <= NUMPY_ROOMS, room
-        elif room not in {"_classifier", "plotting"}:
-            assert not rooms & NUMPY_ROOMS, room
+def python(code):
+    run = [sys.executable, "-c", code]
+    return subprocess.run(run, cwd=PACKAGE.parent, capture_output=True, text=True)
 
 
-def test_skorch_is_imported_in_training_only():
-    assert [room for room, (_, outside) in IMPORTS.items() if "skorch" in outside] == ["_training"]
+def test_what_remains_after_fit_needs_numpy_only():
+    missing = ["torch", "skorch", "sklearn", "scipy", "joblib"]
+    result = python(
+        f"import sys; [sys.modules.__setitem__(name, None) for name in {missing}];"
+        f"[__import__('sklearn_jeidnn.' + name) for name in {NUMPY_ONLY}]"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_checks_and_reports_needs_no_torch():
+    result = python(
+        f"import sys; [__import__('sklearn_jeidnn.' + name) for name in {NO_TORCH}];"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_the_package_loads_no_torch_and_changes_no_warning_filter():
+    code = (
+        "import sys, warnings; before = warnings.filters[:]; import sklearn_jeidnn;"
+        "sys.exit('torch' in sys.modules or before != warnings.filters)"
+    )
+    assert python(code).returncode == 0
+
+
+def test_loading_the_estimator_loads_no_plotting_and_changes_no_setting():
+    code = (
+        # sympy, which torch loads late, sets a filter of its own.
+        "import sys, torch, skorch, sklearn.base, sympy, warnings;"
+        "settings = lambda: (torch.initial_seed(), torch.get_num_threads(), warnings.filters[:]);"
+        "before = settings(); from sklearn_jeidnn import EarlyExitClassifier;"
+        "sys.exit('matplotlib' in sys.modules or before != settings())"
+    )
+    assert python(code).returncode == 0
 
 
 def test_public_names():
     assert set(sklearn_jeidnn.__all__) == {"EarlyExitClassifier", "__version__"}
+    assert set(sklearn_jeidnn.__all__) <= set(dir(sklearn_jeidnn))
     public = {name for name in vars(sklearn_jeidnn.EarlyExitClassifier) if not name.startswith("_")}
     assert public >= {
         "fit",
@@ -100,10 +154,45 @@ def test_public_names():
     }
 
 
-def test_importing_loads_no_plotting_and_changes_no_setting():
-    code = (
-        "import torch, sys, warnings; before = (torch.initial_seed(), torch.get_num_threads(), warnings.filters[:]);"
-        "import sklearn_jeidnn; after = (torch.initial_seed(), torch.get_num_threads(), warnings.filters[:]);"
-        "sys.exit('matplotlib' in sys.modules or before[:2] != after[:2])"
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="EarlyExit2"):
+        sklearn_jeidnn.EarlyExit2  # noqa: B018
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if n and "_" not in n[0]))
+def test_public_modules_say_what_is_public(name):
+    module = importlib.import_module(f"sklearn_jeidnn.{name}")
+    assert set(module.__all__) <= set(dir(module))
+
+
+def attribute_setters(tree):
+    """Methods of the estimator in which an attribute with a trailing underscore is set."""
+    (estimator,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == "EarlyExitClassifier"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent).returncode == 0
+    for method in estimator.body:
+        if isinstance(method, ast.FunctionDef):
+            stores = (
+                node
+                for node in ast.walk(method)
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            )
+            if any(node.attr.endswith("_") or node.attr == "_predictor" for node in stores):
+                yield method.name
+
+
+def test_fitted_attributes_are_set_in_one_method():
+    tree = ast.parse((PACKAGE / "_classifier.py").read_text())
+    assert list(attribute_setters(tree)) == ["_adopt"]
+
+
+def test_no_file_and_no_class_grows_out_of_hand():
+    n_lines = {name: path.read_text().count("\n") for name, path in MODULES.items()}
+    assert n_lines.pop("_classifier") < 1050
+    assert max(n_lines.values()) <= 400, max(n_lines, key=n_lines.get)
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                assert node.end_lineno - node.lineno < 900, (name, node.name)

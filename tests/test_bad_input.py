@@ -183,7 +183,7 @@ def test_held_out_rows_that_do_not_fit(digits):
         ({"y_val": y}, "X_val and y_val go together"),
         ({"sample_weight_val": y}, "X_val and y_val go together"),
         ({"X_val": X[:1], "y_val": y[:1]}, "X_val has n_samples = 1; at least 2"),
-        ({"X_val": X, "y_val": y[:-1]}, r"y_val has shape \(299,\), but there are 300 rows"),
+        ({"X_val": X, "y_val": y[:-1]}, r"y_val has shape \(299,\), but there are 300 samples"),
         ({"X_val": X, "y_val": y + 1}, r"y_val has labels \[10\] that are not among classes_"),
         ({"X_val": X[:, 1:], "y_val": y}, "X has 63 features"),
     ]:
@@ -230,7 +230,7 @@ def test_predicting_other_features_or_shapes(fitted, digits):
         X.reshape(-1, 8, 8), y
     )
     with pytest.raises(
-        ValueError, match=r"rows of shape \(8, 7\), but .* fitted on rows of shape \(8, 8\)"
+        ValueError, match=r"samples of shape \(8, 7\), but .* fitted on samples of shape \(8, 8\)"
     ):
         image.predict(X.reshape(-1, 8, 8)[:, :, 1:])
 

@@ -37,6 +37,31 @@ def test_exits_costs_and_labels_belong_together(fitted, fresh_digits):
     assert np.array_equal(fitted.predict(X), fitted.classes_[fitted.predict_proba(X).argmax(1)])
 
 
+def test_every_exit_answers_for_itself_whichever_a_row_takes(fitted, fresh_digits):
+    X, y = fresh_digits
+    answers, taken = fitted.exit_answers(X, y), fitted.predict_exit(X)
+    assert answers.logits.shape == (len(X), 4, 10)
+    assert np.array_equal(fitted.classes_[answers.at(taken).argmax(1)], fitted.predict(X))
+    labels = fitted.classes_[answers.logits.argmax(-1)]
+    np.testing.assert_array_equal(answers.errors, labels != y[:, None])
+    np.testing.assert_allclose(answers.exit_errors(), (labels != y[:, None]).mean(0))
+    gates = fitted.at(cost_weight=0.5)._predictor
+    there = answers.exits(gates.point.gates, gates.cascade.exit_mass)
+    assert np.array_equal(there, fitted.at(cost_weight=0.5).predict_exit(X))
+    half = np.arange(len(X)) % 2
+    weighted, own = fitted.exit_answers(X, y, sample_weight=half), half == 1
+    np.testing.assert_allclose(weighted.exit_errors(), (labels != y[:, None])[own].mean(0))
+    full = answers.agreement()
+    np.testing.assert_array_equal(full.errors, labels != labels[:, -1:])
+
+
+def test_the_plain_backbone_answers_as_the_module(fitted, fresh_digits):
+    X = fresh_digits[0]
+    with torch.no_grad():
+        expected = fitted.module_(torch.as_tensor(X)).argmax(1).numpy()
+    assert np.array_equal(fitted.predict_backbone(X), fitted.classes_[expected])
+
+
 def test_predict_really_drops_rows_that_left(fitted, fresh_digits):
     X, _ = fresh_digits
     seen = np.zeros(4, dtype=int)
@@ -60,6 +85,7 @@ def test_neither_order_nor_batch_size_nor_company_changes_a_row(fitted, fresh_di
     assert np.array_equal(fitted.predict_exit(X[shuffled]), exit_index[shuffled])
     for batch_size in (1, 7, 512):
         other = copy.deepcopy(fitted).set_params(iterator_valid__batch_size=batch_size)
+        assert other._predictor.cascade.engine.batch_size == batch_size
         assert np.array_equal(other.predict_exit(X), exit_index)
         assert np.array_equal(other.predict(X), labels)
         np.testing.assert_allclose(
@@ -124,8 +150,8 @@ def test_a_frozen_backbone_keeps_its_weights_and_gives_the_last_exit(backbone, d
     for name, value in clf.module_.state_dict().items():
         assert torch.equal(value, backbone.state_dict()[name]), name
     *_, before, last = clf.network_(torch.as_tensor(digits[0])).unbind(1)
-    trusted = clf.network_.heads.trust[-1] * before.log_softmax(1)
-    torch.testing.assert_close(last - trusted, backbone(torch.as_tensor(digits[0])), **CLOSE)
+    added = clf.network_.heads.mixing_weights[-1] * before.log_softmax(1)
+    torch.testing.assert_close(last - added, backbone(torch.as_tensor(digits[0])), **CLOSE)
 
 
 def test_a_trained_instance_is_tuned_from_its_weights(digits):
@@ -237,11 +263,15 @@ def test_skorch_parameters_reach_the_net(digits):
         optimizer__momentum=0.5,
         iterator_train__batch_size=100,
         iterator_train__drop_last=True,
+        iterator_valid__batch_size=10,
         callbacks__lr_schedule=None,
         callbacks__best_epoch=None,
         max_epochs=1,
     ).fit(*digits)
-    assert clf.history_[-1, "batches", :, "train_batch_size"] == [100, 100]
+    batches = clf.history_[-1, "batches"]
+    for name, sizes in (("train_batch_size", [100, 100]), ("valid_batch_size", [10, 5])):
+        assert [batch[name] for batch in batches if name in batch] == sizes
+    assert clf._predictor.cascade.engine.batch_size == 10
 
 
 def test_verbose_prints_skorchs_lines(digits, capsys):

@@ -46,7 +46,7 @@ def codes(probabilities):
 
 def rows_of(probabilities, uniform=None):
     zeros = np.zeros(len(probabilities), dtype=int)
-    return conformal.AnsweredRows(
+    return conformal.RoutedSamples(
         probabilities, zeros, zeros if uniform is None else uniform, zeros
     )
 
@@ -154,7 +154,7 @@ def test_pooled_and_grouped_sets_equal_those_of_crepes(score, probabilities, cod
     theirs = crepes.ConformalClassifier().fit(scores, bins=groups)
     theirs = theirs.predict_set(score(new), bins=new_groups, confidence=0.85, smoothing=False)
     rows, new_rows = (
-        rows_of(p)._replace(own_groups=g) for p, g in ((known, groups), (new, new_groups))
+        rows_of(p)._replace(groups=g) for p, g in ((known, groups), (new, new_groups))
     )
     own = conformal.ConformalSets(score, conformal.by_own_groups, rows, known_codes)
     assert np.array_equal(own.sets(new_rows, [0.85])[..., 0], theirs)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn import _features
-from sklearn_jeidnn._features import exit_features
-from sklearn_jeidnn._network import build_network
-from sklearn_jeidnn._rows import RowsDataset
+from sklearn_jeidnn._fit import features as _features
+from sklearn_jeidnn._fit.features import exit_features
+from sklearn_jeidnn._exits.building import build_network
+from sklearn_jeidnn._fit.datasets import SamplesDataset
 
 from .conftest import TinyConv, quick_classifier
 
@@ -16,7 +16,7 @@ def frozen(digits):
     network, _ = build_network(
         TinyConv(), "auto", (X[:3],), 10, head="pooled", exit_mass="sequential", frozen=True
     )
-    return network, RowsDataset((X,), torch.as_tensor(digits[1]), torch.ones(len(X)))
+    return network, SamplesDataset((X,), torch.as_tensor(digits[1]), torch.ones(len(X)))
 
 
 def test_features_are_what_the_exits_read_whatever_the_batch_size(frozen):

@@ -1,130 +1,170 @@
 import copy
+import itertools
 import pickle
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
 
-from sklearn_jeidnn._frontier import GRID, Frontier, Outcomes, descend_gates, oracle
-from sklearn_jeidnn._policy import EXIT_MASSES, exits_taken, sequential_mass
-from sklearn_jeidnn._thresholds import THRESHOLD_POLICIES, threshold_gates
+from sklearn_jeidnn._exits.gate_points import CONFIDENCE
+from sklearn_jeidnn._exits.policy import EXIT_DISTRIBUTIONS, sequential_mass
+from sklearn_jeidnn._operate.exit_answers import ExitAnswers
+from sklearn_jeidnn._operate.frontier import COST_WEIGHT_GRID, Frontier, oracle
+from sklearn_jeidnn._operate.gate_descent import descend_gates
+from sklearn_jeidnn._operate.thresholds import THRESHOLD_POLICIES, threshold_gates
 
 from .conftest import quick_classifier
 
-COSTS = torch.tensor([0.2, 0.5, 1.0])
+COSTS = np.array([0.2, 0.5, 1.0])
+
+
+def answers_with(errors, gate_inputs):
+    """Answers of two classes, wrong where that is said: the first is right, by a logit."""
+    wrong = errors.astype(np.float32)
+    return ExitAnswers(
+        logits=np.stack([1 - wrong, wrong], axis=-1),
+        gate_inputs=gate_inputs,
+        codes=np.zeros(len(errors), dtype=int),
+        weights=np.ones(len(errors), dtype=np.float32),
+    )
 
 
 @pytest.fixture(scope="module")
 def rows():
     """Two gates; the surer an exit, the rarer its errors, the last exit is nearly always right."""
-    generator = torch.Generator().manual_seed(0)
-    confidence = torch.rand(600, 2, generator=generator)
-    inputs = torch.zeros(600, 2, 15)
-    inputs[..., 0] = confidence
-    chance = torch.cat([1 - confidence, torch.full((600, 1), 0.05)], dim=1)
-    errors = (torch.rand(600, 3, generator=generator) < chance).float()
-    return Outcomes(inputs, chance, errors, -chance.log1p(), torch.ones(600))
+    rng = np.random.default_rng(0)
+    confidence = rng.random((600, 2), dtype=np.float32)
+    gate_inputs = np.zeros((600, 2, 15), dtype=np.float32)
+    gate_inputs[..., CONFIDENCE] = confidence
+    chance = np.append(1 - confidence, np.full((600, 1), 0.05, dtype=np.float32), axis=1)
+    errors = rng.random((600, 3)) < chance
+    answers = answers_with(errors, gate_inputs)
+    vars(answers)["smoothed_errors"] = chance
+    np.testing.assert_array_equal(answers.errors, errors)
+    return answers
 
 
-@pytest.mark.parametrize("exit_mass", EXIT_MASSES.values())
+def frontier_of(answers, policy="learned"):
+    return Frontier(
+        answers=answers, exit_mass=sequential_mass, exit_costs=COSTS, exit_policy=policy
+    )
+
+
+def assert_same_tables(table, other):
+    assert table.keys() == other.keys()
+    for name in table:
+        np.testing.assert_array_equal(table[name], other[name])
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
 def test_gates_of_many_cost_weights_are_those_of_each_alone(rows, exit_mass):
     together = descend_gates(rows, exit_mass, COSTS, [0.0, 0.1, 1.0])
-    for point, cost_weight in enumerate([0.0, 0.1, 1.0]):
+    for i, cost_weight in enumerate([0.0, 0.1, 1.0]):
         alone = descend_gates(rows, exit_mass, COSTS, [cost_weight])
-        taken = [
-            exits_taken(gates.probabilities(rows.inputs), exit_mass)[:, 0]
-            for gates in (together.one(point), alone)
-        ]
-        assert (taken[0] != taken[1]).float().mean() < 0.01
+        taken = [rows.exits(gates, exit_mass) for gates in (together.point(i), alone)]
+        assert (taken[0] != taken[1]).mean() < 0.01
 
 
 @pytest.mark.parametrize("policy", ["learned", *THRESHOLD_POLICIES])
 def test_costs_fall_along_the_frontier_and_a_budget_is_kept(rows, policy):
-    frontier = Frontier(rows, sequential_mass, COSTS, policy)
+    frontier = frontier_of(rows, policy)
     costs = frontier.table["mean_cost"]
     if policy != "patience":
         assert costs[0] > 0.5 > 0.25 > costs[-1]
     assert (np.diff(costs) <= 0.02).all()
-    gates = frontier.choose(budget=0.6).gates
-    taken = exits_taken(gates.probabilities(rows.inputs), sequential_mass)[:, 0]
+    taken = rows.exits(frontier.choose(budget=0.6).gates, sequential_mass)
     assert COSTS[taken].mean() <= 0.6
 
 
 @pytest.mark.parametrize("policy", ["confidence", "confidence_per_exit"])
 def test_thresholds_spend_no_more_than_any_other_thresholds(rows, policy):
-    weight, bias, mean, scale = threshold_gates(rows, COSTS, [0.3], policy)
+    gates = threshold_gates(rows, COSTS, [0.3], policy)
     spent = rows.errors + 0.3 * COSTS
 
     def mean_of(thresholds):
-        leaving = torch.cat([rows.inputs[..., 0] >= thresholds, torch.ones(600, 1).bool()], dim=1)
-        return spent.gather(1, leaving.int().argmax(1, keepdim=True)).mean()
+        reached = rows.gate_inputs[..., CONFIDENCE] >= thresholds
+        taken = np.append(reached, np.ones((600, 1), dtype=bool), axis=1).argmax(1)
+        return spent[np.arange(600), taken].mean()
 
-    found = mean_of(-bias[0] / weight[0, 0, 0])
-    grid = torch.linspace(0, 1.01, 41)
-    pairs = [(t, t) for t in grid] if policy == "confidence" else torch.cartesian_prod(grid, grid)
-    assert found <= min(mean_of(torch.stack(tuple(pair))) for pair in pairs) + 1e-3
+    found = mean_of(-gates.bias[0] / gates.weight[0, 0, CONFIDENCE])
+    grid = np.linspace(0, 1.01, 41)
+    pairs = [(t, t) for t in grid] if policy == "confidence" else itertools.product(grid, grid)
+    assert found <= min(mean_of(np.array(pair)) for pair in pairs) + 1e-3
 
 
 def test_the_table_says_where_one_exit_for_all_rows_would_do(rows):
-    table = Frontier(rows, sequential_mass, COSTS).table
-    cheap, dear = table[-1], table[np.abs(table["mean_cost"] - 0.75).argmin()]
+    table = frontier_of(rows).table
+    near = np.abs(table["mean_cost"] - 0.75).argmin()
+    cheap, dear = ({name: column[i] for name, column in table.items()} for i in (-1, near))
     # Everyone leaves at the first exit; nobody stays below its cost.
-    assert (
-        cheap["exit_rates"][0] == 1 and cheap["single_exit_suffices"] and cheap["single_exit"] == 0
-    )
+    assert cheap["exit0_rate"] == 1 and cheap["single_exit_suffices"] and cheap["single_exit"] == 0
     assert cheap["single_accuracy"] == cheap["accuracy"]
     # An early exit, half the rows wrong, is no match for gates between it and the last.
     assert dear["single_exit"] in (0, 1) and not dear["single_exit_suffices"]
     assert dear["single_accuracy"] < dear["accuracy"]
-    dearer = Frontier(rows, sequential_mass, COSTS).measured(rows._replace(weight=rows.weight * 2))
-    assert np.array_equal(dearer, table)
+    doubled = replace(rows, weights=rows.weights * 2)
+    assert_same_tables(frontier_of(rows).measured(doubled), table)
 
 
 def test_hindsight_takes_the_cheapest_right_exit():
-    errors = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
-    some = Outcomes(torch.zeros(3, 2, 15), errors, errors, errors, torch.ones(3))
-    point = oracle(some, COSTS)[5]
-    assert point["exit_rates"].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
-    assert point["accuracy"] == pytest.approx(2 / 3)
-    assert point["mean_cost"] == pytest.approx((0.2 + 0.5 + 0.2) / 3)
+    errors = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 1]])
+    table = oracle(answers_with(errors, np.zeros((3, 2, 15), dtype=np.float32)), COSTS)
+    rates = [table[f"exit{i}_rate"][5] for i in range(3)]
+    assert rates == pytest.approx([2 / 3, 1 / 3, 0])
+    assert table["accuracy"][5] == pytest.approx(2 / 3)
+    assert table["mean_cost"][5] == pytest.approx((0.2 + 0.5 + 0.2) / 3)
 
 
 def test_a_drop_of_accuracy_is_kept_and_none_keeps_every_row_where_nothing_else_does(rows):
-    frontier = Frontier(rows, sequential_mass, COSTS)
-    full = 1 - float(rows.errors[:, -1].mean())
-    chosen = frontier.choose(max_accuracy_drop=0.05)
-    taken = exits_taken(chosen.gates.probabilities(rows.inputs), sequential_mass)[:, 0]
-    accuracy = 1 - rows.errors.gather(1, taken[:, None]).mean()
+    full = 1 - rows.errors[:, -1].mean()
+    point = frontier_of(rows).choose(max_accuracy_drop=0.05)
+    taken = rows.exits(point.gates, sequential_mass)
+    accuracy = 1 - rows.errors[np.arange(600), taken].mean()
     assert accuracy >= full - 0.05 and COSTS[taken].mean() < 0.9
-    never = Frontier(rows._replace(errors=1 - rows.errors.roll(-1, 1)), sequential_mass, COSTS)
-    never.table["accuracy"] = 0
+    turned = answers_with(1 - np.roll(rows.errors, -1, axis=1), rows.gate_inputs)
+    vars(turned)["smoothed_errors"] = rows.smoothed_errors
+    never = frontier_of(turned)
+    never.table["accuracy"][:] = 0
     gates = never.choose(max_accuracy_drop=0).gates
-    assert (exits_taken(gates.probabilities(rows.inputs), sequential_mass) == 2).all()
+    assert (gates.exits(rows.gate_inputs, sequential_mass) == 2).all()
 
 
 def test_the_table_says_what_the_points_do_to_other_rows(fitted, fresh_digits):
     table = fitted.frontier(*fresh_digits)
-    assert table.dtype == fitted.frontier_.dtype and len(table) == len(GRID)
-    np.testing.assert_allclose(table["exit_rates"].sum(1), 1)
+    assert list(table) == list(fitted.frontier_)
+    for name, column in table.items():
+        assert column.shape == (len(COST_WEIGHT_GRID),)
+        assert column.dtype == fitted.frontier_[name].dtype
+    rates = [table[f"exit{i}_rate"] for i in range(len(fitted.exit_costs_))]
+    np.testing.assert_allclose(np.sum(rates, axis=0), 1)
     for point in (0, 12, 20):
-        at = fitted.at(cost_weight=GRID[point])
+        at = fitted.at(cost_weight=COST_WEIGHT_GRID[point])
         assert at.score(*fresh_digits) == pytest.approx(table["accuracy"][point])
         assert at.mean_cost(fresh_digits[0]) == pytest.approx(table["mean_cost"][point], rel=1e-5)
+
+
+def test_the_table_makes_a_data_frame(fitted):
+    frame = pd.DataFrame(fitted.frontier_)
+    assert frame.shape == (len(COST_WEIGHT_GRID), len(fitted.frontier_))
+    assert frame["cost_weight"].tolist() == list(COST_WEIGHT_GRID)
+    assert frame.filter(regex="exit[0-9]+_rate").shape[1] == len(fitted.exit_costs_)
+    assert frame["single_exit"].dtype.kind == "i" and frame["single_exit_suffices"].dtype == bool
 
 
 @pytest.mark.parametrize("policy", ["margin", "entropy_per_exit"])
 def test_another_policy_keeps_the_exits(policy, fitted, fresh_digits):
     X, y = fresh_digits
-    at = fitted.at(cost_weight=GRID[18], exit_policy=policy)
+    at = fitted.at(cost_weight=COST_WEIGHT_GRID[18], exit_policy=policy)
     table = fitted.frontier(X, y, exit_policy=policy)
     assert at.exit_policy == policy and fitted.exit_policy == "learned"
     assert at.score(X, y) == pytest.approx(table["accuracy"][18])
-    assert np.array_equal(at.frontier_, at.at(budget=0.9).frontier_)
+    assert_same_tables(at.frontier_, at.at(budget=0.9).frontier_)
 
 
 def test_verbose_says_where_single_exit_suffices(digits, capsys):
     quick_classifier(cost_weight=100, verbose=1).fit(*digits)
-    assert "One exit for all rows would do: " in capsys.readouterr().out
+    assert "One exit for all samples would do: " in capsys.readouterr().out
     with pytest.raises(ValueError, match="marginal"):
         quick_classifier().fit(*digits).frontier(*digits, exit_policy="marginal")
 
@@ -159,7 +199,7 @@ def test_a_fit_at_a_budget_is_a_fit_taken_there(digits, fresh_digits):
 @pytest.mark.parametrize("policy", THRESHOLD_POLICIES)
 def test_every_policy_routes_as_its_frontier_says(policy, digits, fresh_digits):
     X, y = fresh_digits
-    clf = quick_classifier(exit_policy=policy, cost_weight=GRID[18]).fit(*digits)
+    clf = quick_classifier(exit_policy=policy, cost_weight=COST_WEIGHT_GRID[18]).fit(*digits)
     table = clf.frontier(X, y)
     assert clf.score(X, y) == pytest.approx(table["accuracy"][18])
     assert clf.mean_cost(X) == pytest.approx(table["mean_cost"][18], rel=1e-5)
@@ -198,11 +238,8 @@ def test_bilevel_gates_have_no_frontier(digits):
 
 @pytest.mark.parametrize("policy", ["learned", "confidence_per_exit"])
 def test_the_path_runs_from_the_dearest_point_to_the_cheapest_of_the_grid(rows, policy):
-    frontier = Frontier(rows, sequential_mass, COSTS, policy)
-    taken = [
-        exits_taken(chosen.gates.probabilities(rows.inputs), sequential_mass)[:, 0]
-        for chosen in frontier.path
-    ]
+    frontier = frontier_of(rows, policy)
+    taken = [rows.exits(point.gates, sequential_mass) for point in frontier.candidates_by_cost]
     costs = [float(COSTS[exits].mean()) for exits in taken]
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] == pytest.approx(frontier.table["mean_cost"].min())
@@ -211,7 +248,9 @@ def test_the_path_runs_from_the_dearest_point_to_the_cheapest_of_the_grid(rows, 
 
 
 def test_no_row_leaves_early_by_the_gates_never_and_every_row_by_those_at_once(rows):
-    frontier = Frontier(rows, sequential_mass, COSTS)
-    for chosen, exit_number in ((frontier.never(), 2), (frontier.at_once(), 0)):
-        taken = exits_taken(chosen.gates.probabilities(rows.inputs), sequential_mass)
-        assert (taken == exit_number).all()
+    frontier = frontier_of(rows)
+    for point, exit_number in (
+        (frontier.always_last_exit(), 2),
+        (frontier.always_first_exit(), 0),
+    ):
+        assert (point.gates.exits(rows.gate_inputs, sequential_mass) == exit_number).all()

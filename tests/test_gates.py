@@ -2,11 +2,12 @@ import copy
 
 import torch
 
-from sklearn_jeidnn._gates import Gates, all_gate_inputs, summarised
+from sklearn_jeidnn._exits.gate_points import mean_and_scale
+from sklearn_jeidnn._exits.gates import Gates, all_gate_inputs, summarise
 
 
 def statistics_of(probs):
-    return summarised(torch.tensor([probs]).log().clamp(min=-27.6), None).inputs[0, :4]
+    return summarise(torch.tensor([probs]).log().clamp(min=-27.6), None).inputs[0, :4]
 
 
 def test_statistics_of_a_uniform_row_are_those_of_total_doubt():
@@ -28,15 +29,15 @@ def test_statistics_are_the_papers():
 
 
 def test_gate_inputs_exist_for_two_classes_and_the_first_exit():
-    first = summarised(torch.zeros(3, 2).log_softmax(1), None)
-    assert summarised(torch.ones(3, 2).log_softmax(1), first).inputs.shape == first.inputs.shape
+    first = summarise(torch.zeros(3, 2).log_softmax(1), None)
+    assert summarise(torch.ones(3, 2).log_softmax(1), first).inputs.shape == first.inputs.shape
 
 
 def test_gate_inputs_say_whether_two_exits_agree():
     here, before = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    first = summarised(before.log_softmax(1), None)
+    first = summarise(before.log_softmax(1), None)
     first.inputs[:, -1] = 1
-    agree, given_before, streak = summarised(here.log_softmax(1), first).inputs[:, -3:].T
+    agree, given_before, streak = summarise(here.log_softmax(1), first).inputs[:, -3:].T
     assert agree.tolist() == [1.0, 0.0] and streak.tolist() == [2.0, 0.0]
     assert given_before[0] > 0.5 > given_before[1]
 
@@ -50,16 +51,16 @@ def test_one_gate_answers_what_all_gates_answer():
     gates = Gates(2, 14)
     torch.nn.init.normal_(gates.weight)
     inputs = torch.randn(6, 2, 14)
-    gates.standardise(inputs)
-    score = gates.lanes()[1].score(inputs[:, 1])
+    gates.standardise(*mean_and_scale(inputs.numpy()))
+    score = gates.per_exit_gates()[1].score(inputs[:, 1])
     torch.testing.assert_close(score.sigmoid(), gates(inputs)[:, 1])
 
 
-def test_lanes_follow_what_is_written_into_the_gates():
+def test_gates_by_themselves_follow_what_is_written_into_the_gates():
     gates = Gates(2, 14)
-    assert gates.lanes()[0].score(torch.ones(1, 14)) == 0
+    assert gates.per_exit_gates()[0].score(torch.ones(1, 14)) == 0
     other = copy.deepcopy(gates)
     for changed in (gates, other):
         with torch.no_grad():
             changed.bias.fill_(3.0)
-        assert changed.lanes()[0].score(torch.ones(1, 14)) == 3
+        assert changed.per_exit_gates()[0].score(torch.ones(1, 14)) == 3

@@ -1,13 +1,16 @@
 """Guarantees hold over repeated splits, inside exact binomial bands."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 from sklearn.datasets import load_digits
 
-from sklearn_jeidnn import _risk, conformal, metrics
+from sklearn_jeidnn import conformal, metrics
+from sklearn_jeidnn._operate import risk as p_values
+from sklearn_jeidnn._operate.certification import risk_losses
 
 from .conftest import quick_classifier
 
@@ -74,7 +77,7 @@ def calibrated(digits, fresh_digits):
 def test_mean_coverage_of_each_grouping_is_the_laws_over_splits(calibrated, score, groups):
     clf, X, y = calibrated
     own = copy.copy(clf).set_params(conformity_score=score, condition_on=groups).conformalize(X, y)
-    scores, numbers = own.conformity_scores_, own._sets.groups
+    scores, numbers = own.conformity_scores_, own._predictor.calibration.sets.groups
     n_groups, half = numbers.max() + 1, len(y) // 2
     rng, excess, variance = np.random.default_rng(0), np.zeros(n_groups), np.zeros(n_groups)
     for _ in range(300):
@@ -171,10 +174,13 @@ def minus_probability(probabilities, uniform):
 
 def test_temperatures_change_neither_labels_nor_exits_and_calibrate(calibrated):
     clf, X, y = calibrated
-    raw = copy.copy(clf)
-    raw.temperatures_ = np.ones(len(clf.exit_costs_))
+    raw, predictor = copy.copy(clf), clf._predictor
+    ones = np.ones(len(clf.exit_costs_))
+    calibration = replace(predictor.calibration, temperatures=ones)
+    raw._predictor = replace(predictor, calibration=calibration)
     assert np.array_equal(raw.predict(X), clf.predict(X))
     assert np.array_equal(raw.predict_exit(X), clf.predict_exit(X))
+    assert not np.array_equal(raw.predict_proba(X), clf.predict_proba(X))
     loss, raw_loss = (c.calibration_report(X, y)["log_loss"][-1] for c in (clf, raw))
     assert loss < raw_loss + 0.005
 
@@ -192,20 +198,21 @@ def test_temperatures_are_those_of_the_rows_that_leave_at_the_operating_point(ca
 def test_limits_are_broken_in_at_most_5_percent_of_draws(calibrated, risk, limit):
     """Of calibration rows drawn from rows whose mean risk is known exactly."""
     clf, X, y = calibrated
-    rows = clf._answers(clf._logits((X,)), y)
-    frontier = clf._agreement() if risk == "disagreement" else clf._frontier
-    path = frontier.path[::-1] if risk == "mean_cost" else frontier.path
-    losses = np.stack([clf._losses(risk, rows, chosen.gates) for chosen in path])
+    answers, frontier = clf.exit_answers(X, y), clf._predictor.frontier
+    frontier = frontier.of_agreement() if risk == "disagreement" else frontier
+    path = frontier.candidates_by_cost
+    path = path[::-1] if risk == "mean_cost" else path
+    losses = np.stack([risk_losses(frontier, answers, risk, point.gates) for point in path])
     p_value_of = {
-        "accuracy_drop": _risk.drop_p_value,
-        "disagreement": _risk.binomial_p_value,
-        "mean_cost": _risk.cost_p_value(clf.exit_costs_),
+        "accuracy_drop": p_values.drop_p_value,
+        "disagreement": p_values.binomial_p_value,
+        "mean_cost": p_values.cost_p_value(clf.exit_costs_),
     }[risk]
     rng, broken = np.random.default_rng(0), 0
     for _ in range(300):
         sample = rng.integers(len(y), size=300)
         drawn = (own[sample] for own in losses)
-        point, _ = _risk.last_certified(drawn, p_value_of, limit, 0.95)
+        point, _ = p_values.last_certified(drawn, p_value_of, limit, 0.95)
         broken += point >= 0 and losses[point].mean() > limit
     assert broken <= binom.isf(1e-3, 300, 0.05)
 
@@ -213,7 +220,7 @@ def test_limits_are_broken_in_at_most_5_percent_of_draws(calibrated, risk, limit
 def test_half_of_the_calibration_rows_test_and_the_other_half_gives_the_sets(calibrated):
     clf, X, y = calibrated
     controlled = clf.at(max_accuracy_drop=0.2, risk_confidence=0.9)
-    assert controlled.risk_.n_rows == 200
+    assert controlled.risk_.n_samples == 200
     assert len(controlled.conformity_scores_) == 200
     assert controlled.risk_.certified
     assert controlled.risk_.estimate <= 0.2
@@ -235,7 +242,7 @@ def test_fit_keeps_to_a_limit_as_at_does(digits, fresh_digits):
 
 def test_too_few_rows_stay_with_the_full_network_and_say_so(calibrated):
     clf, X, y = calibrated
-    with pytest.warns(UserWarning, match="5 rows do not show any operating point"):
+    with pytest.warns(UserWarning, match="5 samples do not show any operating point"):
         controlled = clf.control_risk(X[:5], max_disagreement=0.01)
     assert not controlled.risk_.certified
     assert (controlled.predict_exit(X) == len(clf.exits_)).all()
@@ -245,10 +252,10 @@ def test_too_few_rows_stay_with_the_full_network_and_say_so(calibrated):
 
 
 def test_disagreement_needs_no_labels(calibrated):
-    clf, X, _ = calibrated
+    clf, X, y = calibrated
     controlled = clf.control_risk(X[:400], max_disagreement=0.1)
-    full = clf._logits((X[400:],))[:, -1].argmax(1).numpy()
-    assert controlled.risk_.n_rows == 400
+    full = clf.exit_answers(X[400:], y[400:]).logits[:, -1].argmax(1)
+    assert controlled.risk_.n_samples == 400
     assert np.mean(clf.classes_[full] != controlled.predict(X[400:])) <= 0.15
     assert len(controlled.conformity_scores_) == 400
 
@@ -273,6 +280,6 @@ def test_rows_like_the_calibration_rows_raise_no_warning_and_others_do(calibrate
     clf, X, _ = calibrated
     assert clf.check_exchangeability(X).p_value > 0.01
     noise = np.random.default_rng(0).uniform(0, 16, size=X.shape).astype(np.float32)
-    with pytest.warns(UserWarning, match="X is not like the calibration rows"):
+    with pytest.warns(UserWarning, match="X is not like the calibration samples"):
         found = clf.check_exchangeability(noise)
     assert found.p_value < 1e-6

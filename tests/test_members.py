@@ -12,8 +12,9 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
 from sklearn_jeidnn import EarlyExitClassifier
-from sklearn_jeidnn._assembly import Assembly
-from sklearn_jeidnn._members import as_members, companions_for, simplest_of_best
+from sklearn_jeidnn._fit.assembly import Assembly
+from sklearn_jeidnn._fit.companions import companions_for, simplest_of_best
+from sklearn_jeidnn._fit.members import as_members
 from sklearn_jeidnn.backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 
 from .conftest import MaskedTokens, TinyConv, quick_classifier
@@ -78,8 +79,24 @@ def test_the_last_answer_is_a_weighted_geometric_mean_of_the_members(two, fresh_
         own = two.module_(torch.as_tensor(fresh_digits[0][:50]))
     before, first = (torch.as_tensor(logits[:, exit]).log_softmax(1) for exit in (-2, 0))
     heads = two.network_.heads
-    expected = own + heads.trust[-1] * before + heads.trust_in_member[-1] * first
+    expected = own + heads.mixing_weights[-1] * before + heads.member_mixing_weights[-1] * first
     np.testing.assert_allclose(logits[:, -1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_is_restored_from_its_own_state(two, fresh_digits):
+    X = torch.as_tensor(fresh_digits[0][:50])
+    state = two.network_.state_dict()
+    other = copy.deepcopy(two.network_)
+    assert other.heads.reads_member or any(other.heads.mixing_weights)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+        other.heads.mix(0.0, 0.0)
+        assert not torch.allclose(other(X), two.network_(X))
+        other.load_state_dict(state)
+        assert torch.equal(other(X), two.network_(X))
+    assert other.heads.mixing_weights == two.network_.heads.mixing_weights
+    assert other.heads.member_mixing_weights == two.network_.heads.member_mixing_weights
 
 
 @pytest.mark.parametrize("companion", [GaussianNB(), make_pipeline(PCA(20), GaussianNB())])
@@ -106,7 +123,7 @@ def test_a_fitted_classifier_is_taken_as_it_is(digits):
 
 def test_a_companion_that_is_no_network_costs_what_it_takes(digits):
     clf = quick_classifier(module=[GaussianNB(), None], **BACKBONE, max_epochs=2).fit(*digits)
-    assert 0 < clf.network_.stages[0].relative_cost < 100
+    assert 0 < clf.network_.told_costs[0] < 100
 
 
 def test_companions_may_have_exits_inside(digits):
@@ -244,7 +261,7 @@ def test_no_candidate_takes_half_of_the_backbones_time(digits):
 def test_shapes_are_chosen_by_the_clock_where_time_is_the_price(digits, monkeypatch):
     asked = []
 
-    def times(assembly, backbone, few, modules):
+    def times(assembly, modules):
         asked.append(len(modules))
         return np.array([0.1 * len(module.blocks) for module in modules])
 

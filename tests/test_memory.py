@@ -13,17 +13,17 @@ from .conftest import TinyConv, quick_classifier
 @pytest.fixture
 def trainings(monkeypatch):
     """What was trained: 'backbone' or 'heads', once for each time."""
-    from sklearn_jeidnn import _classifier
+    from sklearn_jeidnn._fit import learning
 
     done = []
     for name in ("train_exits", "train_heads", "exit_features"):
-        original = getattr(_classifier, name)
+        original = getattr(learning, name)
 
         def counted(*args, name=name, original=original, **kwargs):
             done.append(name)
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(_classifier, name, counted)
+        monkeypatch.setattr(learning, name, counted)
     return done
 
 

@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_jeidnn._costs import multiply_adds, relative_exit_costs
-from sklearn_jeidnn._gates import all_gate_inputs
-from sklearn_jeidnn._network import build_network
+from sklearn_jeidnn._cut import multiply_adds
+from sklearn_jeidnn._exits.building import build_network
+from sklearn_jeidnn._exits.gate_points import mean_and_scale
+from sklearn_jeidnn._exits.gates import all_gate_inputs
+from sklearn_jeidnn._fit.prices import relative_exit_costs
 
 EXITS = ["blocks.0", "blocks.1"]
 
@@ -18,7 +20,7 @@ def network(request, backbone, digits):
     )
     torch.nn.init.normal_(network.gates.weight)
     with torch.no_grad():
-        network.gates.standardise(all_gate_inputs(network(X)))
+        network.gates.standardise(*mean_and_scale(all_gate_inputs(network(X)).numpy()))
     return network
 
 
@@ -74,6 +76,19 @@ def test_stages_that_no_row_reaches_do_not_run(network, digits):
     network.stages[1].register_forward_hook(lambda *_: ran.append(1))
     network.route(torch.as_tensor(digits[0]))
     assert not ran
+
+
+def test_a_fresh_build_that_loads_its_state_answers_as_the_network(network, backbone, digits):
+    X = torch.as_tensor(digits[0])
+    network.heads.mix([0.0, 0.3, 0.8], 0.0)
+    other, _ = build_network(
+        type(backbone)().eval(), EXITS, (X[:3],), 10, head="pooled", exit_mass="direct", frozen=False
+    )
+    with torch.no_grad():
+        expected = network(X)
+        assert not torch.allclose(other(X), expected)
+        other.load_state_dict(network.state_dict())
+        assert torch.equal(other(X), expected)
 
 
 def test_costs_increase_and_count_heads_and_gates(network, digits):

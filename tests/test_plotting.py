@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn._frontier import GRID
+from sklearn_jeidnn._operate.frontier import COST_WEIGHT_GRID
 from sklearn_jeidnn.plotting import (
     ORACLE,
     AccuracyCostDisplay,
@@ -46,9 +46,9 @@ def test_the_display_draws_what_the_estimator_does_on_the_given_axes(fitted, fre
 def test_nobody_beats_the_oracle_at_its_cost(fitted, fresh_digits):
     display = AccuracyCostDisplay.from_estimator(fitted, *fresh_digits)
     table = display.frontiers[ORACLE]
-    best = table["accuracy"] - np.array(GRID) * table["mean_cost"]
+    best = table["accuracy"] - np.array(COST_WEIGHT_GRID) * table["mean_cost"]
     for name, other in display.frontiers.items():
-        gains = other["accuracy"][:, None] - np.array(GRID) * other["mean_cost"][:, None]
+        gains = other["accuracy"][:, None] - np.array(COST_WEIGHT_GRID) * other["mean_cost"][:, None]
         assert (gains <= best + 1e-6).all(), name
 
 
@@ -67,8 +67,8 @@ def test_unknown_policies_are_refused(fitted, fresh_digits):
 def test_reliability_is_drawn_for_each_exit_that_rows_take(fitted, fresh_digits):
     X, y = fresh_digits
     display = ReliabilityDisplay.from_estimator(fitted, X, y, n_bins=5)
-    n_rows = np.bincount(fitted.predict_exit(X))
-    assert list(display.curves) == np.flatnonzero(n_rows >= 10).tolist()
+    n_samples = np.bincount(fitted.predict_exit(X))
+    assert list(display.curves) == np.flatnonzero(n_samples >= 10).tolist()
     first = next(iter(display.curves))
     own = fitted.predict_exit(X) == first
     confidence, _ = display.curves[first]

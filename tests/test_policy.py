@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn._policy import (
-    EXIT_MASSES,
+from sklearn_jeidnn._exits.policy import (
+    EXIT_DISTRIBUTIONS,
     direct_mass,
     exit_distribution,
     exits_taken,
@@ -16,7 +17,7 @@ def gate_probs():
     return torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("exit_mass", EXIT_MASSES.values())
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
 def test_exit_distribution_sums_to_one_and_is_not_negative(gate_probs, exit_mass):
     distribution = exit_distribution(gate_probs, exit_mass)
     torch.testing.assert_close(distribution.sum(1), torch.ones(len(gate_probs)))
@@ -43,7 +44,17 @@ def test_a_row_leaves_where_at_least_half_of_the_remaining_mass_is_taken():
     assert leaves(mass, unspent).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("exit_mass", EXIT_MASSES.values())
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
+def test_arrays_are_taken_as_tensors_are(gate_probs, exit_mass):
+    arrays = gate_probs.numpy()
+    distribution = exit_distribution(arrays, exit_mass)
+    np.testing.assert_allclose(distribution, exit_distribution(gate_probs, exit_mass), atol=1e-6)
+    taken = exits_taken(arrays, exit_mass)
+    assert isinstance(taken, np.ndarray)
+    assert np.array_equal(taken, exits_taken(gate_probs, exit_mass).numpy())
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
 def test_exits_taken_are_the_first_at_which_the_rule_lets_go(gate_probs, exit_mass):
     def first_exit(row):
         unspent = torch.tensor(1.0)

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from sklearn_jeidnn import _risk
+from sklearn_jeidnn._operate import risk as _risk
 
 N_DRAWS = 1000
 # Exceeded by chance once in a thousand tests.
 MOST_REJECTED = binom.isf(1e-3, N_DRAWS, 0.05)
 
 
-def drops(rng, worse, better, n_rows):
-    return rng.choice([1, -1, 0], p=[worse, better, 1 - worse - better], size=n_rows)
+def drops(rng, worse, better, n_samples):
+    return rng.choice([1, -1, 0], p=[worse, better, 1 - worse - better], size=n_samples)
 
 
 @pytest.mark.parametrize("worse, better", [(0.02, 0.01), (0.2, 0.19), (0.01, 0)])

@@ -91,6 +91,13 @@ def test_parameters_that_are_neither_own_nor_prefixed_are_refused_at_fit(digits)
         quick_classifier(widht=7).fit(*digits)
 
 
+def test_an_attribute_of_the_users_own_is_no_parameter_and_stops_nothing(digits):
+    clf = quick_classifier(max_epochs=1)
+    clf.note = 1
+    assert clf.fit(*digits).note == 1
+    assert "note" not in clf.get_params() and not hasattr(clone(clf), "note")
+
+
 def test_an_instance_as_module_is_cloned_with_the_estimator(backbone):
     cloned = clone(quick_classifier(module=backbone))
     assert cloned.module is not backbone

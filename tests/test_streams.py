@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from sklearn_jeidnn import _classifier
-from sklearn_jeidnn._inputs import pieces
+from sklearn_jeidnn import _classifier, _schema
+from sklearn_jeidnn._engines.torch_engine import TorchEngine
+from sklearn_jeidnn._samples import iter_user_chunks
 
 from .conftest import quick_classifier
 
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(_classifier, "CHUNK_BYTES", 64 * 4 * 10)
-    monkeypatch.setattr(_classifier.EarlyExitClassifier, "_rows_at_once", lambda self: 20)
+    monkeypatch.setattr(_schema, "CHUNK_BYTES", 64 * 4 * 10)
+    monkeypatch.setattr(TorchEngine, "batch_size", 20)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -31,7 +32,7 @@ def test_a_memory_map_is_predicted_piece_by_piece(
         np.testing.assert_array_equal(
             getattr(fitted, method)(mapped), getattr(fitted, method)(X.tolist())
         )
-    assert len(list(pieces(mapped, 64 * 4 * 10, 20))) > 1
+    assert len(list(iter_user_chunks(mapped, 20))) > 1
 
 
 def test_a_row_that_is_no_number_is_found_in_any_piece(fitted, fresh_digits, small_pieces):
@@ -92,7 +93,7 @@ def test_a_long_run_shows_its_progress_where_that_is_asked_for(
     assert not capsys.readouterr().err
     monkeypatch.setattr(_classifier, "BAR_AFTER_SECONDS", 0)
     loud.set_params(verbose=1).predict(fresh_digits[0])
-    assert "Rows" in capsys.readouterr().err
+    assert "Samples" in capsys.readouterr().err
 
 
 def test_threads_share_one_estimator(fitted, fresh_digits):

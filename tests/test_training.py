@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_jeidnn._rows import RowsDataset
-from sklearn_jeidnn._training import KeepBestEpoch, WarmUpAndCosine, train_exits
+from sklearn_jeidnn._fit.datasets import SamplesDataset
+from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine, train_exits
 
 
 class TwoExits(nn.Module):
@@ -23,21 +23,21 @@ def rows(n_samples, seed=0, noise=0.0):
     generator = torch.Generator().manual_seed(seed)
     X = torch.randn(n_samples, 2, generator=generator)
     flipped = torch.rand(n_samples, generator=generator) < noise
-    return RowsDataset((X,), ((X[:, 0] > 0) ^ flipped).long(), torch.ones(n_samples))
+    return SamplesDataset((X,), ((X[:, 0] > 0) ^ flipped).long(), torch.ones(n_samples))
 
 
-def train(train_rows, held_out, **options):
+def train(train_samples, held_out, **options):
     torch.manual_seed(0)
     defaults = {"max_epochs": 5, "lr": 0.1, "batch_size": 32, "callbacks": None, "verbose": 0}
     return train_exits(
-        TwoExits(), train_rows, held_out, early_weight=0.2, **{**defaults, **options}
+        TwoExits(), train_samples, held_out, early_weight=0.2, **{**defaults, **options}
     )
 
 
 def test_rows_of_no_weight_teach_nothing():
     taught, held_out = rows(200), rows(50, seed=1)
-    wrong = RowsDataset(taught.inputs, 1 - taught.y, taught.weight)
-    both = RowsDataset(
+    wrong = SamplesDataset(taught.inputs, 1 - taught.y, taught.weight)
+    both = SamplesDataset(
         (torch.cat([*taught.inputs, *wrong.inputs]),),
         torch.cat([taught.y, wrong.y]),
         torch.cat([taught.weight, 0 * wrong.weight]),

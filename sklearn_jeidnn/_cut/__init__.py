@@ -1,0 +1,19 @@
+"""Cut any torch module into stages between which samples can be dropped."""
+
+from .counting import multiply_adds
+from .cutting import cut
+from .graphs import CutError, LogitsModule
+from .stage import CutInfo, Stage
+from .tensors import join_rows, repeat_samples, take_rows
+
+__all__ = [
+    "CutError",
+    "CutInfo",
+    "LogitsModule",
+    "Stage",
+    "cut",
+    "join_rows",
+    "multiply_adds",
+    "repeat_samples",
+    "take_rows",
+]

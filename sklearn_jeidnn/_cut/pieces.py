@@ -1,0 +1,114 @@
+"""A graph cut after named submodules: one graph module for each stretch between two cuts."""
+
+import operator
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from .graphs import CutError, ModuleGraph
+
+
+def cut_graph(graph: ModuleGraph, exits: Iterable[str]) -> tuple[list[fx.GraphModule], list[str]]:
+    """Cut a graph after named submodules; return the pieces, and the names in running order."""
+    stage_of, boundaries = stage_of_nodes(graph, exits)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    crossing = [crossing_nodes(graph, stage_of, i, p) for i, (p, _) in enumerate(boundaries)]
+    pieces = [
+        _piece(graph, [n for n in graph.nodes if stage_of[n] == i], taken, returned)
+        for i, (taken, returned) in enumerate(
+            zip([inputs, *crossing], [*crossing, None], strict=True)
+        )
+    ]
+    return pieces, [name for _, name in boundaries]
+
+
+def stage_of_nodes(
+    graph: ModuleGraph, exits: Iterable[str]
+) -> tuple[dict[fx.Node, int], list[tuple[int, str]]]:
+    """Stage of each node, and the (position, name) of each cut."""
+    boundaries = sorted({(_end(graph, name), name) for name in exits})
+    positions = [position for position, _ in boundaries]
+    return {node: bisect_left(positions, i) for i, node in enumerate(graph.nodes)}, boundaries
+
+
+def _end(graph: ModuleGraph, name: str) -> int:
+    """Position at which a submodule ends, which must be run once."""
+    ends = graph.ends.get(name, [])
+    if len(ends) != 1:
+        raise CutError(
+            f"submodule {name!r} is run {len(ends)} times by the module's forward; an exit can stand only after a "
+            f"submodule that is run once and that does not contain another exit"
+        )
+    return ends[0]
+
+
+def crossing_nodes(
+    graph: ModuleGraph, stage_of: dict[fx.Node, int], stage: int, boundary: int
+) -> list[fx.Node]:
+    """Tensors that a later stage reads, the boundary's own first.
+
+    Parameters, and numbers that stand for the batch size, are not among them: each stage reads its
+    own.
+    """
+    at_boundary = graph.nodes[boundary]
+    read_later = [
+        node
+        for node in graph.nodes
+        if node.op != "get_attr"
+        and not _is_size(node)
+        and stage_of[node] <= stage
+        and (node is graph.answer or any(stage_of.get(user, 0) > stage for user in node.users))
+    ]
+    return [at_boundary, *(node for node in read_later if node is not at_boundary)]
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node holds a number, not a tensor."""
+    return isinstance(node.meta.get("val"), int | torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def _piece(
+    graph: ModuleGraph,
+    own_nodes: Iterable[fx.Node],
+    taken: Sequence[fx.Node],
+    returned: Sequence[fx.Node] | None,
+) -> fx.GraphModule:
+    """Graph module of some nodes; if ``returned`` is None, it returns the logits."""
+    piece = fx.Graph()
+    copies: dict[fx.Node, Any] = {node: piece.placeholder(node.name) for node in taken}
+
+    def copy_of(node: fx.Node) -> Any:
+        if node not in copies and node.op == "get_attr":
+            copies[node] = piece.node_copy(node)
+        elif node not in copies and _is_size(node):
+            copies[node] = _size_anew(piece, node, taken[0], copies)
+        return copies[node]
+
+    for node in own_nodes:
+        if node not in copies and node.op != "get_attr":
+            copies[node] = piece.node_copy(node, copy_of)
+    if returned is None:
+        piece.output(copy_of(graph.answer))
+    else:
+        piece.output(tuple(copy_of(node) for node in returned))
+    return fx.GraphModule(graph.root, piece)
+
+
+def _size_anew(
+    piece: fx.Graph, node: fx.Node, tensor: fx.Node, copies: dict[fx.Node, Any]
+) -> fx.Node | int:
+    """A multiple of the batch size, computed from the shape of a tensor that this stage takes."""
+    size = node.meta["val"]
+    if isinstance(size, int):
+        return size
+    for axis, length in enumerate(tensor.meta["val"].shape):
+        ratio = None if isinstance(length, int) else size.node.expr / length.node.expr
+        if ratio is not None and ratio.is_Integer:
+            n_samples = piece.call_function(torch.ops.aten.sym_size.int, (copies[tensor], axis))
+            if ratio == 1:
+                return n_samples
+            return piece.call_function(operator.mul, (n_samples, int(ratio)))
+    raise CutError(f"the number {size} crosses a cut, which the tensor {tensor.name} does not tell")

@@ -1,0 +1,131 @@
+"""Where a module can be cut, and which of those places to take."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import nn
+
+from .counting import multiply_adds
+from .graphs import CutError, ModuleGraph
+from .pieces import crossing_nodes, cut_graph, stage_of_nodes
+
+AUTO_EXITS = 8
+
+
+def outer_blocks(module: nn.Module) -> list[str]:
+    """Names of the children of an ``nn.Sequential``, or of the longest ``nn.ModuleList``."""
+    if isinstance(module, nn.Sequential):
+        return [name for name, _ in module.named_children()]
+    lists = [
+        [f"{name}.{i}" if name else str(i) for i in range(len(submodule))]
+        for name, submodule in module.named_modules()
+        if isinstance(submodule, nn.ModuleList)
+    ]
+    return max(lists, key=len, default=[])
+
+
+def repeated_blocks(module: nn.Module, graph: ModuleGraph) -> list[str]:
+    """Members of lists and sequences, at any depth, after which the fewest tensors cross a cut.
+
+    Between two blocks that is one tensor, inside a residual block two. Tensors that cross most
+    cuts, such as an attention mask, do not count.
+    """
+    crossing = {}
+    for name in _members_of_lists(module):
+        if len(graph.ends.get(name, ())) == 1:
+            stage_of, boundaries = stage_of_nodes(graph, [name])
+            crossing[name] = crossing_nodes(graph, stage_of, 0, boundaries[0][0])
+    n_cuts = Counter(node for nodes in crossing.values() for node in nodes)
+    passing = {node for node, n in n_cuts.items() if n > len(crossing) / 2}
+    n_crossing = {name: len(set(nodes) - passing) for name, nodes in crossing.items()}
+    least = min(n_crossing.values(), default=0)
+    return [name for name, n in n_crossing.items() if n == least]
+
+
+def _members_of_lists(module: nn.Module) -> list[str]:
+    """Names of the members of all lists and sequences, at any depth."""
+    return [
+        f"{name}.{child}" if name else child
+        for name, submodule in module.named_modules()
+        if isinstance(submodule, nn.ModuleList | nn.Sequential)
+        for child, _ in submodule.named_children()
+    ]
+
+
+def spread_by_cost(
+    graph: ModuleGraph,
+    candidates: Sequence[str],
+    how_many: int | str,
+    inputs: tuple[torch.Tensor, ...],
+    head_cost: Callable[[torch.Tensor], float],
+) -> list[str]:
+    """Choose evenly by cost among the candidates that save more than a head costs.
+
+    Of candidates that cost the same the last one counts: a nonlinearity belongs to the layer
+    before.
+    """
+    pieces, names = cut_graph(graph, candidates)
+    counts, head_costs = _costs_of_pieces(pieces, inputs, head_cost)
+    spent = list(accumulate(counts))
+    worth = {
+        spent[i]: name
+        for i, name in enumerate(names)
+        if spent[i] > 0 and spent[-1] - spent[i] > head_costs[i]
+    }
+    n_exits = AUTO_EXITS if isinstance(how_many, str) else how_many
+    if not worth or (n_exits > len(worth) and n_exits is how_many):
+        raise CutError(
+            f"exits={how_many!r} asks for more places to leave at than there are blocks that save anything "
+            f"({list(worth.values())})"
+        )
+    return [worth[cost] for cost in _evenly(sorted(worth), min(n_exits, len(worth)), spent[-1])]
+
+
+def _costs_of_pieces(
+    pieces: Sequence[nn.Module],
+    inputs: tuple[torch.Tensor, ...],
+    head_cost: Callable[[torch.Tensor], float],
+) -> tuple[list[float], list[float]]:
+    """Multiply-adds of each piece, and of the head that would read each piece but the last."""
+    counts, head_costs = [], []
+    carried: Any = inputs
+    for piece in pieces[:-1]:
+        carried, count = multiply_adds(piece, *carried)
+        counts.append(count)
+        head_costs.append(head_cost(_rows_first(carried[0], len(inputs[0]))))
+    counts.append(multiply_adds(pieces[-1], *carried)[1])
+    return counts, head_costs
+
+
+def _rows_first(tensor: torch.Tensor, n_samples: int) -> torch.Tensor:
+    """A tensor with the samples along its first axis."""
+    axis = next((axis for axis, length in enumerate(tensor.shape) if length == n_samples), 0)
+    return tensor.movedim(axis, 0)
+
+
+def _evenly(costs: Sequence[float], n_chosen: int, total: float) -> list[float]:
+    """The ``n_chosen`` costs nearest to even steps up to ``total``, none taken twice."""
+    chosen: list[float] = []
+    remaining = list(costs)
+    for step in range(1, n_chosen + 1):
+        last = len(remaining) - (n_chosen - step)
+        target = total * step / (n_chosen + 1)
+        nearest = min(range(last), key=lambda i: abs(remaining[i] - target))
+        chosen.append(remaining[nearest])
+        remaining = remaining[nearest + 1 :]
+    return chosen
+
+
+def check_names(module: nn.Module, exits: Sequence[str]) -> None:
+    """Refuse exits that are not names of submodules."""
+    submodules = dict(module.named_modules())
+    unknown = [name for name in exits if not isinstance(name, str) or name not in submodules]
+    if unknown or "" in exits or not len(exits):
+        known = [name for name in submodules if name]
+        raise ValueError(
+            f"exits={list(exits)!r} must name submodules of {type(module).__name__}; unknown: {unknown}. "
+            f"Choose among {known[:12]}{' ...' if len(known) > 12 else ''} (see module.named_modules())."
+        )

@@ -1,0 +1,34 @@
+"""Take and join samples of tensors, in the memory format that they have."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def take_rows(tensor: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """Take some samples of a tensor, in its memory format.
+
+    Parameters
+    ----------
+    tensor : tensor (n_samples, ...)
+        Samples along ``axis``.
+    rows : tensor of int (n_taken,)
+    axis : int, default=0
+    """
+    # index_select copies samples that lie in one piece, five times as fast as indexing does.
+    if tensor.ndim == 4 and axis == 0 and not tensor.is_contiguous():
+        return tensor.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+    return tensor.index_select(axis, rows)
+
+
+def join_rows(tensors: Sequence[torch.Tensor], axis: int = 0) -> torch.Tensor:
+    """Join the samples of several tensors, in the memory format of the first."""
+    if tensors[0].ndim == 4 and axis == 0 and not tensors[0].is_contiguous():
+        return torch.cat([t.permute(0, 2, 3, 1) for t in tensors]).permute(0, 3, 1, 2)
+    return torch.cat(tuple(tensors), axis)
+
+
+def repeat_samples(tensors: Sequence[torch.Tensor], n_samples: int) -> tuple[torch.Tensor, ...]:
+    """Repeat samples until there are ``n_samples``: tensors (n_given, ...) -> (n_samples, ...)"""
+    numbers = torch.arange(n_samples) % len(tensors[0])
+    return tuple(tensor[numbers.to(tensor.device)] for tensor in tensors)

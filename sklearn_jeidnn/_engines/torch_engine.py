@@ -1,0 +1,96 @@
+"""Run the stages of a cascade in torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from .._exits.gate_points import GatePoints
+from .._exits.gates import all_gate_inputs
+from .._exits.network import EarlyExitNetwork
+from .._operate.cascade import RoutedArrays
+from .._schema import Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchEngine:
+    """Run a network in torch (see :class:`~sklearn_jeidnn._operate.cascade.Engine`).
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+    module : nn.Module
+        The plain backbone, as the user gave it, trained.
+    device : str or torch.device
+        Where the network is.
+    fixed_batch_size : int or None, default=None
+        Batch size. If None, the size that runs fastest.
+    """
+
+    network: EarlyExitNetwork
+    module: nn.Module
+    device: str | torch.device
+    fixed_batch_size: int | None = None
+
+    @property
+    def batch_size(self) -> int:
+        return self.fixed_batch_size or self.network.rows_at_once
+
+    def with_gates(self, gates: GatePoints) -> "TorchEngine":
+        """Return an engine for the same network with other gates."""
+        return replace(self, network=self.network.with_gates(gates))
+
+    def with_batch_size(self, batch_size: int | None) -> "TorchEngine":
+        return replace(self, fixed_batch_size=batch_size)
+
+    def route(self, arrays: Arrays, exits: torch.Tensor | None = None) -> RoutedArrays:
+        """Run samples stage by stage, without those that left.
+
+        For timing, ``exits`` sets the exit of each sample.
+        """
+        tensors = (tensor.to(self.device) for tensor in as_tensors(arrays))
+        exits = None if exits is None else exits.to(self.device)
+        routed = self.network.route(*tensors, rows_at_once=self.batch_size, exits=exits)
+        return RoutedArrays(
+            logits=routed.logits.cpu().numpy(), exit_index=routed.exit_index.cpu().numpy()
+        )
+
+    def answer(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (n_samples, n_exits, n_classes), gate inputs (n_samples, n_exits - 1, n_inputs)."""
+        with self.network.inference():
+            logits = torch.cat([self.network(*batch) for batch in self._batches(arrays)])
+            gate_inputs = all_gate_inputs(logits)
+        return logits.cpu().numpy(), gate_inputs.cpu().numpy()
+
+    def backbone_logits(self, arrays: Arrays) -> np.ndarray:
+        """Logits of the plain backbone (n_samples, n_classes)."""
+        logits = [self.network.plain(*batch).float() for batch in self._batches(arrays)]
+        return torch.cat(logits).cpu().numpy()
+
+    def _batches(self, arrays: Arrays) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Batches of tensors, on the device."""
+        columns = [torch.split(tensor, self.batch_size) for tensor in as_tensors(arrays)]
+        for batch in zip(*columns, strict=True):
+            yield tuple(tensor.to(self.device) for tensor in batch)
+
+
+def as_tensors(arrays: Arrays) -> tuple[torch.Tensor, ...]:
+    """Arrays as tensors on the CPU, which share their memory if torch can."""
+    # torch warns of arrays that it may not write to, and takes no negative strides.
+    return tuple(torch.as_tensor(np.require(array, requirements=["C", "W"])) for array in arrays)
+
+
+def is_dataset(X: Any) -> bool:
+    """Whether ``X`` is a torch dataset."""
+    return isinstance(X, Dataset)
+
+
+def dataset_batches(
+    dataset: Dataset[Any], batch_size: int, options: dict[str, Any]
+) -> DataLoader[Any]:
+    """Load a torch dataset in batches, with the options of a ``DataLoader``."""
+    return DataLoader(dataset, **{"batch_size": batch_size, **options})

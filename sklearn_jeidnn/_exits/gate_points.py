@@ -1,0 +1,92 @@
+"""Gates of several operating points as arrays, and the columns of a gate's inputs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .policy import Array, ExitMass, exits_taken, namespace_of
+
+# Columns of a gate's inputs.
+CONFIDENCE, ENTROPY, MARGIN, STREAK = 0, 1, 2, -1
+# Logit of a gate that is as good as certain.
+SATURATED_LOGIT = 50.0
+
+
+def mean_and_scale(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gate inputs (n_samples, n_gates, n_inputs) -> the mean and scale that standardise them."""
+    return inputs.mean(0), np.maximum(inputs.std(0), np.float32(1e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePoints:
+    """Linear gates of several operating points: NumPy arrays, or torch tensors during training.
+
+    Parameters
+    ----------
+    weight : array (n_points, n_gates, n_inputs)
+    bias : array (n_points, n_gates)
+    mean, scale : array (n_gates, n_inputs)
+        They standardise the inputs.
+    """
+
+    weight: Array
+    bias: Array
+    mean: Array
+    scale: Array
+
+    def __len__(self) -> int:
+        return len(self.bias)
+
+    def standardised(self, inputs: Array) -> Array:
+        """(n_samples, n_gates, n_inputs) -> (n_gates, n_samples, n_inputs)"""
+        return namespace_of(inputs).moveaxis((inputs - self.mean) / self.scale, 0, 1)
+
+    def leaving(self, standardised: Array) -> Array:
+        """(n_gates, n_samples, n_inputs) -> probabilities (n_samples, n_points, n_gates) of leaving"""
+        moveaxis = namespace_of(standardised).moveaxis
+        scores = standardised @ moveaxis(self.weight, 0, -1) + self.bias.T[:, None]
+        return moveaxis(_sigmoid(scores), 0, -1)
+
+    def exits(self, inputs: Array, exit_mass: ExitMass) -> Array:
+        """(n_samples, n_gates, n_inputs) -> exits of the samples at each point (n_samples, n_points)"""
+        return exits_taken(self.leaving(self.standardised(inputs)), exit_mass)
+
+    def point(self, i: int) -> "GatePoints":
+        """The gates of point ``i`` alone."""
+        return GatePoints(
+            weight=self.weight[i : i + 1],
+            bias=self.bias[i : i + 1],
+            mean=self.mean,
+            scale=self.scale,
+        )
+
+    def always(self, logit: float) -> "GatePoints":
+        """One point of as many gates, which give every sample the same logit."""
+        return GatePoints(
+            weight=0 * self.weight[:1],
+            bias=0 * self.bias[:1] + logit,
+            mean=self.mean,
+            scale=self.scale,
+        )
+
+    def between(self, i: int, share: float) -> "GatePoints":
+        """Gates between point ``i`` and the next, ``share`` of the way."""
+        here, there = self.point(i), self.point(i + 1)
+        return GatePoints(
+            weight=here.weight + share * (there.weight - here.weight),
+            bias=here.bias + share * (there.bias - here.bias),
+            mean=self.mean,
+            scale=self.scale,
+        )
+
+    def shifted(self, logits: float) -> "GatePoints":
+        """The same gates with this many logits less, so that fewer samples leave."""
+        return GatePoints(
+            weight=self.weight, bias=self.bias - logits, mean=self.mean, scale=self.scale
+        )
+
+
+def _sigmoid(scores: Array) -> Array:
+    if not isinstance(scores, np.ndarray):
+        return scores.sigmoid()
+    return np.exp(-np.logaddexp(0, -scores))

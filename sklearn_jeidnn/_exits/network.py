@@ -1,0 +1,236 @@
+"""Stages, heads and gates in one module: ``forward`` runs all exits, ``route`` drops samples."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._cut import Stage
+from .exit_heads import ExitHeads, ExitOutput, PreviousExit
+from .gate_points import GatePoints
+from .gates import Gates, all_gate_inputs
+from .policy import EXIT_DISTRIBUTIONS, exit_distribution
+from .routing import ExitStep, RoutedLogits, exit_step, route
+
+MOST_ROWS = 1024
+# Stages run a large batch in parts, so it may have so many samples that the fixed cost of an exit
+# no longer counts.
+MOST_DIVIDED_ROWS = 4096
+FEWEST_ROWS = 64
+# Numbers between two stages that a core's cache holds (measured on image networks).
+CACHED_NUMBERS = 2**20
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class EarlyExitNetwork(nn.Module):
+    """Stages of one or more members, with a head at each exit and a gate at each exit but the last.
+
+    Parameters
+    ----------
+    stages : list of Stage
+        Of a backbone, or of several members one after the other; each member starts from the
+        inputs.
+    heads : ExitHeads
+    gates : Gates
+    exit_mass : str
+        A name in ``EXIT_DISTRIBUTIONS``.
+    frozen : bool
+        Whether the stages are not trained, and stay in evaluation mode.
+    precision : str
+        A name in ``PRECISIONS``, in which stages and heads compute when they are not trained.
+    widest : int
+        Most numbers of a sample that enter a stage.
+    narrow_strides : bool
+        See :func:`has_narrow_strides`.
+    told_costs : tuple of (float or None), default=None
+        Cost of each stage relative to the plain backbone; None if it is counted.
+    """
+
+    stages: Any  # nn.ModuleList of Stage
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        heads: ExitHeads,
+        gates: Gates,
+        exit_mass: str,
+        frozen: bool,
+        precision: str = "float32",
+        widest: int = 1,
+        narrow_strides: bool = False,
+        told_costs: tuple[float | None, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.heads = heads
+        self.gates = gates
+        self.exit_mass = EXIT_DISTRIBUTIONS[exit_mass]
+        self.frozen = frozen
+        self.precision = precision
+        self.widest = widest
+        self.narrow_strides = narrow_strides
+        self.told_costs = told_costs or (None,) * len(stages)
+        self.compiles = False
+        self._functions: dict[Hashable, Callable[..., Any]] = {}
+
+    @property
+    def n_exits(self) -> int:
+        return len(self.stages)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Batch size that runs fastest when nothing is trained."""
+        if self.gates.weight.device.type != "cpu":
+            return MOST_ROWS
+        cached = CACHED_NUMBERS * torch.get_num_threads()
+        most = MOST_ROWS if self.compiles else MOST_DIVIDED_ROWS
+        return min(most, max(FEWEST_ROWS, cached // self.widest))
+
+    def train(self, mode: bool = True) -> "EarlyExitNetwork":
+        super().train(mode)
+        if self.frozen:
+            self.stages.eval()
+        return self
+
+    def exit_features(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Exit features (n_samples, d) of each exit; at a member's end they are its logits."""
+        if not (self.training and self.narrow_strides):
+            inputs = tuple(map(_channels_last, inputs))
+        carried, features = inputs, []
+        for exit_index, stage in enumerate(self.stages):
+            carried = stage(*(inputs if self.starts(exit_index) else carried))
+            output = stage.read(carried)
+            feature = self.heads.pool(exit_index, output)
+            # The next stage may write into its inputs.
+            features.append((feature.clone() if feature is output else feature).float())
+        return features
+
+    def starts(self, exit_index: int) -> bool:
+        """Whether the stage before this exit takes the inputs of the network."""
+        return exit_index in self.heads.first_exits
+
+    def run_exit(
+        self, exit_index: int, output: torch.Tensor, before: PreviousExit | None
+    ) -> ExitOutput:
+        """Stage output (n_samples, ...), previous exit -> output of the exit."""
+        return self.heads.one(exit_index, self.heads.pool(exit_index, output), before)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Tensors (n_samples, ...) -> logits of every exit (n_samples, n_exits, n_classes)"""
+        logits: torch.Tensor = self.heads(self.exit_features(*inputs))
+        return logits
+
+    def with_gates(self, point: GatePoints) -> "EarlyExitNetwork":
+        """Return a network with other gates, which shares stages and heads with this one.
+
+        Parameters
+        ----------
+        point : GatePoints
+            Of one point.
+        """
+        other = self._shallow_copy()
+        other._functions = self._functions
+        other.gates = copy.deepcopy(self.gates)
+        other.gates.load(point)
+        return other
+
+    def _shallow_copy(self) -> "EarlyExitNetwork":
+        """Another network of the same parts, each of which can be replaced."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        return other
+
+    def for_inference(self, compiles: bool = False) -> "EarlyExitNetwork":
+        """Return a network for prediction, with normalisation folded and, if asked, compiled."""
+        other = self._shallow_copy()
+        other.stages = nn.ModuleList(stage.folded() for stage in self.stages)
+        other.heads = copy.deepcopy(self.heads).fold()
+        other.compiles = compiles
+        return other
+
+    def exit_step(self, exit_index: int) -> Callable[..., ExitStep]:
+        """:func:`_exits.routing.exit_step` of one exit."""
+        return self._maybe_compiled(("exit", exit_index), exit_step, self, exit_index)
+
+    def _maybe_compiled(self, key: Hashable, function: Any, *bound: Any) -> Callable[..., Any]:
+        """Bind first arguments, and compile if asked, once for all operating points."""
+        if not self.compiles:
+            return partial(function, *bound)
+        if key not in self._functions:
+            # torch limits how many variants of the same code it compiles.
+            own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+            self._functions[key] = partial(torch.compile(own, dynamic=True), *bound)
+        return self._functions[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Compiled functions can be neither copied nor stored.
+        state = super().__getstate__()  # type: ignore[no-untyped-call]  # torch's gap
+        return {**state, "_functions": {}}
+
+    def exit_distribution(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of every exit -> probability of each exit (n_samples, n_exits)"""
+        gate_probs = self.gates(all_gate_inputs(logits))
+        distribution: torch.Tensor = exit_distribution(gate_probs, self.exit_mass)
+        return distribution
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Compute without gradients, in the network's precision."""
+        with torch.no_grad(), self._autocast():
+            yield
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the network computes in less than float32."""
+        return self.precision != "float32"
+
+    def _autocast(self) -> torch.autocast:
+        dtype, device = PRECISIONS[self.precision], self.gates.weight.device.type
+        return torch.autocast(device, dtype, enabled=self.lossy)
+
+    def route(
+        self,
+        *inputs: torch.Tensor,
+        rows_at_once: int = MOST_ROWS,
+        exits: torch.Tensor | None = None,
+    ) -> RoutedLogits:
+        """Run samples stage by stage; a sample that leaves is not run further.
+
+        Parameters
+        ----------
+        *inputs : tensor (n_samples, ...)
+            What the backbone takes.
+        rows_at_once : int
+            Batch size.
+        exits : tensor of int (n_samples,), default=None
+            Exit at which each sample leaves, whatever its gates say; for timing.
+        """
+        with torch.inference_mode(), self._autocast():
+            return route(self, tuple(map(_channels_last, inputs)), rows_at_once, exits)
+
+    def plain(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Tensors (n_samples, ...) -> logits of the last member alone (n_samples, n_classes)"""
+        with torch.inference_mode(), self._autocast():
+            run = self._maybe_compiled("plain", run_last_member, self)
+            logits: torch.Tensor = run(tuple(map(_channels_last, inputs)))
+            return logits
+
+
+def run_last_member(network: EarlyExitNetwork, carried: Any) -> torch.Tensor:
+    """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
+    for stage in network.stages[network.heads.first_exits[-1] :]:
+        carried = stage(*carried)
+    logits: torch.Tensor = stage.read(carried)
+    return logits
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """Images in the memory format in which convolutions and pools are fast."""
+    if tensor.ndim != 4:
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)

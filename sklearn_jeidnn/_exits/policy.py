@@ -1,0 +1,95 @@
+"""From gate probabilities to exits: a distribution for training, a decision for prediction.
+
+Every function takes NumPy arrays or torch tensors, and imports neither.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+# A NumPy array or a torch tensor; a function returns the kind that it is given.
+Array = Any
+# Mass that a gate takes: (gate probability, survival) -> mass.
+ExitMass = Callable[[Array, Array], Array]
+
+
+def namespace_of(array: Array) -> Any:
+    """Return the module whose functions work on an array: numpy, or torch for its tensors."""
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def sequential_mass(gate_prob: Array, survival: Array) -> Array:
+    """Mass of a gate that takes its share of what is left: ``P_l = g_l prod_{j<l} (1 - g_j)``."""
+    return gate_prob * survival
+
+
+def direct_mass(gate_prob: Array, survival: Array) -> Array:
+    """Mass of a gate that gives it directly, up to what is left.
+
+    ``P_l = max(0, min(g_l, 1 - sum_{j<l} P_j))``
+    """
+    return namespace_of(gate_prob).minimum(gate_prob, survival)
+
+
+EXIT_DISTRIBUTIONS: dict[str, ExitMass] = {"sequential": sequential_mass, "direct": direct_mass}
+
+
+def exit_distribution(gate_probs: Array, exit_mass: ExitMass) -> Array:
+    """Probability of each exit for each sample; the last exit gets the mass that no gate takes.
+
+    Parameters
+    ----------
+    gate_probs : array or tensor (..., n_exits - 1)
+    exit_mass : callable
+        A value of ``EXIT_DISTRIBUTIONS``.
+
+    Returns
+    -------
+    array or tensor (..., n_exits)
+        Sums to 1 over the last axis.
+    """
+    namespace = namespace_of(gate_probs)
+    survival = namespace.ones_like(gate_probs.sum(-1))
+    masses = []
+    for gate in range(gate_probs.shape[-1]):
+        masses.append(exit_mass(gate_probs[..., gate], survival))
+        survival = survival - masses[-1]
+    return namespace.stack([*masses, survival], -1)
+
+
+def leaves(mass: Array, survival: Array) -> Array:
+    """Whether a sample leaves at an exit: the exit takes at least half of the mass that is left."""
+    return mass >= 0.5 * survival
+
+
+def decide(score: Array, survival: Array, exit_mass: ExitMass) -> tuple[Array, Array]:
+    """Decide which samples leave at an exit, and how much mass is left after it.
+
+    Parameters
+    ----------
+    score : tensor (n_samples,)
+        Logits of the gate's probabilities.
+    survival : tensor (n_samples,)
+        Mass that no earlier exit has taken.
+    exit_mass : callable
+        A value of ``EXIT_DISTRIBUTIONS``.
+
+    Returns
+    -------
+    leave : tensor of bool (n_samples,)
+    survival : tensor (n_samples,)
+    """
+    if exit_mass is sequential_mass:
+        # Half of what is left is half of the gate's own probability, whatever is left.
+        return score >= 0, survival
+    mass = exit_mass(score.sigmoid(), survival)
+    return leaves(mass, survival), survival - mass
+
+
+def exits_taken(gate_probs: Array, exit_mass: ExitMass) -> Array:
+    """Exit of each sample by the rule of prediction: (..., n_exits - 1) -> (...)"""
+    distribution = exit_distribution(gate_probs, exit_mass)
+    survival = 1 - (distribution.cumsum(-1) - distribution)
+    leaving = leaves(distribution, survival)
+    leaving[..., -1] = True
+    return namespace_of(leaving).argmax(leaving + 0, -1)

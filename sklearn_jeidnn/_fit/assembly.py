@@ -1,0 +1,304 @@
+"""Cut the members that a user gives, and join them into one network with priced exits."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._cut import LogitsModule, multiply_adds, repeat_samples
+from .._engines.torch_engine import as_tensors
+from .._exits.building import (
+    N_PROBE_SAMPLES,
+    build_network,
+    concatenate,
+    single_stage_network,
+)
+from .._exits.network import EarlyExitNetwork
+from .._schema import InputSchema, Samples
+from .companions import companions_for
+from .members import ClassifierStage, Member, check_classes, fitted_classifier, instantiate
+from .prices import as_price_table, exits_worth, relative_exit_costs, relative_seconds
+from .spec import CascadeSpec
+
+# Learning rate of modules that suggest none.
+LR = 2e-3
+# Exits inside a companion: a companion is cheap, and heads inside it are not.
+COMPANION_EXITS = 0
+
+# "auto", a number of exits, or names of submodules.
+Exits: TypeAlias = str | int | list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A member cut into stages.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+    names : list of str
+        Submodules after which samples may leave.
+    lr : float
+        Largest learning rate, unless the user gives one.
+    """
+
+    network: EarlyExitNetwork
+    names: list[str]
+    lr: float = LR
+
+
+@dataclass(frozen=True, kw_only=True)
+class PricedNetwork:
+    """One network of all members, with the costs of its exits.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+    names : list of str
+        Names of all exits but the last.
+    exit_costs : ndarray (n_exits,)
+    """
+
+    network: EarlyExitNetwork
+    names: list[str]
+    exit_costs: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """How members are cut, joined and priced.
+
+    Parameters
+    ----------
+    spec : CascadeSpec
+    schema : InputSchema
+    train : Samples
+        Encoded training samples.
+    backbone : Member
+    module : nn.Module
+        The instantiated module of the backbone.
+    """
+
+    spec: CascadeSpec
+    schema: InputSchema
+    train: Samples
+    backbone: Member
+    module: nn.Module
+
+    def first_samples(self, n_samples: int) -> tuple[torch.Tensor, ...]:
+        """Return the first training samples as tensors on the device."""
+        tensors = as_tensors(tuple(array[:n_samples] for array in self.train.inputs))
+        return tuple(tensor.to(self.spec.device) for tensor in tensors)
+
+    @property
+    def probe(self) -> tuple[torch.Tensor, ...]:
+        """A few samples to try modules on."""
+        return self.first_samples(N_PROBE_SAMPLES)
+
+    @property
+    def _timed_samples(self) -> int | None:
+        """Samples in a call whose run time is the cost; 0 means a batch, None that costs are not timed."""
+        return (self.spec.cost_batch_size or 0) if self.spec.is_timed else None
+
+    @property
+    def _network_options(self) -> tuple[int, str, str]:
+        return (self.schema.n_classes, self.spec.exit_distribution, self.spec.precision)
+
+    def candidates(self) -> list[Member]:
+        """Return members that could stand in front of the backbone (see :func:`companions_for`)."""
+        count = self._count(self.module)
+        return companions_for(
+            self.schema.as_user_input(self.train.inputs),
+            self.schema.n_classes,
+            image_shape=self.backbone.params.get("image_shape"),
+            embeds=self.schema.embeds,
+            counted=lambda network: self._count(network.to(self.spec.device)) / count,
+            timed=None if self._timed_samples is None else self._times,
+        )
+
+    def _count(self, module: nn.Module) -> float:
+        return multiply_adds(LogitsModule(module, self.schema.input_names), *self.probe)[1]
+
+    def _times(self, modules: Sequence[nn.Module]) -> np.ndarray:
+        """Return run times of modules on a call's samples, relative to the backbone's: (n_modules,)"""
+        plain, *others = (
+            self.as_single_stage(module).network.for_inference()
+            for module in (self.module, *modules)
+        )
+        samples = repeat_samples(self.probe, self._timed_samples or plain.rows_at_once)
+
+        def run(network: EarlyExitNetwork) -> torch.Tensor:
+            # A GPU returns before it is done; the copy to the CPU waits for it.
+            return network.plain(*samples).cpu()
+
+        return relative_seconds([partial(run, network) for network in others], partial(run, plain))
+
+    def cut_members(
+        self,
+        companions: Sequence[Member],
+        companion_exits: Sequence[Exits],
+        exits: Exits,
+        weights: np.ndarray,
+    ) -> list[Cut]:
+        """Cut every member into stages, with untrained heads and gates.
+
+        Parameters
+        ----------
+        companions : list of Member
+        companion_exits : list of ("auto", int or list of str)
+            Exits inside each companion.
+        exits : "auto", int or list of str
+            Exits inside the backbone.
+        weights : ndarray (n_samples,)
+            Weights of the training samples, including those of their classes.
+        """
+        cuts = [
+            self._cut_companion(companion, inside, weights)
+            for companion, inside in zip(companions, companion_exits, strict=True)
+        ]
+        return [*cuts, self._cut_module(self.backbone, self.module, exits)]
+
+    def _cut_module(self, member: Member, module: nn.Module, exits: Exits) -> Cut:
+        frozen = self.spec.takes_trained and isinstance(member.module, nn.Module)
+        if exits == "auto" and self._timed_samples is not None:
+            exits = self._worth(module, frozen)
+        network, names = self._cut(module, exits, frozen)
+        lr: Any = getattr(module, "learning_rate", LR)
+        return Cut(network=network, names=names, lr=lr)
+
+    def as_single_stage(self, module: nn.Module) -> Cut:
+        """Return a member's module as one stage."""
+        network, names = self._cut(module, 0, frozen=False)
+        return Cut(network=network, names=names)
+
+    def _cut(
+        self, module: nn.Module, exits: Exits, frozen: bool
+    ) -> tuple[EarlyExitNetwork, list[str]]:
+        return build_network(
+            module,
+            exits,
+            self.probe,
+            self.schema.n_classes,
+            head=self.spec.head,
+            exit_mass=self.spec.exit_distribution,
+            frozen=frozen,
+            precision=self.spec.precision,
+            input_names=self.schema.input_names,
+        )
+
+    def _worth(self, module: nn.Module, frozen: bool) -> Exits:
+        """Return how many exits are worth their time; "auto" if that is at least the number that it takes."""
+        with torch.random.fork_rng(devices=[]):
+            network, names = self._cut(module, "auto", frozen)
+        samples = repeat_samples(self.probe, self._timed_samples or network.rows_at_once)
+        n_exits = exits_worth(network, samples)
+        return "auto" if n_exits >= len(names) else n_exits
+
+    def _cut_companion(self, member: Member, exits: Exits, weights: np.ndarray) -> Cut:
+        """Cut a companion into stages; a classifier is fitted here.
+
+        The random numbers that the backbone draws later stay those that it would draw without companions.
+        """
+        X = self.schema.as_user_input(self.train.inputs)
+        with torch.random.fork_rng(devices=[]):
+            if not member.is_classifier:
+                module = instantiate(member, X, self.schema, self.spec.device)
+                return self._cut_module(member, module, exits)
+        y = self.schema.classes[self.train.codes]
+        classifier = fitted_classifier(member.module, X, y, weights)
+        check_classes(classifier, self.schema.classes)
+        stage = ClassifierStage(classifier, self.schema)
+        network = single_stage_network(stage, *self._network_options)
+        return Cut(network=network.to(self.spec.device), names=[])
+
+    def chain(self, cuts: Sequence[Cut]) -> PricedNetwork:
+        """Join members, the backbone last, into one network with priced exits."""
+        n_samples = max(cut.network.rows_at_once for cut in cuts)
+        network, names = cuts[0].network, cuts[0].names
+        costs = self._companion_costs(
+            [cut.network for cut in cuts[:-1]], self.first_samples(n_samples)
+        )
+        if len(cuts) > 1:
+            members = [cut.network for cut in cuts]
+            network = concatenate(members, *self._network_options, costs).to(self.spec.device)
+            names = _joined_names([cut.names for cut in cuts])
+        exit_costs = relative_exit_costs(network, self.probe)
+        if not isinstance(self.spec.cost, str):
+            exit_costs = as_price_table(self.spec.cost, "cost", names)
+        return PricedNetwork(network=network, names=names, exit_costs=exit_costs)
+
+    def _companion_costs(
+        self, companions: Sequence[EarlyExitNetwork], samples: tuple[torch.Tensor, ...]
+    ) -> list[float | None]:
+        """Return the cost of each companion: the user's; else measured for a classifier; else None.
+
+        None means that the multiply-adds of the companion are counted.
+        """
+        given = self.spec.companion_costs
+        user_costs = [None] * len(companions) if given is None else list(given)
+        if len(user_costs) != len(companions):
+            raise ValueError(
+                f"companion_costs={given!r} must have one entry for each of the "
+                f"{len(companions)} members in front of the backbone."
+            )
+        plain = LogitsModule(self.module, self.schema.input_names)
+        costs: list[float | None] = []
+        for companion, cost in zip(companions, user_costs, strict=True):
+            *inside, stage = companion.stages
+            if cost is None and isinstance(stage, ClassifierStage):
+                times = relative_seconds([partial(stage, *samples)], partial(plain, *samples))
+                cost = float(times[0])
+            if cost is not None and (inside or not _is_positive(cost)):
+                raise ValueError(
+                    f"companion_costs={given!r} must hold None or numbers above 0, and None for a "
+                    f"companion that has exits inside."
+                )
+            costs.append(cost)
+        return costs
+
+
+def _is_positive(cost: Any) -> bool:
+    return isinstance(cost, Real) and not cost <= 0
+
+
+def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list[Exits]:
+    """Return "auto", a number or names of exits for each member.
+
+    Parameters
+    ----------
+    exits : "auto", int or list
+        What a user gives as ``exits``.
+    n_members : int
+    only_the_last : bool
+        Whether ``exits`` is about the backbone alone.
+    """
+    if n_members == 1 or only_the_last or isinstance(exits, str):
+        return [COMPANION_EXITS] * (n_members - 1) + [_as_exits(exits)]
+    entries: Any = exits if np.iterable(exits) else [exits] * n_members
+    if len(entries) != n_members:
+        raise ValueError(
+            f"exits={exits!r} must be 'auto', a number, or have one entry ('auto', a number or a list of "
+            f"names) for each of the {n_members} members of module."
+        )
+    return [_as_exits(entry) for entry in entries]
+
+
+def _as_exits(exits: str | Integral | Iterable[str]) -> Exits:
+    """Convert NumPy integers to Python's, and names to a list; "auto" stays."""
+    if isinstance(exits, str):
+        return exits
+    return int(exits) if isinstance(exits, Integral) else list(exits)
+
+
+def _joined_names(names: Sequence[Sequence[str]]) -> list[str]:
+    """Return names of all exits but the last.
+
+    An exit inside member i is named "i.NAME", the exit at its end "i".
+    """
+    inside = [[f"{i}.{name}" for name in member_names] for i, member_names in enumerate(names)]
+    return [name for i, prefixed in enumerate(inside) for name in (*prefixed, str(i))][:-1]

@@ -1,0 +1,204 @@
+"""Train heads and gates as the paper does: a warm-up of the heads, then gates and heads in turns.
+
+See arXiv 2310.09163, section 4.3.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterable
+
+import torch
+from torch.nn import functional as F
+
+from .._exits.exit_heads import ExitHeads
+from .._exits.gate_points import mean_and_scale
+from .._exits.gates import all_gate_inputs
+from .._exits.network import EarlyExitNetwork
+from .._operate.objective import best_exit
+from .features import ExitFeatures
+from .losses import (
+    GATE_LOSSES,
+    ExitLoss,
+    cross_entropy,
+    positive_weights,
+    surrogate_targets,
+    weighted_by_exit,
+)
+
+PATIENCE = 5
+BATCHES_A_TURN = 100
+LR = 1e-3
+
+
+def train_bilevel(
+    network: EarlyExitNetwork,
+    train: ExitFeatures,
+    held_out: ExitFeatures,
+    exit_costs: torch.Tensor,
+    cost_weight: float,
+    *,
+    gate_loss: str,
+    max_epochs: int,
+    batch_size: int,
+) -> None:
+    """Train heads and gates as the paper does.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        Its heads and gates are trained in place.
+    train, held_out : ExitFeatures
+        Samples that heads and gates are trained on; samples that stop the warm-up and set the gates'
+        positive weights.
+    exit_costs : tensor (n_exits,)
+    cost_weight : float
+    gate_loss : str
+        A name in ``GATE_LOSSES``: the loss from which the gates' targets are computed.
+    max_epochs : int
+        Largest number of epochs of the warm-up, and number of epochs of the turns.
+    batch_size : int
+    """
+    _warm_up(network.heads, train, held_out, max_epochs, batch_size)
+    inputs = _gate_inputs(network.heads, train, batch_size)
+    network.gates.standardise(*mean_and_scale(inputs.cpu().numpy()))
+    _alternate(
+        network,
+        train,
+        held_out,
+        exit_costs,
+        cost_weight,
+        GATE_LOSSES[gate_loss],
+        max_epochs,
+        batch_size,
+    )
+    network.eval()
+
+
+@torch.no_grad()
+def _gate_inputs(heads: ExitHeads, samples: ExitFeatures, batch_size: int) -> torch.Tensor:
+    device = next(heads.parameters()).device
+    batches = torch.split(torch.arange(len(samples.y)), batch_size)
+    return torch.cat(
+        [all_gate_inputs(heads(samples.take(batch).to(device).features)) for batch in batches]
+    )
+
+
+def _warm_up(
+    heads: ExitHeads,
+    train: ExitFeatures,
+    held_out: ExitFeatures,
+    max_epochs: int,
+    batch_size: int,
+) -> None:
+    """Train the heads alone; each head keeps the epoch in which it was most accurate on held-out samples."""
+    n_heads = len(heads.heads)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=LR)
+    best_accuracy, epochs_since = [-1.0] * n_heads, [0] * n_heads
+    best_state = [copy.deepcopy(head.state_dict()) for head in heads.heads]
+    for _ in range(max_epochs):
+        _warm_up_epoch(heads, optimizer, train.batches(batch_size), held_out.y.device)
+        for i, accuracy in enumerate(_accuracies(heads, held_out)[:-1]):
+            epochs_since[i] += 1
+            if accuracy > best_accuracy[i]:
+                best_accuracy[i], epochs_since[i] = accuracy, 0
+                best_state[i] = copy.deepcopy(heads.heads[i].state_dict())
+        if min(epochs_since) >= PATIENCE:
+            break
+    for head, state in zip(heads.heads, best_state, strict=True):
+        head.load_state_dict(state)
+
+
+def _warm_up_epoch(
+    heads: ExitHeads,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[ExitFeatures],
+    device: torch.device,
+) -> None:
+    """Descend the heads' cross-entropy, weighted n, n - 1, ..., 1 from the first head to the last."""
+    n_heads = len(heads.heads)
+    exit_weights = torch.arange(n_heads, 0, -1, device=device)
+    heads.train()
+    for batch in batches:
+        features, y, weight = batch.to(device)
+        losses = cross_entropy(heads(features)[:, :-1], y) * exit_weights
+        _step(optimizer, weight * losses.sum(1))
+
+
+@torch.no_grad()
+def _accuracies(heads: ExitHeads, samples: ExitFeatures) -> list[float]:
+    correct = heads.eval()(samples.features).argmax(-1) == samples.y[:, None]
+    accuracies: list[float] = (samples.weight[:, None] * correct).mean(0).tolist()
+    return accuracies
+
+
+def _alternate(
+    network: EarlyExitNetwork,
+    train: ExitFeatures,
+    held_out: ExitFeatures,
+    exit_costs: torch.Tensor,
+    cost_weight: float,
+    gate_loss: ExitLoss,
+    max_epochs: int,
+    batch_size: int,
+) -> None:
+    """Train the gates for a fixed number of batches, then the heads for as many, and so on."""
+    head_optimizer = torch.optim.Adam(network.heads.parameters(), lr=LR)
+    gate_optimizer = torch.optim.Adam(network.gates.parameters(), lr=LR)
+    batches = itertools.chain.from_iterable(train.batches(batch_size) for _ in range(max_epochs))
+    for step, batch in enumerate(batches):
+        turn, step_of_turn = divmod(step, BATCHES_A_TURN)
+        if turn % 2 == 1:
+            _head_step(network, head_optimizer, batch.to(exit_costs.device))
+            continue
+        if step_of_turn == 0:
+            positive = _positive_weights(network, held_out, exit_costs, cost_weight, gate_loss)
+        _gate_step(network, gate_optimizer, batch, positive, exit_costs, cost_weight, gate_loss)
+
+
+@torch.no_grad()
+def _positive_weights(
+    network: EarlyExitNetwork,
+    held_out: ExitFeatures,
+    exit_costs: torch.Tensor,
+    cost_weight: float,
+    gate_loss: ExitLoss,
+) -> torch.Tensor:
+    losses = gate_loss(network.heads.eval()(held_out.features), held_out.y)
+    return positive_weights(best_exit(losses, exit_costs, cost_weight), len(exit_costs) - 1)
+
+
+def _gate_step(
+    network: EarlyExitNetwork,
+    optimizer: torch.optim.Optimizer,
+    batch: ExitFeatures,
+    positive: torch.Tensor,
+    exit_costs: torch.Tensor,
+    cost_weight: float,
+    gate_loss: ExitLoss,
+) -> None:
+    """Descend the gates' binary cross-entropy; a gate's target is 1 if the best exit is its own or an earlier one."""
+    features, y, weight = batch.to(exit_costs.device)
+    with torch.no_grad():
+        logits = network.heads.eval()(features)
+        best = best_exit(gate_loss(logits, y), exit_costs, cost_weight)
+        targets = surrogate_targets(best, len(exit_costs) - 1)
+    gate_probs = network.gates(all_gate_inputs(logits))
+    balance = torch.where(targets == 1, positive, 1.0)
+    losses = F.binary_cross_entropy(gate_probs, targets, weight=balance, reduction="none")
+    _step(optimizer, weight * losses.sum(1))
+
+
+def _head_step(
+    network: EarlyExitNetwork, optimizer: torch.optim.Optimizer, batch: ExitFeatures
+) -> None:
+    """Descend the heads' cross-entropy, each sample weighted by how likely it leaves at each exit."""
+    features, y, weight = batch
+    logits = network.heads.train()(features)
+    distribution = network.exit_distribution(logits)
+    _step(optimizer, weight * weighted_by_exit(distribution, cross_entropy(logits, y)))
+
+
+def _step(optimizer: torch.optim.Optimizer, losses: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    losses.mean().backward()  # type: ignore[no-untyped-call]  # torch has no type hints here
+    optimizer.step()

@@ -1,0 +1,325 @@
+"""Fit a cascade: train members with their exits, choose the companions to keep, train gates."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_sample_weight
+from torch import nn
+
+from .._cut import LogitsModule
+from .._cut.graphs import embeds
+from .._engines.torch_engine import TorchEngine, as_tensors
+from .._exits.building import N_PROBE_SAMPLES
+from .._exits.network import EarlyExitNetwork
+from .._operate.cascade import Cascade
+from .._operate.frontier import LEARNED, Frontier, objective_at
+from .._operate.operating_point import OperatingPoint
+from .._samples import check_inputs
+from .._schema import InputSchema, Parts, Samples
+from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
+from .bilevel import train_bilevel
+from .companions import simplest_of_best
+from .datasets import SamplesDataset
+from .features import ExitFeatures, concatenate_exits
+from .joint import answers_of, train_jointly
+from .learning import LearnedMember, MemberTrainer
+from .members import Member, as_members, check_is_trained, instantiate
+from .mixing import fit_mixing_weights
+from .prices import time_exits
+from .spec import CascadeSpec, check_budget, seeded, usable_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedCascade:
+    """The result of a fit.
+
+    Parameters
+    ----------
+    schema : InputSchema
+        It knows whether the module embeds integers.
+    cascade : Cascade
+    frontier : Frontier
+        Of the samples that set the gates.
+    point : OperatingPoint
+        The requested one.
+    """
+
+    schema: InputSchema
+    cascade: Cascade
+    frontier: Frontier
+    point: OperatingPoint
+
+
+def fit_cascade(
+    spec: CascadeSpec,
+    schema: InputSchema,
+    parts: Parts,
+    X_unlabeled: Any,
+    rng: np.random.RandomState,
+) -> FittedCascade:
+    """Train members with their exits, and gates; calibration samples are not read.
+
+    Parameters
+    ----------
+    spec : CascadeSpec
+    schema : InputSchema
+    parts : Parts
+    X_unlabeled : array-like, mapping or None
+        As the user gives it.
+    rng : numpy.random.RandomState
+
+    Returns
+    -------
+    FittedCascade
+    """
+    with seeded(rng.randint(2**31), usable_device(spec.device)):
+        *companions, backbone = as_members(spec.module, spec.module_params)
+        schema, module = _backbone(spec, schema, parts, backbone)
+        assembly = Assembly(
+            spec=spec,
+            schema=schema,
+            train=parts.train.encoded(schema),
+            backbone=backbone,
+            module=module,
+        )
+        fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly)
+        return fit.run(companions, X_unlabeled)
+
+
+def _backbone(
+    spec: CascadeSpec, schema: InputSchema, parts: Parts, backbone: Member
+) -> tuple[InputSchema, nn.Module]:
+    """Return the backbone's module, and the schema that knows whether it embeds integers."""
+    if spec.takes_trained:
+        check_is_trained(backbone)
+    inputs = parts.train.inputs
+    module = instantiate(backbone, schema.as_user_input(inputs), schema, spec.device)
+    takes_tokens = schema.input_names is None and embeds(
+        LogitsModule(module, None), inputs[0][:N_PROBE_SAMPLES], spec.device
+    )
+    return replace(schema, embeds=takes_tokens), module
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """One fit, from members to a cascade."""
+
+    spec: CascadeSpec
+    schema: InputSchema
+    parts: Parts
+    assembly: Assembly
+
+    def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
+        members, priced_network = self._train_members(companions, X_unlabeled)
+        train, held_out = self._features(members)
+        # Exits without companions and with bilevel gates are the paper's, which are not combined.
+        if self.spec.is_joint or len(members) > 1:
+            fit_mixing_weights(priced_network.network.heads, held_out)
+        priced_network, plain_seconds = self._with_measured_costs(priced_network)
+        check_budget(self.spec.budget, priced_network.exit_costs)
+        frontier, point = self._train_gates(priced_network, train, held_out)
+        cascade = Cascade(
+            engine=self._engine(priced_network.network.requires_grad_(False).eval()),
+            exits=priced_network.names,
+            exit_costs=priced_network.exit_costs,
+            exit_distribution=self.spec.exit_distribution,
+            plain_seconds=plain_seconds,
+            history=members[-1].history,
+        )
+        return FittedCascade(schema=self.schema, cascade=cascade, frontier=frontier, point=point)
+
+    def _train_members(
+        self, companions: list[Member], X_unlabeled: Any
+    ) -> tuple[list[LearnedMember], PricedNetwork]:
+        """Return the trained members that are kept, and their network."""
+        cuts = self._cut_members(companions)
+        priced_network = self.assembly.chain(cuts)
+        makes_companions = self.spec.makes_companions(self.schema)
+        if not (makes_companions or self.spec.is_timed):
+            check_budget(self.spec.budget, priced_network.exit_costs)
+        members = self._learn(cuts, priced_network.network.rows_at_once, X_unlabeled)
+        if makes_companions:
+            members = self._keep_companions(members)
+            priced_network = self.assembly.chain([member.cut for member in members])
+        return members, priced_network
+
+    def _cut_members(self, companions: list[Member]) -> list[Cut]:
+        makes_companions = self.spec.makes_companions(self.schema)
+        if makes_companions:
+            self._check_auto(companions)
+            companions = self.assembly.candidates()
+        *companion_exits, exits = exits_of_members(
+            self.spec.exits, len(companions) + 1, only_the_last=makes_companions
+        )
+        train = self.parts.train
+        weights = train.weights * self._class_weights(train)
+        return self.assembly.cut_members(companions, companion_exits, exits, weights)
+
+    def _check_auto(self, companions: list[Member]) -> None:
+        if companions:
+            raise ValueError(
+                f"companion={self.spec.companion!r} puts a companion in front of one module, but module has "
+                f"{len(companions) + 1} members already."
+            )
+        if self.spec.companion_costs is not None:
+            raise ValueError(
+                f"companion_costs={self.spec.companion_costs!r} are for companions that you give; with "
+                f"companion={self.spec.companion!r} they are counted."
+            )
+
+    def _class_weights(self, samples: Samples) -> np.ndarray:
+        labels = self.schema.classes[samples.codes]
+        weights: np.ndarray = compute_sample_weight(self.spec.class_weight, labels)
+        return weights
+
+    def _dataset(self, samples: Samples) -> SamplesDataset:
+        """Return samples as skorch takes them; weights include those of classes, and have mean 1."""
+        weights = np.float64(samples.weights) * self._class_weights(samples)
+        return SamplesDataset(
+            as_tensors(self.schema.encode(samples.inputs)),
+            torch.as_tensor(samples.codes),
+            torch.as_tensor(np.float32(weights / weights.mean())),
+        )
+
+    def _unlabeled(self, X: Any) -> SamplesDataset | None:
+        """Return samples without labels, with codes that nothing reads; None if there are none."""
+        if X is None:
+            return None
+        if self.spec.companion_training != "distilled":
+            raise ValueError(
+                f"X_unlabeled is given, but only companions with companion_training='distilled' learn from it; got "
+                f"companion_training={self.spec.companion_training!r}."
+            )
+        inputs = as_tensors(self.schema.encode(check_inputs(self.schema, X)))
+        n_samples = len(inputs[0])
+        no_codes = torch.zeros(n_samples, dtype=torch.long)
+        return SamplesDataset(inputs, no_codes, torch.ones(n_samples))
+
+    def _learn(
+        self, cuts: list[Cut], fastest_batch_size: int, X_unlabeled: Any
+    ) -> list[LearnedMember]:
+        """Train each member with its exits, the backbone first, since companions may learn from it."""
+        trainer = MemberTrainer(
+            spec=self.spec,
+            train=self._dataset(self.parts.train),
+            gates=self._dataset(self.parts.gates),
+            feature_batch_size=self.spec.fixed_batch_size or fastest_batch_size,
+            early_weight=self.spec.early_weight(len(cuts)),
+        )
+        unlabeled = self._unlabeled(X_unlabeled)
+        *companions, backbone = cuts
+        last = trainer.learn(backbone)
+        samples = trainer.train
+        if self.spec.companion_training == "distilled" and companions:
+            samples = trainer.with_teacher_labels(last, unlabeled)
+        reversed_members = [trainer.learn(cut, samples) for cut in reversed(companions)]
+        return [*reversed(reversed_members), last]
+
+    def _keep_companions(self, members: list[LearnedMember]) -> list[LearnedMember]:
+        """Return the backbone behind those companions with which the objective is least."""
+        *candidates, backbone = members
+        subsets = [
+            [*companions, backbone]
+            for n_companions in range(len(candidates) + 1)
+            for companions in itertools.combinations(candidates, n_companions)
+        ]
+        if self.spec.is_timed and isinstance(self.spec.exits, str):
+            # Behind companions, exits inside the backbone may take more time than they save.
+            whole = self._without_exits(backbone)
+            subsets += [[*companions, whole] for *companions, _ in subsets if companions]
+        objectives = [self._objective(subset) for subset in subsets]
+        sizes = [
+            (len(subset), sum(len(member.cut.names) for member in subset)) for subset in subsets
+        ]
+        return subsets[simplest_of_best(objectives, sizes)]
+
+    def _objective(self, members: Sequence[LearnedMember]) -> float:
+        """Return the objective that members would reach on the samples that set the gates."""
+        priced_network = self.assembly.chain([member.cut for member in members])
+        _, held_out = self._features(members)
+        fit_mixing_weights(priced_network.network.heads, held_out)
+        priced_network, _ = self._with_measured_costs(priced_network)
+        return objective_at(
+            answers_of(priced_network.network, held_out),
+            priced_network.network.exit_mass,
+            priced_network.exit_costs,
+            cost_weight=self.spec.cost_weight,
+            budget=self.spec.budget,
+        )
+
+    def _without_exits(self, backbone: LearnedMember) -> LearnedMember:
+        """Return the backbone, which was trained with its exits, as one stage."""
+        return LearnedMember(
+            cut=self.assembly.as_single_stage(self.assembly.module),
+            history=backbone.history,
+            train=backbone.train.last_exit(),
+            held_out=backbone.held_out.last_exit(),
+        )
+
+    def _features(self, members: Sequence[LearnedMember]) -> tuple[ExitFeatures, ExitFeatures]:
+        """Return exit features of all members: of the training samples, and of those that set the gates."""
+        train = concatenate_exits([member.train for member in members], len(self.parts.train))
+        held_out = concatenate_exits([member.held_out for member in members], len(self.parts.gates))
+        return train, held_out
+
+    def _engine(self, network: EarlyExitNetwork) -> TorchEngine:
+        return TorchEngine(
+            network=network.for_inference(self.spec.compile),
+            module=self.assembly.module,
+            device=self.spec.device,
+            fixed_batch_size=self.spec.fixed_batch_size,
+        )
+
+    def _with_measured_costs(
+        self, priced_network: PricedNetwork
+    ) -> tuple[PricedNetwork, float | None]:
+        """Replace the costs by run times, and return the plain backbone's seconds, if costs are timed."""
+        if not self.spec.is_timed:
+            return priced_network, None
+        arrays = tuple(array[:N_PROBE_SAMPLES] for array in self.parts.train.inputs)
+        exit_costs, plain_seconds = time_exits(
+            self.schema,
+            self._engine(priced_network.network),
+            arrays,
+            self.spec.cost_batch_size,
+        )
+        return replace(priced_network, exit_costs=exit_costs), plain_seconds
+
+    def _train_gates(
+        self, priced_network: PricedNetwork, train: ExitFeatures, held_out: ExitFeatures
+    ) -> tuple[Frontier, OperatingPoint]:
+        network, exit_costs = priced_network.network, priced_network.exit_costs
+        batch_size = self.spec.batch_size if self.spec.batch_size > 0 else len(train.y)
+        if self.spec.is_joint:
+            return train_jointly(
+                network,
+                train,
+                held_out,
+                exit_costs,
+                self.spec.operating_target,
+                batch_size,
+                self.spec.exit_policy,
+            )
+        train_bilevel(
+            network,
+            train,
+            held_out,
+            torch.as_tensor(exit_costs, dtype=torch.float32, device=self.spec.device),
+            self.spec.cost_weight,
+            gate_loss=self.spec.gate_loss,
+            max_epochs=self.spec.max_epochs,
+            batch_size=batch_size,
+        )
+        frontier = Frontier(
+            answers=answers_of(network, held_out),
+            exit_mass=network.exit_mass,
+            exit_costs=exit_costs,
+        )
+        point = OperatingPoint(
+            cost_weight=self.spec.cost_weight, gates=network.gates.point(), exit_policy=LEARNED
+        )
+        return frontier, point

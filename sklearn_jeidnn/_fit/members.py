@@ -1,0 +1,216 @@
+"""Members: the backbone, and the networks or other classifiers in front of it."""
+
+import copy
+import inspect
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from torch import nn
+
+from .._cut import CutInfo, Stage
+from .._schema import InputSchema
+from ..backbones import default_backbone
+
+LEAST_PROBABILITY = 1e-6
+
+
+class Member(NamedTuple):
+    """A network or another classifier that a sample may go through."""
+
+    module: Any  # torch module (class, instance, or None for the ready backbone), or classifier
+    params: dict[str, Any]  # parameters with which a class is built
+
+    @property
+    def is_classifier(self) -> bool:
+        is_torch = isinstance(self.module, nn.Module) or inspect.isclass(self.module)
+        return not is_torch and hasattr(self.module, "predict_proba")
+
+
+def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
+    """Convert what a user gives as ``module`` into members, the backbone last.
+
+    Parameters
+    ----------
+    module : torch module, None, or list of members
+        A member is a torch module (class or instance), None, a pair of one of these with a dict of its
+        parameters, or a classifier; the last is the backbone.
+    params : dict
+        The ``module__*`` parameters, which are the backbone's.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the list is empty, or the last member is not a torch module.
+    """
+    if not isinstance(module, list | tuple):
+        return [Member(module, params)]
+    if not module:
+        raise ValueError("module=[] names no network; give at least one.")
+    members = [_as_member(entry) for entry in module]
+    backbone = members[-1]
+    if backbone.is_classifier:
+        raise TypeError(
+            f"module[-1]={backbone.module!r} is no torch module; the last member, which costs are relative "
+            f"to, must be one (or None for the ready backbone)."
+        )
+    return [*members[:-1], Member(backbone.module, {**backbone.params, **params})]
+
+
+def _as_member(entry: Any) -> Member:
+    if not isinstance(entry, tuple):
+        return Member(entry, {})
+    if len(entry) != 2 or not isinstance(entry[1], dict):
+        raise ValueError(
+            f"module has the member {entry!r}; a tuple must be a pair of a torch module class (or None) and a "
+            f"dict of its parameters."
+        )
+    return Member(*entry)
+
+
+class ClassifierStage(Stage):
+    """A fitted classifier as a stage whose logits are the classifier's log-probabilities.
+
+    Parameters
+    ----------
+    classifier : classifier with ``predict_proba``
+    schema : InputSchema
+    """
+
+    def __init__(self, classifier: Any, schema: InputSchema) -> None:
+        super().__init__(None, info=CutInfo())
+        self.classifier = classifier
+        self.schema = schema
+        self.columns = np.searchsorted(schema.classes, classifier.classes_)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no type hints here
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
+        arrays = tuple(tensor.cpu().numpy() for tensor in inputs)
+        probs = np.zeros((len(arrays[0]), self.schema.n_classes), dtype=np.float32)
+        probs[:, self.columns] = self.classifier.predict_proba(self.schema.as_user_input(arrays))
+        logits = np.log(np.maximum(probs, LEAST_PROBABILITY))
+        return torch.as_tensor(logits, device=inputs[0].device)
+
+
+def fitted_classifier(
+    classifier: Any,
+    X: np.ndarray | dict[str, np.ndarray],
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+) -> Any:
+    """Return the classifier itself if it is fitted, else a fitted clone.
+
+    Parameters
+    ----------
+    classifier : classifier
+    X : ndarray (n_samples, ...) or dict of such
+    y : ndarray (n_samples,)
+    sample_weight : ndarray (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If the weights of the samples differ and the classifier takes no weights.
+    """
+    if _is_fitted(classifier):
+        return classifier
+    if np.ptp(sample_weight) == 0:
+        return clone(classifier).fit(X, y)
+    if not has_fit_parameter(classifier, "sample_weight"):
+        raise ValueError(
+            f"sample_weight or class_weight is given, but the member {classifier!r} takes no sample_weight; fit it "
+            f"beforehand, or leave the weights out."
+        )
+    return clone(classifier).fit(X, y, sample_weight=sample_weight)
+
+
+def _is_fitted(classifier: Any) -> bool:
+    try:
+        check_is_fitted(classifier)
+    except NotFittedError:
+        return False
+    return True
+
+
+def check_classes(classifier: Any, classes: np.ndarray) -> None:
+    """Refuse a fitted classifier that has labels which ``y`` does not have."""
+    unknown = sorted(set(np.asarray(classifier.classes_).tolist()) - set(classes.tolist()), key=str)
+    if unknown:
+        raise ValueError(
+            f"the member {classifier!r} was fitted on labels {unknown[:5]} that y does not have."
+        )
+
+
+def instantiate(
+    member: Member,
+    X: np.ndarray | dict[str, np.ndarray],
+    schema: InputSchema,
+    device: str | torch.device,
+) -> nn.Module:
+    """Return a member's torch module, on the device, in evaluation mode.
+
+    Parameters
+    ----------
+    member : Member
+    X : ndarray (n_samples, ...) or dict of such
+        Training samples.
+    schema : InputSchema
+    device : str or torch.device
+    """
+    module, params = member
+    if isinstance(module, nn.Module):
+        return _copied(module, params).to(device).eval()
+    kind = _ready_backbone(X, params) if module is None else module
+    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
+        raise TypeError(
+            f"module={module!r} is not a torch module; give a class or instance of torch.nn.Module, "
+            f"or None for the ready backbone."
+        )
+    return _constructed(kind, params, X, schema.n_classes).to(device).eval()
+
+
+def _ready_backbone(
+    X: np.ndarray | dict[str, np.ndarray], params: dict[str, Any]
+) -> type[nn.Module]:
+    if isinstance(X, dict):
+        raise ValueError("module=None takes an array X, not a mapping; give a module for X's keys.")
+    return default_backbone(X.ndim, params)
+
+
+def check_is_trained(member: Member) -> None:
+    """Refuse a backbone that is to stay as it is, but is a class whose weights would be random."""
+    module = member.module
+    is_module = module is None or inspect.isclass(module) and issubclass(module, nn.Module)
+    if is_module:
+        raise ValueError(
+            "freeze_backbone=True needs module to be a trained instance of a torch module; got "
+            f"module={module!r}, whose weights would be random."
+        )
+
+
+def _copied(module: nn.Module, params: dict[str, Any]) -> nn.Module:
+    if params:
+        raise ValueError(
+            f"module__* parameters {sorted(params)} build a class, but module is an instance of "
+            f"{type(module).__name__}; give the class, or set them on the instance."
+        )
+    return copy.deepcopy(module)
+
+
+def _constructed(
+    module: Any, params: dict[str, Any], X: np.ndarray | dict[str, np.ndarray], n_classes: int
+) -> nn.Module:
+    try:
+        if hasattr(module, "from_data"):
+            built: nn.Module = module.from_data(X, n_classes, **params)
+        else:
+            built = module(**params)
+        return built
+    except TypeError as error:
+        raise TypeError(
+            f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
+        ) from error

@@ -1,0 +1,97 @@
+"""Combine each exit's answer with those before it: a log-linear pool, fitted on held-out samples."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .._exits.exit_heads import ExitHeads, ExitOutput, PreviousExit
+from .._operate.temperatures import (
+    MAX_LOG_TEMPERATURE,
+    bounded_minimum,
+    log_softmax,
+    smoothed_errors,
+)
+from .features import ExitFeatures
+
+PENALTY = 1e-3
+
+
+@torch.no_grad()
+def fit_mixing_weights(heads: ExitHeads, held_out: ExitFeatures) -> None:
+    """Learn the weights with which each exit's log-probabilities are combined with those of earlier exits.
+
+    The weights have the least log-loss on samples that no member was trained on. The weight of the previous
+    member, or both weights, are 0 if that makes fewer errors, as :func:`smoothed_errors` counts them.
+
+    Parameters
+    ----------
+    heads : ExitHeads
+    held_out : ExitFeatures
+    """
+    n_exits = len(held_out.features)
+    weights = np.zeros((2, n_exits))
+    heads.mix(0.0, 0.0)
+    before = None
+    for exit_index, feature in enumerate(held_out.features):
+        output = heads.one(exit_index, feature, before)
+        if before is not None:
+            best = _best_weights(output, before, held_out, exit_index not in heads.first_exits)
+            weights[:, exit_index] = best
+            output = output.combined(before, *best)
+        before = heads.passed_on(exit_index, output, before)
+    heads.mix(*weights)
+
+
+def _best_weights(
+    output: ExitOutput, before: PreviousExit, held_out: ExitFeatures, reads_member: bool
+) -> tuple[float, float]:
+    """Return the weights of the previous exit and of the previous member that make fewest errors.
+
+    Parameters
+    ----------
+    output : ExitOutput
+    before : PreviousExit
+    held_out : ExitFeatures
+    reads_member : bool
+        False at the first exit of a member: there the previous exit is the previous member's last one.
+    """
+    (weight,) = _fit_weights(output.head_logits, [before.log_probs], held_out)
+    candidates = [(weight, 0.0), (0.0, 0.0)]
+    if reads_member and before.previous_member_log_probs is not None:
+        others = [before.log_probs, before.previous_member_log_probs]
+        weight, member_weight = _fit_weights(output.head_logits, others, held_out)
+        candidates.insert(0, (weight, member_weight))
+    errors = [_mean_errors(output.combined(before, *pair).logits, held_out) for pair in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def _mean_errors(logits: torch.Tensor, held_out: ExitFeatures) -> float:
+    tensors = (logits[:, None], held_out.y, held_out.weight)
+    logits_of_exit, codes, weights = (tensor.cpu().numpy() for tensor in tensors)
+    return float(weights @ smoothed_errors(logits_of_exit, codes, weights)[:, 0])
+
+
+def _fit_weights(
+    head_logits: torch.Tensor, others: Sequence[torch.Tensor], held_out: ExitFeatures
+) -> tuple[float, ...]:
+    """Fit softmax(a (head_logits + sum_i w_i others_i)) over a > 0 and w >= 0 by log-loss, and return w."""
+    own, *log_probs_before = (tensor.cpu().double().numpy() for tensor in (head_logits, *others))
+    codes, weights = held_out.y.cpu().numpy(), held_out.weight.cpu().double().numpy()
+    samples = np.arange(len(codes))
+
+    def log_loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, mixing = np.exp(parameters[0]), parameters[1:]
+        logits = scale * (own + sum(w * before for w, before in zip(mixing, log_probs_before)))
+        log_probs = log_softmax(logits)
+        residuals = np.exp(log_probs)
+        residuals[samples, codes] -= 1
+        residuals *= weights[:, None] / len(codes)
+        gradient = [np.vdot(residuals, logits)]
+        gradient += [scale * np.vdot(residuals, before) for before in log_probs_before]
+        value = -(weights * log_probs[samples, codes]).mean()
+        penalty = PENALTY * np.square(parameters).sum()
+        return value + penalty, np.array(gradient) + 2 * PENALTY * parameters
+
+    least = [-MAX_LOG_TEMPERATURE] + [0.0] * len(others)
+    return tuple(map(float, bounded_minimum(log_loss, 1 + len(others), least)[1:]))

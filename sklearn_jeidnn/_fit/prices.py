@@ -1,0 +1,290 @@
+"""The cost of leaving at each exit, relative to one pass of the plain backbone."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._cut import multiply_adds
+from .._exits.network import EarlyExitNetwork
+from .._operate.cascade import Engine
+from .._samples import check_inputs
+from .._schema import Arrays, InputSchema
+
+COUNTED, TIMED = "multiply_adds", "seconds"
+# Number of samples on which multiply-adds are counted.
+N_COUNTED_SAMPLES = 2
+# Batches in a timed call if its number of samples is not given (samples that stay of several batches run on together),
+# and the largest number of samples in it.
+TIMED_BATCHES, MOST_TIMED_SAMPLES = 4, 4096
+# Smallest and largest number of turns that are timed, and the seconds after which they end in between.
+N_TIMED, MOST_TIMED, ENOUGH_SECONDS = 7, 101, 2.0
+# Number of samples that are predicted one way before another way has its turn.
+SAMPLES_OF_A_TURN = 16
+
+
+def relative_exit_costs(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...]) -> np.ndarray:
+    """Count the multiply-adds of all that runs if a sample leaves at an exit, relative to the plain backbone.
+
+    Stages, heads and gates are counted, so the last exit costs more than 1. If the cost of a stage is given in
+    ``network.told_costs``, that is taken. The plain backbone is the last member.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        In evaluation mode.
+    inputs : tuple of tensor (n_samples, ...)
+        A few samples of the right shape; their values do not matter.
+
+    Returns
+    -------
+    exit_costs : ndarray (n_exits,)
+        Increasing.
+
+    Raises
+    ------
+    ValueError
+        If the backbone has no multiplications, so that there is nothing to save.
+    """
+    inputs = tuple(tensor[:N_COUNTED_SAMPLES] for tensor in inputs)
+    stage_counts, overhead_counts = _count_parts(network, inputs)
+    plain = sum(stage_counts[network.heads.first_exits[-1] :])
+    if plain == 0:
+        raise ValueError(
+            "module has no multiplications (linear layers, convolutions, attention) to count, so costs "
+            "relative to it mean nothing."
+        )
+    shares = [
+        count / plain if cost is None else cost
+        for count, cost in zip(stage_counts, network.told_costs, strict=True)
+    ]
+    return np.cumsum(shares) + np.cumsum(overhead_counts) / plain
+
+
+def _count_parts(
+    network: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...]
+) -> tuple[list[float], list[float]]:
+    """Return the multiply-adds of each stage, and those of the head and gate behind it; the last exit has none."""
+    stage_counts, overhead_counts = [], []
+    carried: Any = inputs
+    before = None
+    for exit_index, stage in enumerate(network.stages):
+        stage_inputs = inputs if network.starts(exit_index) else carried
+        carried, count = multiply_adds(stage, *stage_inputs)
+        stage_counts.append(count)
+        output, count = multiply_adds(network.run_exit, exit_index, stage.read(carried), before)
+        before = output.passed_on
+        overhead_counts.append(count + len(inputs[0]) * network.gates.weight.shape[1])
+    overhead_counts[-1] = 0
+    return stage_counts, overhead_counts
+
+
+def seconds_in_turns(functions: Sequence[Callable[[], Any]]) -> np.ndarray:
+    """Measure the time of each function, called in turns: (n_turns, n_functions)
+
+    There are at least ``N_TIMED`` turns, and more of quick functions; a first turn warms up.
+    """
+    times: list[list[float]] = []
+    start = time.perf_counter()
+    while len(times) <= N_TIMED or (
+        len(times) < MOST_TIMED and time.perf_counter() - start < ENOUGH_SECONDS
+    ):
+        times.append([_seconds(function) for function in functions])
+    return np.array(times[1:])
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def relative_seconds(
+    functions: Sequence[Callable[[], Any]], plain: Callable[[], Any]
+) -> np.ndarray:
+    """Measure the times of functions relative to the plain backbone's, which takes its turn with them.
+
+    Parameters
+    ----------
+    functions : list of callable
+    plain : callable
+
+    Returns
+    -------
+    ndarray (n_functions,)
+    """
+    turns = seconds_in_turns([plain, *functions])
+    relative: np.ndarray = np.median(turns[:, 1:] / turns[:, :1], axis=0)
+    return relative
+
+
+def seconds_of_exits(
+    run: Callable[[torch.Tensor], Any], plain: Callable[[], Any], n_samples: int, n_exits: int
+) -> tuple[np.ndarray, float]:
+    """Measure the time of samples that leave at each exit, relative to a pass of the plain backbone.
+
+    Samples that leave together are timed for each exit, then samples that leave evenly over all exits. The latter
+    take longer than the mean of the former: samples are sorted out, and the fixed time of a stage is spent on the few
+    that stay. So that the costs are right both for samples spread over all exits and for samples that all stay,
+    every sample pays a part of the whole run, and exits differ by the rest.
+
+    Parameters
+    ----------
+    run : callable
+        Exits of the samples, tensor (n_samples,) -> anything; predicts these samples.
+    plain : callable
+        Predicts them with the plain backbone.
+    n_samples, n_exits : int
+
+    Returns
+    -------
+    exit_costs : ndarray (n_exits,)
+    plain_seconds : float
+        Of one sample.
+    """
+    n_calls = _calls_of_a_turn(n_samples, n_exits)
+    calls = [[plain] * n_calls]
+    for exits in _exits_to_time(n_calls * n_samples, n_exits):
+        calls.append([partial(run, part) for part in torch.split(exits, n_samples)])
+    turns = seconds_in_turns([partial(_call_all, functions) for functions in calls])
+    plain_seconds = turns[:, :1]
+    # Times are divided within a turn: other jobs on the machine slow down both.
+    *costs, mixed = np.median(turns[:, 1:] / plain_seconds, axis=0)
+    # A sample that runs further costs no less.
+    exit_costs = with_shared_part(np.maximum.accumulate(costs), mixed)
+    return exit_costs, float(np.median(plain_seconds)) / (n_calls * n_samples)
+
+
+def _calls_of_a_turn(n_samples: int, n_exits: int) -> int:
+    """Return how many calls are timed together: several if a call has few samples.
+
+    Samples that come one by one then leave at one exit as often as at another.
+    """
+    if n_samples >= SAMPLES_OF_A_TURN:
+        return 1
+    return n_exits * -(-SAMPLES_OF_A_TURN // (n_samples * n_exits))
+
+
+def _exits_to_time(n_samples: int, n_exits: int) -> list[torch.Tensor]:
+    """Return the exits of samples that all leave at exit 0, at exit 1 and so on, and evenly over all exits."""
+    numbers = torch.arange(n_samples)
+    together = [torch.full_like(numbers, exit_index) for exit_index in range(n_exits)]
+    return [*together, numbers % n_exits]
+
+
+def _call_all(functions: Iterable[Callable[[], Any]]) -> None:
+    for function in functions:
+        function()
+
+
+def with_shared_part(costs: np.ndarray, mixed: float) -> np.ndarray:
+    """Draw costs (n_exits,) towards the last until their mean is ``mixed``, by nine tenths at most."""
+    last = costs[-1]
+    span = last - np.mean(costs)
+    kept = np.clip((last - mixed) / span, 0.1, 1.0) if span > 0 else 1.0
+    shared: np.ndarray = last - kept * (last - costs)
+    return shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedPredictor:
+    """What is timed: samples are checked, run through an engine and turned into codes, as in ``predict``.
+
+    Parameters
+    ----------
+    schema : InputSchema
+    engine : Engine
+    """
+
+    schema: InputSchema
+    engine: Engine
+
+    def codes(self, X: Any, exits: torch.Tensor) -> np.ndarray:
+        codes: np.ndarray = self.engine.route(self._arrays(X), exits).logits.argmax(1)
+        return codes
+
+    def backbone_codes(self, X: Any) -> np.ndarray:
+        codes: np.ndarray = self.engine.backbone_logits(self._arrays(X)).argmax(1)
+        return codes
+
+    def _arrays(self, X: Any) -> Arrays:
+        return self.schema.encode(check_inputs(self.schema, X))
+
+
+def time_exits(
+    schema: InputSchema, engine: Engine, arrays: Arrays, n_samples: int | None
+) -> tuple[np.ndarray, float]:
+    """Measure the cost of each exit of a network as run time.
+
+    Parameters
+    ----------
+    schema : InputSchema
+    engine : Engine
+    arrays : tuple of ndarray (n_given, ...)
+        A few samples, which are repeated.
+    n_samples : int or None
+        Number of samples in a call; None takes several batches.
+
+    Returns
+    -------
+    exit_costs : ndarray (n_exits,)
+    plain_seconds : float
+    """
+    n_samples = n_samples or min(TIMED_BATCHES * engine.batch_size, MOST_TIMED_SAMPLES)
+    rows = np.arange(n_samples) % len(arrays[0])
+    X = schema.as_user_input(tuple(array[rows] for array in arrays))
+    predictor = TimedPredictor(schema=schema, engine=engine)
+    return seconds_of_exits(
+        partial(predictor.codes, X),
+        partial(predictor.backbone_codes, X),
+        n_samples,
+        engine.network.n_exits,
+    )
+
+
+def exits_worth(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...]) -> int:
+    """Return how many early exits are worth the time that they take.
+
+    With n exits evenly spread, a sample that could leave anywhere runs on for half a step of 1 / (n + 1), and
+    passes half of the exits. So if an exit takes the share o of the plain backbone's time, about 1 / sqrt(o)
+    exits take least. Measured on CIFAR-10, where samples cannot leave anywhere: 0.4 times as many.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        Of one member.
+    inputs : tuple of tensor (n_samples, ...)
+        As many samples as a call of ``predict`` will have.
+    """
+    n_samples = len(inputs[0])
+    last = torch.full((n_samples,), network.n_exits - 1, device=inputs[0].device)
+    (routed,) = relative_seconds(
+        [lambda: network.route(*inputs, rows_at_once=n_samples, exits=last).logits.cpu()],
+        lambda: network.plain(*inputs).cpu(),
+    )
+    overhead = max((routed - 1) / (network.n_exits - 1), 1e-6)
+    return max(1, round(0.4 / math.sqrt(overhead)))
+
+
+def as_price_table(exit_costs: Any, name: str, exits: Sequence[str]) -> np.ndarray:
+    """Convert the costs of all exits that a user gives: (n_exits,)
+
+    Raises
+    ------
+    ValueError
+        If they are not one number above 0 for each exit, none less than the one before.
+    """
+    table = np.asarray(exit_costs, dtype=float)
+    n_exits = len(exits) + 1
+    if table.shape != (n_exits,) or not (table > 0).all() or (np.diff(table) < 0).any():
+        raise ValueError(
+            f"{name}={exit_costs!r} must hold one number above 0 for each of the {n_exits} exits ({exits} and the "
+            f"last), none less than the one before."
+        )
+    return table

@@ -1,0 +1,161 @@
+"""The parameters of the estimator that a fit reads."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._schema import InputSchema
+from .prices import TIMED
+
+SKORCH_PREFIXES = ("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
+MODULE_PREFIX = "module__"
+# Largest learning rate if heads alone are trained.
+HEADS_LR = 1e-2
+# Weight of the early exits' loss beside the last exit's.
+EARLY_WEIGHT = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSpec:
+    """The parameters that a fit reads, as :class:`EarlyExitClassifier` documents them."""
+
+    module: Any
+    exits: Any
+    companion: str | None
+    companion_costs: Any
+    companion_training: str
+    head: Any
+    cost: Any
+    cost_batch_size: int | None
+    cost_weight: float
+    budget: float | None
+    max_accuracy_drop: float | None
+    exit_policy: str
+    gate_training: str
+    gate_loss: str
+    exit_distribution: str
+    freeze_backbone: bool | str
+    feature_passes: int
+    max_epochs: int
+    lr: float | None
+    batch_size: int
+    optimizer: Callable[..., Any]
+    callbacks: Any
+    class_weight: Any
+    memory: Any
+    precision: str
+    compile: bool
+    device: str | torch.device
+    verbose: int
+    prefixed: dict[str, Any]
+
+    @classmethod
+    def of(cls, estimator: Any) -> "CascadeSpec":
+        """Read the parameters of an estimator; those with a prefix go into ``prefixed``."""
+        given = vars(estimator)
+        prefixes = (MODULE_PREFIX, *SKORCH_PREFIXES)
+        prefixed = {name: value for name, value in given.items() if name.startswith(prefixes)}
+        names = [field.name for field in fields(cls) if field.name != "prefixed"]
+        return cls(**{name: given[name] for name in names}, prefixed=prefixed)
+
+    @property
+    def module_params(self) -> dict[str, Any]:
+        return {
+            name.removeprefix(MODULE_PREFIX): value
+            for name, value in self.prefixed.items()
+            if name.startswith(MODULE_PREFIX)
+        }
+
+    @property
+    def is_timed(self) -> bool:
+        return isinstance(self.cost, str) and self.cost == TIMED
+
+    @property
+    def takes_trained(self) -> bool:
+        """Whether instances are taken as trained and stay as they are."""
+        return bool(self.freeze_backbone) and not isinstance(self.freeze_backbone, str)
+
+    @property
+    def is_joint(self) -> bool:
+        return self.gate_training == "joint"
+
+    @property
+    def operating_target(self) -> dict[str, float | None]:
+        """The requested operating point, as :meth:`Frontier.choose` takes it."""
+        return {
+            "cost_weight": self.cost_weight,
+            "budget": self.budget,
+            "max_accuracy_drop": self.max_accuracy_drop,
+        }
+
+    @property
+    def fixed_batch_size(self) -> int | None:
+        """Batch size of passes without training; None takes the fastest one."""
+        return self.prefixed.get("iterator_valid__batch_size")
+
+    def makes_companions(self, schema: InputSchema) -> bool:
+        """Return whether companions are made: on request, and by default for the ready tabular network.
+
+        See decision "Companions by default on tables".
+        """
+        if self.companion != "tabular":
+            return self.companion == "auto"
+        is_table = schema.input_names is None and len(schema.sample_shapes[0]) == 1
+        is_ready = self.module is None and self.module_params.get("image_shape") is None
+        return is_table and is_ready and self.is_joint
+
+    def early_weight(self, n_members: int) -> float:
+        """Return the weight of the early exits' loss: larger if the budget makes most samples leave early.
+
+        It is not larger behind companions, since those samples leave at them. Measured on chess endgames:
+        at mean costs of 0.3 and 0.4, weights of 1 and 0.5 gain 3 and 1.5 points over 0.2, which is best
+        from 0.5 on.
+        """
+        if self.budget is None or n_members > 1:
+            return EARLY_WEIGHT
+        return float(np.clip(0.08 / self.budget**2, EARLY_WEIGHT, 1))
+
+    def net_options(self) -> dict[str, Any]:
+        """Return the options of the skorch net."""
+        of_skorch = {
+            name: value for name, value in self.prefixed.items() if name.startswith(SKORCH_PREFIXES)
+        }
+        return dict(
+            max_epochs=self.max_epochs,
+            lr=HEADS_LR if self.lr is None else self.lr,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            callbacks=self.callbacks,
+            device=self.device,
+            **of_skorch,
+        )
+
+
+def check_budget(budget: float | None, exit_costs: np.ndarray) -> None:
+    """Refuse a budget below the cost of the first exit."""
+    if budget is not None and budget < exit_costs[0]:
+        raise ValueError(
+            f"budget={budget!r} is less than the first exit costs, {exit_costs[0]:.3g}; give more, "
+            f"an earlier exit, or a cheaper companion in front."
+        )
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return the device, and refuse one that cannot be used on this machine."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} cannot be used on this machine: {error}") from error
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's random numbers, and restore the caller's afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

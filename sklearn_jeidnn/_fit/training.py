@@ -1,0 +1,252 @@
+"""Train the backbone together with its exits, or heads alone on exit features, by skorch nets."""
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, LRScheduler
+from skorch.helper import predefined_split
+from skorch.utils import to_tensor
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from .._exits.exit_heads import ExitHeads
+from .datasets import BatchInputs, SamplesDataset, whole_batch
+from .features import ExitFeatures
+from .losses import exits_together
+
+# Optimizers that can update all parameters in one kernel.
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+
+
+class ExitsTogetherLoss(nn.Module):
+    """Loss of each sample over all exits (see :func:`losses.exits_together`)."""
+
+    def __init__(self, early_weight: float) -> None:
+        super().__init__()
+        self.early_weight = early_weight
+
+    def forward(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return exits_together(logits, y, self.early_weight)
+
+
+def last_exit_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """(n_samples, n_exits, n_classes) -> (n_samples, n_classes)"""
+    return logits[:, -1].softmax(-1)
+
+
+class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type hints
+    """skorch net whose module returns the logits of all exits, and whose samples have weights."""
+
+    def infer(self, x: BatchInputs, **fit_params: Any) -> torch.Tensor:
+        inputs = (to_tensor(tensor, self.device) for tensor in x["X"])
+        logits: torch.Tensor = self.module_(*inputs, **fit_params)
+        return logits
+
+    def get_loss(
+        self, y_pred: torch.Tensor, y_true: torch.Tensor, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
+        losses: torch.Tensor = self.criterion_(y_pred, y_true.to(y_pred.device))
+        weight: torch.Tensor = X["sample_weight"].to(y_pred.device)
+        return (losses * weight).mean()
+
+
+class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
+    """Restore an earlier epoch at the end of training if held-out samples show that the last one is worse.
+
+    The last epoch has the lowest learning rate and is the best one unless it overfits. So it stays unless
+    the least Brier score of all epochs is well below its own: by more than ``n_errors`` standard errors of
+    their difference, sample by sample, plus 1 divided by the number of samples. With a few dozen samples
+    it almost always stays.
+
+    Parameters
+    ----------
+    n_errors : float, default=3
+    """
+
+    def __init__(self, n_errors: float = 3.0) -> None:
+        self.n_errors = n_errors
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        self.least_ = float("inf")
+        self.best_scores_: np.ndarray | None = None
+        self.state_: dict[str, Any] | None = None
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.scores_: list[np.ndarray] = []
+
+    def on_batch_end(
+        self,
+        net: Any,
+        batch: Any = None,
+        training: Any = None,
+        y_pred: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if not training:
+            last_logits = y_pred[:, -1] if y_pred.ndim == 3 else y_pred
+            self.scores_.append(_brier_scores(last_logits.softmax(-1), batch[1]))
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        self.last_scores_ = np.concatenate(self.scores_)
+        mean = float(self.last_scores_.mean())
+        net.history.record("valid_brier", mean)
+        if mean < self.least_:
+            self.least_, self.best_scores_ = mean, self.last_scores_
+            self.state_ = copy.deepcopy(net.module_.state_dict())
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        if self.best_scores_ is not None and self._last_is_worse(self.best_scores_):
+            net.module_.load_state_dict(self.state_)
+        self.state_ = None
+
+    def _last_is_worse(self, best_scores: np.ndarray) -> bool:
+        loss = self.last_scores_ - best_scores
+        if len(loss) < 2:
+            return False
+        error = loss.std(ddof=1) / np.sqrt(len(loss))
+        return bool(loss.mean() > self.n_errors * error + 1 / len(loss))
+
+
+def _brier_scores(probs: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+    """Squared distance of probabilities (n_samples, n_classes) from the truth: (n_samples,)"""
+    truth = torch.nn.functional.one_hot(y.to(probs.device), probs.shape[1])
+    scores: np.ndarray = (probs - truth).square().sum(1).cpu().numpy()
+    return scores
+
+
+class WarmUpAndCosine:
+    """Share of the learning rate at a step, for ``LambdaLR``: a linear warm-up, then half a cosine down to 0.
+
+    The cosine runs over all steps, and the warm-up cuts off its first tenth. torch has no such schedule:
+    ``OneCycleLR`` differs by a tenth of the largest learning rate, and so does ``LinearLR`` followed by
+    ``CosineAnnealingLR``; the product of the two, fitted to each number of steps, by up to 1.3 % of it. The
+    results in ``benchmarks/`` were measured with this shape.
+
+    Parameters
+    ----------
+    n_steps : int
+    """
+
+    rise = 0.1
+
+    def __init__(self, n_steps: int) -> None:
+        self.n_steps = max(1, n_steps)
+
+    def __call__(self, step: int) -> float:
+        done = min(1, step / self.n_steps)
+        return min((done + 1 / self.n_steps) / self.rise, 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class HeadsOnFeatures(nn.Module):
+    """The heads alone, on exit features."""
+
+    def __init__(self, heads: ExitHeads) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, *features: torch.Tensor) -> torch.Tensor:
+        """One (n_samples, d) for each exit -> logits (n_samples, n_exits, n_classes)"""
+        logits: torch.Tensor = self.heads(features)
+        return logits
+
+
+def train_exits(
+    module: nn.Module,
+    train: SamplesDataset,
+    held_out: SamplesDataset,
+    *,
+    early_weight: float,
+    max_epochs: int,
+    lr: float,
+    batch_size: int,
+    callbacks: Any,
+    **options: Any,
+) -> ExitsNet:
+    """Train a module that returns the logits of all exits.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Trained in place.
+    train, held_out : SamplesDataset
+        Training samples, labelled with class codes or probabilities; samples on which ``valid_loss`` and
+        ``valid_acc`` are measured.
+    early_weight : float
+        See :func:`losses.exits_together`.
+    max_epochs, lr, batch_size, callbacks, **options
+        As in skorch.
+
+    Returns
+    -------
+    ExitsNet
+        Trained.
+    """
+    train_batch_size = options.get("iterator_train__batch_size", batch_size)
+    if train_batch_size == -1:
+        train_batch_size = len(train)
+    options = _with_defaults(options, len(train), train_batch_size)
+    n_batches = len(train) // train_batch_size
+    if not options["iterator_train__drop_last"]:
+        n_batches = -(-len(train) // train_batch_size)
+    shape = WarmUpAndCosine(n_batches * max_epochs)
+    schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
+    net = ExitsNet(
+        module,
+        criterion=ExitsTogetherLoss,
+        criterion__early_weight=early_weight,
+        lr=lr,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        train_split=predefined_split(held_out),
+        classes=list(range(_count_classes(train.y))),
+        predict_nonlinearity=last_exit_probabilities,
+        callbacks=[
+            ("lr_schedule", schedule),
+            ("best_epoch", KeepBestEpoch()),
+            *(callbacks or []),
+        ],
+        **options,
+    )
+    net.fit(train, None)
+    return net
+
+
+def _with_defaults(options: dict[str, Any], n_samples: int, batch_size: int) -> dict[str, Any]:
+    """Return skorch's options, with defaults for those that the user does not give."""
+    # Batch normalisation cannot learn from a batch of one sample.
+    ends_with_one = n_samples > batch_size and n_samples % batch_size == 1
+    return {
+        "iterator_train__shuffle": True,
+        "iterator_train__drop_last": ends_with_one,
+        "iterator_train__collate_fn": whole_batch,
+        "iterator_valid__collate_fn": whole_batch,
+        **_fused_update(options),
+        **options,
+    }
+
+
+def _fused_update(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the option with which torch updates all parameters at once: the same steps up to rounding, but faster."""
+    chosen = {"optimizer__foreach", "optimizer__fused", "optimizer__differentiable"} & set(options)
+    return {} if chosen or options.get("optimizer") not in FUSED else {"optimizer__fused": True}
+
+
+def _count_classes(y: torch.Tensor) -> int:
+    return y.shape[1] if y.ndim == 2 else int(y.max()) + 1
+
+
+def train_heads(
+    heads: ExitHeads, train: ExitFeatures, held_out: ExitFeatures, **options: Any
+) -> ExitsNet:
+    """Train heads alone on exit features; parameters as in :func:`train_exits`."""
+    datasets = (
+        SamplesDataset(tuple(samples.features), samples.y, samples.weight)
+        for samples in (train, held_out)
+    )
+    # The user's collate_fn transforms samples on their way to the backbone, not exit features.
+    options.pop("iterator_train__collate_fn", None)
+    return train_exits(HeadsOnFeatures(heads), *datasets, early_weight=1.0, **options)

@@ -1,0 +1,218 @@
+"""Calibrated probabilities and prediction sets of one operating point."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import conformal
+from .._exits.policy import ExitMass
+from .._schema import Arrays, InputSchema
+from .cascade import Cascade
+from .exit_answers import ExitAnswers
+from .operating_point import OperatingPoint
+from .temperatures import fit_leavers_temperatures, softmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetRule:
+    """How prediction sets are made: the conformity score, and the groups in each of which they hold.
+
+    Parameters
+    ----------
+    conformity_score : str or callable
+        A name in ``conformal.SCORES``, or a function of probabilities and uniform numbers.
+    condition_on : str or callable
+        A name in ``conformal.GROUPS``, or a function from samples to group labels.
+    seed : int
+        Of the random numbers of randomised scores.
+    takes_groups : bool, default=False
+        Whether the user gives the groups of samples, instead of ``condition_on``.
+    """
+
+    conformity_score: str | conformal.Score
+    condition_on: str | Callable[[Any], ArrayLike]
+    seed: int
+    takes_groups: bool = False
+
+    def uniform(self, arrays: Arrays) -> np.ndarray:
+        """Random numbers of samples if the score needs them, else 0: (n_samples,)."""
+        score = self.conformity_score
+        if isinstance(score, str) and not score.startswith(conformal.RANDOMIZED):
+            return np.zeros(len(arrays[0]))
+        return conformal.row_uniform(arrays, self.seed)
+
+    def group_labels(
+        self, X: np.ndarray | dict[str, np.ndarray], n_samples: int, groups: ArrayLike | None
+    ) -> np.ndarray:
+        """Group labels of samples, given or from ``condition_on``: (n_samples,), all 0 if there are none.
+
+        ``X`` are checked samples, as a callable ``condition_on`` takes them.
+        """
+        if groups is None and callable(self.condition_on):
+            groups = self.condition_on(X)
+        labels = np.zeros(n_samples, int) if groups is None else np.asarray(groups)
+        if labels.shape != (n_samples,):
+            raise ValueError(f"groups has shape {labels.shape}, but there are {n_samples} samples.")
+        return labels
+
+    def check_groups(self, groups: ArrayLike | None) -> None:
+        """Refuse groups if ``conformalize`` was given none, and require them if it was given some."""
+        if (groups is not None) != self.takes_groups:
+            were, came = ("", "none") if self.takes_groups else ("out", "some")
+            raise ValueError(
+                f"conformalize was called with{were} groups, but predict_set was given {came}."
+            )
+
+    def groups_of(self, rows: conformal.RoutedSamples) -> np.ndarray:
+        """Group of each sample and label, an int (see ``conformal.GROUPS``)."""
+        if self.takes_groups or callable(self.condition_on):
+            return conformal.by_own_groups(rows)
+        return conformal.GROUPS[self.condition_on](rows)
+
+    def score(self, routed: conformal.RoutedSamples, codes: np.ndarray) -> conformal.Score:
+        """The conformity score; penalties are chosen on these samples, which must not calibrate."""
+        if callable(self.conformity_score):
+            return self.conformity_score
+        score = conformal.SCORES[self.conformity_score]
+        if score is not conformal.raps_scores:
+            return score
+        return conformal.smallest_raps(routed.probabilities, codes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSamples:
+    """What an operating point needs to know of the samples that calibrate.
+
+    Parameters
+    ----------
+    answers : ExitAnswers
+    uniform : ndarray (n_samples,)
+        Random numbers if the score is randomised, else 0.
+    groups : ndarray of int (n_samples,)
+        Position of each sample's group in ``known_groups``.
+    known_groups : ndarray (n_groups,)
+        The groups, as the user labels them.
+    """
+
+    answers: ExitAnswers
+    uniform: np.ndarray
+    groups: np.ndarray
+    known_groups: np.ndarray
+
+    @classmethod
+    def read(
+        cls,
+        rule: SetRule,
+        schema: InputSchema,
+        cascade: Cascade,
+        arrays: Arrays,
+        codes: np.ndarray,
+        groups: ArrayLike | None = None,
+    ) -> "CalibrationSamples":
+        """Run checked samples, not encoded yet, through every exit."""
+        encoded = schema.encode(arrays)
+        labels = rule.group_labels(schema.as_user_input(encoded), len(codes), groups)
+        known_groups, numbers = np.unique(labels, return_inverse=True)
+        return cls(
+            answers=cascade.answers(encoded, codes),
+            uniform=rule.uniform(encoded),
+            groups=numbers,
+            known_groups=known_groups,
+        )
+
+    def take(self, rows: np.ndarray) -> "CalibrationSamples":
+        """Some of the samples."""
+        return CalibrationSamples(
+            answers=self.answers.take(rows),
+            uniform=self.uniform[rows],
+            groups=self.groups[rows],
+            known_groups=self.known_groups,
+        )
+
+    def group_numbers(self, labels: np.ndarray) -> np.ndarray:
+        """Positions of groups in ``known_groups``; ``len(known_groups)`` for a group that is not there."""
+        known = self.known_groups
+        numbers = np.minimum(np.searchsorted(known, labels), len(known) - 1)
+        return np.where(known[numbers] == labels, numbers, len(known))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Temperatures and conformal scores for one operating point.
+
+    Parameters
+    ----------
+    temperatures : ndarray (n_exits,)
+    sets : conformal.ConformalSets
+    exit_index, confidence : ndarray (n_calibration,)
+        Exits that the calibration samples take, and the probability of the predicted label there.
+    """
+
+    temperatures: np.ndarray
+    sets: conformal.ConformalSets
+    exit_index: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        rule: SetRule,
+        point: OperatingPoint,
+        gate_answers: ExitAnswers,
+        samples: CalibrationSamples,
+        exit_mass: ExitMass,
+    ) -> "Calibration":
+        """Fit temperatures on the samples that set the gates, and scores on those that calibrate."""
+        taken = gate_answers.exits(point.gates, exit_mass)
+        found = fit_leavers_temperatures(
+            gate_answers.at(taken), gate_answers.codes, taken, gate_answers.unweighted_temperatures
+        )
+        return cls.of_scores(rule, point, gate_answers, samples, exit_mass, temperatures=found)
+
+    @classmethod
+    def of_scores(
+        cls,
+        rule: SetRule,
+        point: OperatingPoint,
+        gate_answers: ExitAnswers,
+        samples: CalibrationSamples,
+        exit_mass: ExitMass,
+        *,
+        temperatures: np.ndarray,
+    ) -> "Calibration":
+        """Fit scores on the samples that calibrate, with given temperatures."""
+
+        def routed(
+            answers: ExitAnswers, uniform: np.ndarray, groups: np.ndarray
+        ) -> conformal.RoutedSamples:
+            taken = answers.exits(point.gates, exit_mass)
+            probs = calibrated_probabilities(answers.at(taken), taken, temperatures)
+            return conformal.RoutedSamples(probs, taken, uniform, groups)
+
+        zeros = np.zeros(len(gate_answers), dtype=int)
+        score = rule.score(routed(gate_answers, zeros, zeros), gate_answers.codes)
+        calibrating = routed(samples.answers, samples.uniform, samples.groups)
+        sets = conformal.ConformalSets(score, rule.groups_of, calibrating, samples.answers.codes)
+        return cls(
+            temperatures=temperatures,
+            sets=sets,
+            exit_index=calibrating.exit_index,
+            confidence=calibrating.probabilities.max(axis=1),
+        )
+
+    def probabilities(self, logits: np.ndarray, exit_index: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities: (n_samples, n_classes), (n_samples,) -> (n_samples, n_classes)."""
+        return calibrated_probabilities(logits, exit_index, self.temperatures)
+
+
+def calibrated_probabilities(
+    logits: np.ndarray, exit_index: np.ndarray, temperatures: np.ndarray
+) -> np.ndarray:
+    """Softmax of logits divided by the temperature of the exit taken.
+
+    It is computed in double precision, so that few probabilities round to 1 and few scores tie.
+    """
+    return softmax(logits.astype(np.float64) / temperatures[exit_index][:, None])

@@ -1,0 +1,40 @@
+"""An operating point: the gates that let samples leave, and what was certified about them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .._exits.gate_points import GatePoints
+
+
+class RiskControl(NamedTuple):
+    """What was certified about the risk of samples like those that were tested."""
+
+    risk: str  # "accuracy_drop", "disagreement" or "mean_cost"
+    limit: float  # largest mean of the risk
+    confidence: float  # probability with which the limit holds
+    n_samples: int  # tested
+    estimate: float  # mean of the risk on those samples
+    p_value: float  # of the point taken; NaN if no point passed
+    certified: bool  # False: no point passed, and the point taken needs no test
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A point of a frontier.
+
+    Parameters
+    ----------
+    cost_weight : float
+        NaN if a budget chose the one threshold of a policy.
+    gates : GatePoints
+        Of one point.
+    exit_policy : str
+        What the gates are: "learned", or a name in ``THRESHOLD_POLICIES``.
+    risk : RiskControl or None, default=None
+        What was certified, if anything.
+    """
+
+    cost_weight: float
+    gates: GatePoints
+    exit_policy: str
+    risk: RiskControl | None = None

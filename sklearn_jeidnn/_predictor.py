@@ -1,0 +1,207 @@
+"""What remains after ``fit``: from checked arrays to labels, probabilities, exits and sets (NumPy only)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ._operate.calibration import Calibration, CalibrationSamples, SetRule
+from ._operate.cascade import Cascade, RoutedArrays
+from ._operate.certification import certify, random_halves, shuffled
+from ._operate.exit_answers import ExitAnswers
+from ._operate.frontier import Frontier
+from ._operate.operating_point import OperatingPoint
+from ._schema import Arrays, InputSchema
+from .conformal import RoutedSamples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A fitted classifier at an operating point, without scikit-learn.
+
+    Its methods take arrays that :class:`InputSchema` has encoded.
+
+    Parameters
+    ----------
+    schema : InputSchema
+    cascade : Cascade
+        Its gates are those of ``point``.
+    frontier : Frontier
+    point : OperatingPoint
+    rule : SetRule
+    samples : CalibrationSamples
+    calibration : Calibration
+        For ``point``.
+    """
+
+    schema: InputSchema
+    cascade: Cascade
+    frontier: Frontier
+    point: OperatingPoint
+    rule: SetRule
+    samples: CalibrationSamples
+    calibration: Calibration
+
+    @classmethod
+    def fit(
+        cls,
+        *,
+        schema: InputSchema,
+        cascade: Cascade,
+        frontier: Frontier,
+        point: OperatingPoint,
+        rule: SetRule,
+        samples: CalibrationSamples,
+    ) -> "Predictor":
+        """Calibrate an operating point of a cascade."""
+        return cls(
+            schema=schema,
+            cascade=cascade.with_gates(point.gates),
+            frontier=frontier,
+            point=point,
+            rule=rule,
+            samples=samples,
+            calibration=Calibration.fit(rule, point, frontier.answers, samples, cascade.exit_mass),
+        )
+
+    def route(self, arrays: Arrays) -> RoutedArrays:
+        """Logits and exits of samples that run stage by stage until they leave."""
+        return self.cascade.engine.route(arrays)
+
+    def labels(self, arrays: Arrays) -> np.ndarray:
+        """Label of each sample at the exit it takes."""
+        labels: np.ndarray = self.schema.classes[self.route(arrays).logits.argmax(1)]
+        return labels
+
+    def exits(self, arrays: Arrays) -> np.ndarray:
+        """Exit that each sample takes."""
+        return self.route(arrays).exit_index
+
+    def probabilities(self, arrays: Arrays) -> np.ndarray:
+        """Calibrated probabilities of the exit that each sample takes."""
+        return self.routed(arrays).probabilities
+
+    def probabilities_and_exits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities of the exits taken, and these exits."""
+        routed = self.routed(arrays)
+        return routed.probabilities, routed.exit_index
+
+    def exits_and_confidence(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """Exits taken, and the probability of the predicted label there."""
+        probabilities, exit_index = self.probabilities_and_exits(arrays)
+        return exit_index, probabilities.max(axis=1)
+
+    def exit_logits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and gate inputs of every exit, whichever exit a sample would take."""
+        return self.cascade.engine.answer(arrays)
+
+    def backbone_labels(self, arrays: Arrays) -> np.ndarray:
+        """Label that the plain backbone gives each sample."""
+        logits = self.cascade.engine.backbone_logits(arrays)
+        labels: np.ndarray = self.schema.classes[logits.argmax(1)]
+        return labels
+
+    def routed(self, arrays: Arrays, groups: np.ndarray | None = None) -> RoutedSamples:
+        """Calibrated probabilities of the exits taken, and what conformity scores read."""
+        routed = self.route(arrays)
+        return RoutedSamples(
+            self.calibration.probabilities(*routed),
+            routed.exit_index,
+            self.rule.uniform(arrays),
+            np.zeros(len(arrays[0]), int) if groups is None else groups,
+        )
+
+    def sets(
+        self,
+        arrays: Arrays,
+        levels: Sequence[float],
+        *,
+        allow_empty: bool,
+        groups: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Prediction sets: bool (n_samples, n_classes, n_levels); ``groups`` are labels as the user gives them."""
+        X = self.schema.as_user_input(arrays)
+        labels = self.rule.group_labels(X, len(arrays[0]), groups)
+        routed = self.routed(arrays, self.samples.group_numbers(labels))
+        return self.calibration.sets.sets(routed, levels, allow_empty=allow_empty)
+
+    def moved_to(self, point: OperatingPoint) -> "Predictor":
+        """The predictor at another point, calibrated for it on the same samples."""
+        return Predictor.fit(
+            schema=self.schema,
+            cascade=self.cascade,
+            frontier=self.frontier,
+            point=point,
+            rule=self.rule,
+            samples=self.samples,
+        )
+
+    def at(
+        self,
+        *,
+        cost_weight: float | None = None,
+        budget: float | None = None,
+        max_accuracy_drop: float | None = None,
+        exit_policy: str,
+        exit_costs: np.ndarray,
+    ) -> "Predictor":
+        """The predictor at the point that one of the first three asks for, under a policy and exit costs."""
+        frontier = self.frontier.with_policy(exit_policy, exit_costs)
+        point = frontier.choose(
+            cost_weight=cost_weight, budget=budget, max_accuracy_drop=max_accuracy_drop
+        )
+        priced = replace(self.cascade, exit_costs=exit_costs)
+        return replace(self, cascade=priced, frontier=frontier).moved_to(point)
+
+    def with_batch_size(self, batch_size: int | None) -> "Predictor":
+        """The same, with another number of samples predicted at once."""
+        engine = self.cascade.engine.with_batch_size(batch_size)
+        return replace(self, cascade=replace(self.cascade, engine=engine))
+
+    def certified(self, *, risk: str, limit: float, confidence: float) -> "Predictor":
+        """The predictor at a point that half of the calibration samples certifies; the other half gives the sets."""
+        tested, kept = random_halves(self.samples.answers, self.rule.seed)
+        point = certify(self.frontier, tested, risk=risk, limit=limit, confidence=confidence)
+        moved = self.moved_to(point)
+        return moved.calibrated_on(moved.samples.take(kept))
+
+    def calibrated_on(self, samples: CalibrationSamples) -> "Predictor":
+        """The predictor whose sets are calibrated on these samples, at its own point only.
+
+        Other points are still calibrated on ``self.samples``.
+        """
+        calibration = Calibration.of_scores(
+            self.rule,
+            self.point,
+            self.frontier.answers,
+            samples,
+            self.cascade.exit_mass,
+            temperatures=self.calibration.temperatures,
+        )
+        return replace(self, calibration=calibration)
+
+    def controlled(
+        self, answers: ExitAnswers, *, risk: str, limit: float, confidence: float
+    ) -> "Predictor":
+        """The predictor at a point that other samples certify."""
+        frontier = self.frontier.of_agreement() if risk == "disagreement" else self.frontier
+        in_random_order = shuffled(answers, self.rule.seed)
+        point = certify(frontier, in_random_order, risk=risk, limit=limit, confidence=confidence)
+        return self.moved_to(point)
+
+    def conformalized(self, rule: SetRule, samples: CalibrationSamples) -> "Predictor":
+        """The predictor with sets from other samples, by another rule; nothing else changes."""
+        return replace(self, rule=rule, samples=samples).calibrated_on(samples)
+
+    def advice(self) -> str:
+        """Say what the operating point does to held-out samples, and whether a single exit suffices."""
+        of_point = self.frontier.summary(self.point)
+        result = f"Held-out samples: accuracy {of_point['accuracy']:.4f} at mean cost {of_point['mean_cost']:.3f}."
+        if not of_point["single_exit_suffices"]:
+            return result
+        single = of_point["single_exit"]
+        name = [*self.cascade.exits, "the last exit"][single]
+        return (
+            f"{result} One exit for all samples would do: {name} has accuracy {of_point['single_accuracy']:.4f} at "
+            f"cost {self.cascade.exit_costs[single]:.3f}; a backbone cut there needs no gates."
+        )

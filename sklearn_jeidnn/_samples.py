@@ -1,0 +1,253 @@
+"""What a user gives as ``X``, ``y`` and weights -> checked samples (scikit-learn's checks)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_array,
+    check_consistent_length,
+    validate_data,
+)
+
+from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
+from ._splits import halve, hold_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenSamples:
+    """Samples as a user gives them."""
+
+    X: Any
+    y: Any
+    weights: Any = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.X is None and self.y is None and self.weights is None
+
+
+def read_parts(
+    given: GivenSamples,
+    held_out: GivenSamples,
+    *,
+    estimator_name: str,
+    keeps_integers: bool,
+    validation_fraction: float,
+    rng: np.random.RandomState,
+) -> tuple[InputSchema, Parts]:
+    """Check what ``fit`` is given, and split it into three disjoint parts.
+
+    Parameters
+    ----------
+    given, held_out : GivenSamples
+        Without held-out samples a share of the others is held out.
+    estimator_name : str
+        For messages.
+    keeps_integers : bool
+        Whether a lone array of whole numbers stays one.
+    validation_fraction : float
+    rng : numpy.random.RandomState
+    """
+    schema, samples = _read_training(given, estimator_name, keeps_integers)
+    if held_out.is_empty:
+        train, gates, calibration = hold_out(samples.codes, validation_fraction, rng)
+        return schema, Parts(
+            train=samples.take(train),
+            gates=samples.take(gates),
+            calibration=samples.take(calibration),
+        )
+    if held_out.X is None or held_out.y is None:
+        raise ValueError(
+            "X_val and y_val go together (and sample_weight_val with them); one is missing."
+        )
+    others = read_labelled(schema, held_out, "y_val")
+    gates, calibration = halve(len(others), rng)
+    parts = Parts(train=samples, gates=others.take(gates), calibration=others.take(calibration))
+    return schema, parts
+
+
+def _read_training(
+    given: GivenSamples, estimator_name: str, keeps_integers: bool
+) -> tuple[InputSchema, Samples]:
+    witness = _witness_class(estimator_name)()
+    names, inputs, y = _first_inputs(witness, given, keeps_integers)
+    check_classification_targets(y)
+    weights = _weights(given.weights, inputs)
+    kept = weights > 0
+    inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has {len(classes)} class (of samples with sample_weight above 0); a classifier "
+            f"needs at least 2 classes."
+        )
+    schema = InputSchema(
+        estimator_name=estimator_name,
+        input_names=names,
+        sample_shapes=tuple(array.shape[1:] for array in inputs),
+        dtypes=tuple(array.dtype for array in inputs),
+        classes=classes,
+        n_features=getattr(witness, "n_features_in_", None),
+        feature_names=getattr(witness, "feature_names_in_", None),
+        keeps_integers=keeps_integers,
+    )
+    return schema, Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
+
+
+def _first_inputs(
+    witness: BaseEstimator, given: GivenSamples, keeps_integers: bool
+) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray]:
+    """Names and arrays of the training samples, and their labels."""
+    if is_named(given.X):
+        y = validate_data(witness, X="no_validation", y=given.y)
+        arrays = named_arrays(given.X)
+        check_consistent_length(next(iter(arrays.values())), y)
+        return tuple(arrays), tuple(arrays.values()), y
+    dtype = _dtype(given.X, keeps_integers)
+    X, y = validate_data(witness, given.X, given.y, dtype=dtype, allow_nd=True)
+    return None, (X,), y
+
+
+def _dtype(X: Any, keeps_integers: bool) -> type:
+    """A module may embed whole numbers, which is seen once it is built; ready backbones take floats."""
+    return np.int64 if keeps_integers and np.asarray(X).dtype.kind in "iu" else np.float32
+
+
+def _weights(weights: Any, inputs: Arrays) -> np.ndarray:
+    checked: np.ndarray = _check_sample_weight(
+        weights, inputs[0], dtype=np.float64, ensure_non_negative=True
+    )
+    return checked
+
+
+def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Samples:
+    """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
+    inputs = check_inputs(schema, given.X)
+    codes = schema.codes(given.y, len(inputs[0]), name)
+    weights = _weights(given.weights, inputs)
+    samples = Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
+    return samples.take(weights > 0)
+
+
+def check_inputs(schema: InputSchema, X: Any) -> Arrays:
+    """Arrays of samples like those of the training.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where they are not.
+    """
+    inputs = _checked_mapping(schema, X) if is_named(X) else _checked_array(schema, X)
+    schema.check_shapes(inputs)
+    return inputs
+
+
+def _checked_mapping(schema: InputSchema, X: Mapping[str, Any]) -> Arrays:
+    name = schema.estimator_name
+    if schema.input_names is None:
+        raise ValueError(f"X is a mapping, but {name} was fitted on an array.")
+    arrays = named_arrays(X)
+    if set(arrays) != set(schema.input_names):
+        raise ValueError(
+            f"X has keys {sorted(arrays)}, but {name} was fitted on keys {sorted(schema.input_names)}."
+        )
+    return tuple(arrays[key] for key in schema.input_names)
+
+
+def _checked_array(schema: InputSchema, X: Any) -> Arrays:
+    if schema.input_names is not None:
+        raise ValueError(f"X is an array, but {schema.estimator_name} was fitted on a mapping.")
+    witness = _witness_class(schema.estimator_name)()
+    witness.n_features_in_ = schema.n_features
+    if schema.feature_names is not None:
+        witness.feature_names_in_ = schema.feature_names
+    dtype = _dtype(X, schema.keeps_integers)
+    return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=False),)
+
+
+@lru_cache
+def _witness_class(name: str) -> type:
+    """An estimator on which scikit-learn notes what it sees of ``X``, so that nobody else's is touched."""
+    return type(name, (ClassifierMixin, BaseEstimator), {})
+
+
+def checked_chunks(schema: InputSchema, chunks: Iterable[Any], least: int) -> Iterator[Arrays]:
+    """Checked samples a chunk at a time: copies and answers of all samples are never held at once.
+
+    Parameters
+    ----------
+    schema : InputSchema
+    chunks : iterable
+        Of what a user gives as ``X``.
+    least : int
+        Fewest samples of a chunk, but of the last.
+    """
+    for chunk in chunks:
+        yield from iter_chunks(check_inputs(schema, chunk), least)
+
+
+def iter_user_chunks(X: Any, least: int) -> Iterator[Any]:
+    """What a user gives as ``X`` a chunk at a time, as views; what is no array comes whole."""
+    arrays = tuple(X.values()) if is_named(X) else (X,)
+    are_arrays = all(isinstance(array, np.ndarray) and array.ndim for array in arrays)
+    if not are_arrays or len({len(array) for array in arrays}) != 1:
+        yield X
+        return
+    for part in iter_chunks(arrays, least):
+        yield dict(zip(X, part, strict=True)) if is_named(X) else part[0]
+
+
+def count_samples(X: Any) -> int:
+    """Number of samples in what a user gives as ``X``."""
+    counted = next(iter(X.values())) if is_named(X) and X else X
+    return int(_num_samples(counted))
+
+
+def is_named(X: Any) -> bool:
+    """Whether ``X`` is several arrays by name, as a module of several inputs takes them."""
+    # Some of SciPy's sparse arrays are dicts, too.
+    return isinstance(X, Mapping) and not issparse(X)
+
+
+def named_arrays(X: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of a mapping, floats as float32, integers as int64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where it is empty, a name is no str, an array is not of finite numbers, or the arrays differ in length.
+    """
+    if not X or not all(isinstance(name, str) for name in X):
+        raise ValueError(
+            f"X is a mapping with keys {list(X)}; a mapping must have at least one key, each the name of an argument "
+            f"of the module's forward."
+        )
+    arrays = {name: _numbers(values, f"X[{name!r}]") for name, values in X.items()}
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"X has inconsistent numbers of samples: {lengths}; they must be equal.")
+    return arrays
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    array: np.ndarray = check_array(values, ensure_2d=False, allow_nd=True, input_name=name)
+    if array.dtype.kind == "b":
+        return array
+    return array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
+
+
+def unpack_batch(batch: Any) -> np.ndarray | dict[str, np.ndarray]:
+    """A batch as arrays; labels that stand beside the samples are left out."""
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        batch = batch[0]
+    if is_named(batch):
+        return {name: np.asarray(values) for name, values in batch.items()}
+    return np.asarray(batch)

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_jeidnn._engines.torch_engine import as_tensors
+from sklearn_jeidnn._exits.building import build_network
+from sklearn_jeidnn._fit import cascade, prices
+from sklearn_jeidnn._fit.assembly import Assembly
+from sklearn_jeidnn._fit.prices import (
+    exits_worth,
+    relative_exit_costs,
+    seconds_in_turns,
+    seconds_of_exits,
+    with_shared_part,
+)
+
+from .conftest import quick_classifier
+
+
+def test_functions_are_timed_in_turns():
+    turns = []
+    seconds = seconds_in_turns([lambda: turns.append("a"), lambda: turns.append("b")])
+    assert turns[:4] == ["a", "b", "a", "b"]
+    # The first turn warms up.
+    assert seconds.shape == (len(turns) // 2 - 1, 2) and len(seconds) >= 7
+    assert (seconds > 0).all()
+
+
+def test_what_all_rows_share_is_paid_by_all_and_the_last_exit_stays():
+    seconds = np.array([1.0, 2.0, 6.0])
+    np.testing.assert_allclose(with_shared_part(seconds, 3.0), seconds)
+    raised = with_shared_part(seconds, 4.5)
+    assert raised.mean() == pytest.approx(4.5) and raised[-1] == 6 and (np.diff(raised) > 0).all()
+    assert (with_shared_part(seconds, 2.0) == seconds).all()
+    assert with_shared_part(seconds, 7.0)[0] < 6
+
+
+class Clock:
+    """A clock that the timed functions put forward."""
+
+    def __init__(self, seconds_at, changing=0.0):
+        self.now, self.last_exit = 0.0, None
+        self.seconds_at, self.changing = np.array(seconds_at), changing
+
+    def perf_counter(self):
+        return self.now
+
+    def run(self, exits):
+        """Rows that leave at these exits; another exit than the row before takes longer."""
+        for exit_index in exits.tolist():
+            changes = self.last_exit not in (None, exit_index)
+            self.now += self.seconds_at[exit_index] + self.changing * changes
+            self.last_exit = exit_index
+
+    def plain(self):
+        self.now += 1.0
+
+
+@pytest.mark.parametrize("n_exits", [2, 3, 5])
+def test_single_rows_are_priced_as_they_come_one_exit_after_another(n_exits, monkeypatch):
+    seconds_at = np.linspace(0.3, 1.2, n_exits)
+    for changing in (0.0, 0.1):
+        clock = Clock(seconds_at, changing)
+        monkeypatch.setattr(prices, "time", clock)
+        costs, plain = seconds_of_exits(clock.run, clock.plain, 1, n_exits)
+        assert plain == pytest.approx(1.0)
+        # Where all leave at one exit, only the first row comes behind another exit.
+        assert costs.mean() == pytest.approx(seconds_at.mean() + changing, abs=1e-6)
+        assert costs[-1] == pytest.approx(seconds_at[-1], abs=0.01)
+
+
+def test_no_more_exits_than_are_worth_their_time():
+    """Of a network that takes no time to speak of, an exit takes longer than it could save."""
+    layers = [layer for _ in range(6) for layer in (torch.nn.Linear(4, 4), torch.nn.ReLU())]
+    X = torch.randn(3, 4)
+    network, names = build_network(
+        torch.nn.Sequential(*layers, torch.nn.Linear(4, 3)),
+        "auto",
+        (X,),
+        3,
+        head="pooled",
+        exit_mass="sequential",
+        frozen=True,
+    )
+    assert exits_worth(network, (X[:1],)) < len(names)
+
+
+@pytest.fixture(scope="module")
+def timed(digits):
+    return quick_classifier(cost="seconds", max_epochs=3).fit(*digits)
+
+
+def test_costs_in_seconds_are_relative_to_the_plain_backbones_time(timed):
+    costs = timed.exit_costs_
+    assert costs.shape == (len(timed.exits_) + 1,)
+    assert (costs > 0).all() and (np.diff(costs) >= 0).all()
+    assert 0 < timed.plain_seconds_ < 0.1
+    assert timed.measure_costs(batch_size=1).shape == costs.shape
+
+
+def test_an_estimator_tells_its_costs_in_either_unit(timed, fitted):
+    counted = fitted.measure_costs("multiply_adds")
+    np.testing.assert_allclose(counted, fitted.exit_costs_)
+    assert timed.measure_costs("multiply_adds")[-1] > 1
+    with pytest.raises(ValueError, match="cost='joules' is not known; give"):
+        fitted.measure_costs("joules")
+
+
+def test_a_stored_price_table_gives_the_same_fit_twice(timed, digits, fresh_digits):
+    table = [0.4, 0.9, 0.95, 1.2]
+    once, again = (
+        quick_classifier(cost=table, max_epochs=3).fit(*digits).predict_proba(fresh_digits[0])
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(once, again)
+    fitted = quick_classifier(cost=table, max_epochs=3).fit(*digits)
+    np.testing.assert_array_equal(fitted.exit_costs_, table)
+    assert fitted.mean_cost(fresh_digits[0]) >= 0.4
+
+
+def test_another_price_table_moves_the_operating_point(fitted, fresh_digits):
+    """Where later exits cost next to nothing more, rows stay."""
+    first, *_ = table = fitted.exit_costs_
+    dear, cheap = (
+        fitted.at(cost_weight=0.3, exit_costs=costs).predict_exit(fresh_digits[0]).mean()
+        for costs in (first + 10 * (table - first), first + 1e-3 * (table - first))
+    )
+    assert dear < fitted.at(cost_weight=0.3).predict_exit(fresh_digits[0]).mean() < cheap
+
+
+@pytest.mark.parametrize("table", [[0.5, 1.0], [0.5, 0.4, 0.9, 1.0], [0, 0.1, 0.2, 1.0], [["a"]]])
+def test_a_price_table_that_does_not_fit_is_refused(digits, fitted, table):
+    with pytest.raises(ValueError, match="cost=.*for each of the 4 exits|could not convert"):
+        quick_classifier(cost=table, max_epochs=1).fit(*digits)
+    with pytest.raises(ValueError, match="exit_costs=.*for each of the 4 exits|could not convert"):
+        fitted.at(cost_weight=0.1, exit_costs=table)
+
+
+def test_companions_and_a_budget_go_with_seconds(digits, fresh_digits):
+    clf = quick_classifier(
+        companion="auto", cost="seconds", cost_batch_size=1, budget=3.0, max_epochs=3
+    )
+    clf.fit(*digits)
+    assert clf.mean_cost(fresh_digits[0]) <= 3.1
+
+
+def test_behind_companions_exits_that_take_more_time_than_they_save_are_left_out(
+    digits, fresh_digits, monkeypatch
+):
+    def timed(schema, engine, arrays, n_samples):
+        """As if each exit took three tenths of the plain backbone's time."""
+        counted = relative_exit_costs(engine.network, as_tensors(schema.encode(arrays)))
+        return counted + 0.3 * np.arange(1, len(counted) + 1), 1e-6
+
+    def times(assembly, modules):
+        counts = np.array([assembly._count(module) for module in (assembly.module, *modules)])
+        return counts[1:] / counts[0]
+
+    monkeypatch.setattr(cascade, "time_exits", timed)
+    monkeypatch.setattr(Assembly, "_times", times)
+    options = {"companion": "auto", "cost": "seconds", "cost_weight": 0.2, "max_epochs": 10}
+    clf = quick_classifier(module__width=128, module__n_blocks=4, exits=2, **options).fit(*digits)
+    inside = [name for name in clf.exits_ if "." in name]
+    assert len(inside) == 2 or not any(name == "0" for name in clf.exits_)
+    clf = quick_classifier(module__width=128, module__n_blocks=4, **options).fit(*digits)
+    assert clf.exits_ == ["0"] and len(clf.exit_costs_) == 2
+    X, y = fresh_digits
+    engine = clf._predictor.cascade.engine
+    at_end = engine.route((X,), torch.ones(len(X), dtype=int))
+    assert (at_end.exit_index == 1).all()
+    at_end = clf.classes_[at_end.logits.argmax(1)]
+    # The exit at the end adds what the companion answers, too.
+    assert (at_end == clf.predict_backbone(X)).mean() > 0.9
+    assert clf.score(X, y) > 0.8

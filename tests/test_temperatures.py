@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from sklearn_jeidnn._operate.temperatures import (
+    bounded_minimum,
+    expected_errors,
+    fit_leavers_temperatures,
+    fit_temperatures,
+    log_losses,
+    scaled_log_losses,
+    smoothed_errors,
+    softmax,
+)
+
+from .conftest import calibrated_logits, drawn_labels
+
+
+def test_temperatures_undo_the_scaling_of_calibrated_logits():
+    logits, codes = calibrated_logits(5000)
+    scaled = np.stack([logits, 3 * logits, 0.5 * logits], axis=1)
+    found = fit_temperatures(scaled, codes, np.ones(len(codes)))
+    np.testing.assert_allclose(found, [1.0, 3.0, 0.5], rtol=0.1)
+
+
+def test_temperatures_stay_finite_where_every_row_is_right():
+    logits = 10 * np.eye(4, dtype=np.float32)[:, None]
+    found = fit_temperatures(logits, np.arange(4), np.ones(4))
+    assert np.isfinite(found).all() and (found > 0).all()
+
+
+def test_temperatures_stay_finite_where_sure_exits_are_wrong():
+    logits = np.array([[[0.0, -1e4]], [[-1e4, 0.0]], [[0.0, -1e30]]], dtype=np.float32)
+    found = fit_temperatures(logits, np.array([1, 0, 1]), np.ones(3))
+    assert np.isfinite(found).all() and (found > 1).all()
+
+
+def test_rows_of_no_weight_do_not_move_temperatures():
+    logits, codes = calibrated_logits(2000)
+    weights = np.repeat([2.0, 0.0], 1000)
+    wrong = np.where(weights > 0, codes, (codes + 1) % 4)
+    found = fit_temperatures(logits[:, None], wrong, weights)
+    alone = fit_temperatures(logits[:1000, None], codes[:1000], np.ones(1000))
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+
+def test_temperatures_of_leavers_follow_their_rows_and_where_few_leave_those_of_all():
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.standard_normal((3010, 4), dtype=np.float32)
+    # Twice as sure as is right.
+    codes = drawn_labels(logits / 2, rng)
+    exit_index = np.repeat([0, 1], [3000, 10])
+    own = fit_leavers_temperatures(logits, codes, exit_index, np.array([1.0, 1.0, 5.0]))
+    assert abs(own[0] - 2) < 0.1
+    assert 1 < own[1] < 1.5
+    assert own[2] == 5
+
+
+def test_expected_errors_of_calibrated_logits_are_the_errors_on_average():
+    logits, codes = calibrated_logits(5000)
+    expected = expected_errors(logits[:, None], np.ones(1)).mean()
+    errors = (logits.argmax(1) != codes).mean()
+    assert abs(expected - errors) < 0.02
+
+
+def test_errors_are_counted_half_as_they_fell_half_as_calibrated_exits_expect():
+    logits, codes = calibrated_logits(500)
+    exits = np.stack([logits, 3 * logits], axis=1)
+    counted = smoothed_errors(exits, codes, np.ones(500))
+    temperatures = fit_temperatures(exits, codes, np.ones(500))
+    expected = 1 - softmax(exits / temperatures[:, None]).max(-1)
+    fell = exits.argmax(-1) != codes[:, None]
+    np.testing.assert_allclose(counted, (fell + expected) / 2, rtol=1e-5)
+    assert counted.dtype == exits.dtype
+
+
+def test_the_derivative_is_that_of_the_loss():
+    logits, codes = calibrated_logits(5)
+    logits, where = logits.astype(float), np.array([-0.5, 0.0, 0.3, 1.0, 2.0])
+    _, derivatives = scaled_log_losses(logits, codes, where)
+    numerical = approx_fprime(where, lambda v: scaled_log_losses(logits, codes, v)[0])
+    np.testing.assert_allclose(np.diag(derivatives), numerical, atol=1e-5)
+
+
+def test_log_losses_are_those_of_the_right_label():
+    logits, codes = calibrated_logits(20)
+    exits = np.stack([logits, 2 * logits], axis=1)
+    expected = -np.log(softmax(exits)[np.arange(20), :, codes])
+    np.testing.assert_allclose(log_losses(exits, codes), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("least, expected", [(-6.0, -2.0), (-1.0, -1.0)])
+def test_a_minimum_is_looked_for_between_its_bounds(least, expected):
+    found = bounded_minimum(lambda v: (np.square(v + 2).sum(), 2 * (v + 2)), 2, least)
+    np.testing.assert_allclose(found, [expected, expected], atol=1e-5)
