@@ -32,7 +32,11 @@ def operating_points(name, epochs, memory):
     split = load(name)
     for cost_weight in COST_WEIGHTS:
         clf = EarlyExitClassifier(
-            cost_weight=cost_weight, max_epochs=epochs, memory=memory, random_state=SEED
+            companion=None,
+            cost_weight=cost_weight,
+            max_epochs=epochs,
+            memory=memory,
+            random_state=SEED,
         ).fit(split.X_train, split.y_train)
         point = {
             "mean_cost": clf.mean_cost(split.X_test),

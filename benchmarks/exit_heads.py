@@ -65,7 +65,7 @@ def load(name):
         params = {"max_epochs": 3, "batch_size": 64, "lr": 1e-3}
     else:
         split = datasets.load(name)
-        backbone, params = None, {"max_epochs": 20}
+        backbone, params = None, {"companion": None, "max_epochs": 20}
     train = (split.X_train, split.y_train)
     trained = EarlyExitClassifier(backbone, random_state=SEED, **params).fit(*train)
     return trained.module_, train, None, (split.X_test, split.y_test)

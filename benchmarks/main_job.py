@@ -88,7 +88,7 @@ def record(classifier, accuracy, mean_cost=np.nan, fit_seconds=np.nan, **more):
 
 def early_exits(split, module_params, training):
     params = {f"module__{name}": value for name, value in module_params.items()}
-    clf = EarlyExitClassifier(random_state=SEED, **training, **params)
+    clf = EarlyExitClassifier(companion=None, random_state=SEED, **training, **params)
     # As a user has it: flattened pixels come through a pipeline.
     pipeline = make_pipeline(FunctionTransformer(), clf)
     start = time.perf_counter()

@@ -33,6 +33,7 @@ def run(epochs, memory):
     for recipe, params in RECIPES.items():
         for cost_weight in (0.03, 0.1, 0.3):
             clf = EarlyExitClassifier(
+                companion=None,
                 cost_weight=cost_weight,
                 max_epochs=epochs,
                 memory=memory,
