@@ -20,11 +20,10 @@ import torch
 from baselines import train_plain
 from claims import Claim, Claims
 from low_cost_exits import companions_in_front, narrower
+from operating_points import accuracy_and_cost, exits_at
 
 from sklearn_jeidnn import EarlyExitClassifier
-from sklearn_jeidnn._policy import exits_taken
 from sklearn_jeidnn.backbones import TabularResNet
-from sklearn_jeidnn.metrics import mean_cost
 
 BUDGETS = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 LEARNED = "learned"
@@ -99,7 +98,7 @@ def fitted_and_measured(name, seed, memory, quick):
     start = time.perf_counter()
     clf = EarlyExitClassifier(**params, random_state=seed).fit(*train, **held_out)
     fitted = time.perf_counter()
-    assert len(clf.frontier_)
+    assert len(clf.frontier_["mean_cost"])
     frontier_seconds = time.perf_counter() - fitted
     seconds = {"fit_seconds": fitted - start, "frontier_seconds": frontier_seconds}
 
@@ -111,18 +110,18 @@ def fitted_and_measured(name, seed, memory, quick):
         )
         return {**row, "accuracy": accuracy, "mean_cost": cost, **seconds}
 
-    rows = clf._outcomes(X_test, y_test)
-    check_routing(clf, rows, X_test)
+    answers = clf.exit_answers(X_test, y_test)
+    check_routing(clf, answers, X_test)
     for policy in POLICIES:
         # Tunes the policy once for all budgets.
         under_policy = clf.at(cost_weight=clf.cost_weight, exit_policy=policy)
         for budget in BUDGETS:
             if budget >= clf.exit_costs_[0]:
                 yield at_cost(
-                    policy, budget, *accuracy_and_cost(under_policy.at(budget=budget), rows)
+                    policy, budget, *accuracy_and_cost(under_policy.at(budget=budget), answers)
                 )
-    yield at_cost(PLAIN, np.nan, float(np.mean(clf._plain_labels(X_test) == y_test)), 1.0)
-    for error, cost in zip(rows.errors_of_exits().tolist(), clf.exit_costs_, strict=True):
+    yield at_cost(PLAIN, np.nan, float(np.mean(clf.predict_backbone(X_test) == y_test)), 1.0)
+    for error, cost in zip(answers.exit_errors(), clf.exit_costs_, strict=True):
         yield at_cost(SINGLE, np.nan, 1 - error, cost)
     if quick:
         return
@@ -150,22 +149,10 @@ def rows_of(values, n_rows):
     return values[:n_rows]
 
 
-def exits_of(at, rows):
-    """Exit that each row takes, from what all exits say of it: (n_samples,)"""
-    return exits_taken(at.network_.gates(rows.inputs), at.network_.exit_mass)
-
-
-def accuracy_and_cost(at, rows):
-    """As ``score`` and ``mean_cost``, without running the rows anew for each operating point."""
-    exits = exits_of(at, rows)
-    errors = rows.errors.gather(1, exits[:, None])
-    return 1 - float(errors.mean()), mean_cost(exits.numpy(), at.exit_costs_)
-
-
-def check_routing(clf, rows, X):
+def check_routing(clf, answers, X):
     """Rows that are dropped on the way take the exits that are counted here."""
     at = clf.at(budget=max(0.5, clf.exit_costs_[0]))
-    assert (at.predict_exit(X) == exits_of(at, rows).numpy()).mean() > 0.999
+    assert (at.predict_exit(X) == exits_at(at, answers)).mean() > 0.999
 
 
 def with_companions(at_cost, backbone, train, held_out, test):
@@ -174,10 +161,10 @@ def with_companions(at_cost, backbone, train, held_out, test):
     clf = companions_in_front(
         backbone, narrower(backbone, COMPANION_WIDTHS), train, held_out, MEMORY
     )
-    rows = clf._outcomes(X_test, y_test)
-    check_routing(clf, rows, X_test)
+    answers = clf.exit_answers(X_test, y_test)
+    check_routing(clf, answers, X_test)
     for budget in BUDGETS:
-        yield at_cost(COMPANIONS, budget, *accuracy_and_cost(clf.at(budget=budget), rows))
+        yield at_cost(COMPANIONS, budget, *accuracy_and_cost(clf.at(budget=budget), answers))
     costs = np.diff(clf.exit_costs_[: len(COMPANION_WIDTHS)], prepend=0)
     for stage, cost in zip(clf.network_.stages, costs, strict=False):
         with torch.inference_mode():

@@ -16,8 +16,8 @@ import torch
 from claims import Claim, Claims
 from torch import nn
 
-from sklearn_jeidnn._graphs import Answering
-from sklearn_jeidnn._stages import cut
+from sklearn_jeidnn._cut import cut
+from sklearn_jeidnn._cut.graphs import LogitsModule
 
 SEED = 0
 N_REPEATS = 101
@@ -71,7 +71,7 @@ def load(quick):
 def run(name, module, inputs, n_repeats):
     names = None if None in inputs else tuple(inputs)
     inputs = tuple(inputs.values())
-    whole = Answering(module, names)
+    whole = LogitsModule(module, names)
     take_batch_statistics(whole, inputs)
     start = time.perf_counter()
     probe = tuple(tensor[:3] for tensor in inputs)

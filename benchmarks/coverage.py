@@ -21,7 +21,9 @@ import records
 from claims import Claim, Claims
 from scipy.stats import binomtest, norm
 
-from sklearn_jeidnn import EarlyExitClassifier, _risk, conformal, metrics
+from sklearn_jeidnn import EarlyExitClassifier, conformal, metrics
+from sklearn_jeidnn._operate import risk as risk_tests
+from sklearn_jeidnn._operate.certification import risk_losses
 
 SEED = 0
 LEVELS = [0.8, 0.9, 0.95, 0.99]
@@ -58,12 +60,17 @@ def fitted(name, memory, quick):
 def coverage_of_splits(name, clf, X, y, n_splits):
     """One record for each score, grouping and level."""
     found = []
+    # Where the true label's row belongs.
+    numbers_of = {
+        "pooled": np.zeros(len(y), dtype=int),
+        "exit": clf.predict_exit(X),
+        "class": np.searchsorted(clf.classes_, y),
+    }
     for score in conformal.SCORES:
-        clf.set_params(conformity_score=score).conformalize(X, y)
+        # Scores of all test rows, as the rows that calibrate would have them, whatever their groups.
+        scores = clf.set_params(conformity_score=score).conformalize(X, y).conformity_scores_
         for groups in GROUPS:
-            # Scores and groups of all test rows, as the rows that calibrate would have them.
-            clf.set_params(condition_on=groups)._keep_scores(clf._calibration)
-            scores, numbers = clf.conformity_scores_, clf._sets.groups
+            numbers = numbers_of[groups]
             rng = np.random.default_rng(SEED)
             orders = [rng.permutation(len(y)) for _ in range(n_splits)]
             for level in LEVELS:
@@ -110,19 +117,19 @@ def beside_the_law(scores, groups, orders, level):
 
 def limits_of_draws(name, clf, X, y, n_draws):
     """One record for each limit and number of rows that test it."""
-    inputs = clf._check_inputs(X)
-    rows = clf._answers(clf._logits(inputs), clf._codes(y, inputs, "y"))
+    answers, of_fit = clf.exit_answers(X, y), clf._predictor.frontier
     p_values = {
-        "accuracy_drop": _risk.drop_p_value,
-        "disagreement": _risk.binomial_p_value,
-        "mean_cost": _risk.cost_p_value(clf.exit_costs_),
+        "accuracy_drop": risk_tests.drop_p_value,
+        "disagreement": risk_tests.binomial_p_value,
+        "mean_cost": risk_tests.cost_p_value(clf.exit_costs_),
     }
     found = []
     for risk, limits in LIMITS.items():
-        frontier = clf._agreement() if risk == "disagreement" else clf._frontier
-        path = frontier.path[::-1] if risk == "mean_cost" else frontier.path
-        losses = np.stack([clf._losses(risk, rows, chosen.gates) for chosen in path])
-        costs = [clf._losses("mean_cost", rows, chosen.gates).mean() for chosen in path]
+        frontier = of_fit.of_agreement() if risk == "disagreement" else of_fit
+        expensive_first = frontier.candidates_by_cost
+        path = expensive_first[::-1] if risk == "mean_cost" else expensive_first
+        losses = np.stack([risk_losses(frontier, answers, risk, point.gates) for point in path])
+        costs = [risk_losses(frontier, answers, "mean_cost", point.gates).mean() for point in path]
         safe = clf.exit_costs_[0] if risk == "mean_cost" else clf.exit_costs_[-1]
         for limit in limits:
             for n_tested in N_TESTED[name]:
@@ -140,7 +147,7 @@ def drawn(losses, costs, p_value_of, limit, n_tested, n_draws):
     for _ in range(n_draws):
         sample = rng.integers(losses.shape[1], size=n_tested)
         drawn_losses = (own[sample] for own in losses)
-        taken.append(_risk.last_certified(drawn_losses, p_value_of, limit, CONFIDENCE)[0])
+        taken.append(risk_tests.last_certified(drawn_losses, p_value_of, limit, CONFIDENCE)[0])
     broken = truth[taken] > limit
     exact = binomtest(int(broken.sum()), n_draws).proportion_ci(0.95)
     return {
@@ -160,7 +167,7 @@ def by_the_estimator(clf, X, y):
         warnings.simplefilter("always")
         controlled = clf.at(max_accuracy_drop=0.01, risk_confidence=CONFIDENCE)
     return {
-        "n_rows": controlled.risk_.n_rows,
+        "n_samples": controlled.risk_.n_samples,
         "certified": controlled.risk_.certified,
         "mean_cost": controlled.mean_cost(X),
         "accuracy": controlled.score(X, y),

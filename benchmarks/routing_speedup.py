@@ -132,7 +132,7 @@ def kept(clf, X, batch_size):
     counted = clf.measure_costs("multiply_adds")
     by_time = clf.at(budget=max(0.5, 1.05 * clf.exit_costs_[0]))
     by_count = clf.at(budget=max(0.5, 1.02 * counted[0]), exit_costs=counted)
-    ways = [clf._plain_labels, by_time.predict, by_count.predict, staying(clf)]
+    ways = [clf.predict_backbone, by_time.predict, by_count.predict, staying(clf)]
     plain, *seconds = medians([in_calls(way, X, batch_size) for way in ways])
     of_time, of_count, of_staying = (own / plain for own in seconds)
     row = {
@@ -241,7 +241,7 @@ IN_FRONT = {"cifar10": cifar10, "krkopt": chess}
 def by_the_clock(clf, X, y, batch_size):
     """Time, of some rows, and accuracy, of all, over budgets of time; the plain backbone's beside."""
     some = X[: N_ROWS[batch_size]]
-    points = [("plain", clf._plain_labels, np.nan)]
+    points = [("plain", clf.predict_backbone, np.nan)]
     for budget in TIME_BUDGETS:
         if budget >= clf.exit_costs_[0]:
             at = clf.at(budget=budget)
@@ -300,7 +300,7 @@ def compiled(n_threads, quick, only=None):
             )
         for batch_size in (WHOLE, *BATCHES):
             X = X_test[: N_ROWS[batch_size]]
-            calls = [eager._plain_labels, eager.predict, fast._plain_labels, fast.predict]
+            calls = [eager.predict_backbone, eager.predict, fast.predict_backbone, fast.predict]
             seconds = medians([in_calls(call, X, batch_size) for call in calls])
             assert (eager.predict(X) == fast.predict(X)).all()
             row = {"data": name, "seed": SEED, "n_threads": n_threads}

@@ -46,7 +46,7 @@ def ours(score, probabilities, codes):
     zeros = np.zeros(len(codes), dtype=int)
     start = time.perf_counter()
     uniform = zeros if score == "lac" else conformal.row_uniform([probabilities], SEED)
-    rows = conformal.AnsweredRows(probabilities, zeros, uniform, zeros)
+    rows = conformal.RoutedSamples(probabilities, zeros, uniform, zeros)
     fitted = conformal.ConformalSets(conformal.SCORES[score], conformal.pooled, rows, codes)
     conformalized = time.perf_counter()
     sets = fitted.sets(rows, [LEVEL])
