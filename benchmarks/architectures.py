@@ -5,21 +5,19 @@ the answers are compared. Half of the rows leave at each cut: those that stay ar
 one after the other against the uncut module, taken in turns, medians.
 """
 
-import argparse
 import statistics
 import sys
 import time
 
+import claims
 import datasets
 import records
 import torch
-import transformers as hf
+from claims import Claim, Claims
 from torch import nn
 
-from sklearn_jeidnn._graphs import Answering
-from sklearn_jeidnn._stages import cut
-
-sys.path.insert(0, str(datasets.data_folder().parent / "backbones"))
+from sklearn_jeidnn._cut import cut
+from sklearn_jeidnn._cut.graphs import LogitsModule
 
 SEED = 0
 N_REPEATS = 101
@@ -32,6 +30,9 @@ TEXT = {"vocab_size": 5000, "max_position_embeddings": 128}
 
 def load(quick):
     """(name, module, its inputs by name or position)"""
+    import transformers as hf
+
+    sys.path.insert(0, str(datasets.data_folder().parent / "backbones"))
     from cifar_resnet import CifarResNet
 
     torch.manual_seed(SEED)
@@ -70,7 +71,7 @@ def load(quick):
 def run(name, module, inputs, n_repeats):
     names = None if None in inputs else tuple(inputs)
     inputs = tuple(inputs.values())
-    whole = Answering(module, names)
+    whole = LogitsModule(module, names)
     take_batch_statistics(whole, inputs)
     start = time.perf_counter()
     probe = tuple(tensor[:3] for tensor in inputs)
@@ -144,27 +145,28 @@ def report(row):
     )
 
 
+def targets(rows):
+    for row in rows:
+        yield Claim(f"{row['module']}: time in stages", row["time_ratio"], "<=", 1.03)
+
+
+def regressions(rows):
+    for row in rows:
+        name = row["module"]
+        yield Claim(f"{name}: answers differ by", row["difference_all_stay"], "<=", 1e-5)
+        yield Claim(f"{name}: where rows leave by", row["difference_rows_leave"], "<=", 1e-5)
+        yield Claim(f"{name}: time in stages", row["time_ratio"], "<=", 1.15)
+
+
+CLAIMS = {"architectures": Claims(targets, regressions)}
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three architectures, few repeats")
-    quick = parser.parse_args().quick
+    parser = claims.parser(__doc__, quick="three architectures, few repeats")
+    quick = claims.parse(parser, CLAIMS).quick
     rows = []
     for job in load(quick):
         rows.append(run(*job, n_repeats=5 if quick else N_REPEATS))
         report(rows[-1])
-    records.write("architectures_quick" if quick else "architectures", rows)
-    if not quick:
-        records.check(
-            [
-                claim
-                for row in rows
-                for claim in [
-                    (f"{row['module']}: the same answers", row["difference_all_stay"] <= 1e-5),
-                    (f"{row['module']}: row by row", row["difference_rows_leave"] <= 1e-5),
-                    (
-                        f"{row['module']}: time x {row['time_ratio']:.3f} <= 1.03",
-                        row["time_ratio"] <= 1.03,
-                    ),
-                ]
-            ]
-        )
+    records.write("architectures", rows, quick)
+    claims.settle(CLAIMS, quick=quick)

@@ -12,15 +12,18 @@ Other writers: pen digits' official test rows come from writers who wrote none o
 of them until some of them calibrate.
 """
 
-import argparse
 import warnings
 
+import claims
 import datasets
 import numpy as np
 import records
+from claims import Claim, Claims
 from scipy.stats import binomtest, norm
 
-from sklearn_jeidnn import EarlyExitClassifier, _risk, conformal
+from sklearn_jeidnn import EarlyExitClassifier, conformal, metrics
+from sklearn_jeidnn._operate import risk as risk_tests
+from sklearn_jeidnn._operate.certification import risk_losses
 
 SEED = 0
 LEVELS = [0.8, 0.9, 0.95, 0.99]
@@ -57,17 +60,23 @@ def fitted(name, memory, quick):
 def coverage_of_splits(name, clf, X, y, n_splits):
     """One record for each score, grouping and level."""
     found = []
+    # Where the true label's row belongs.
+    numbers_of = {
+        "pooled": np.zeros(len(y), dtype=int),
+        "exit": clf.predict_exit(X),
+        "class": np.searchsorted(clf.classes_, y),
+    }
     for score in conformal.SCORES:
-        clf.set_params(conformity_score=score).conformalize(X, y)
+        # Scores of all test rows, as the rows that calibrate would have them, whatever their groups.
+        scores = clf.set_params(conformity_score=score).conformalize(X, y).conformity_scores_
         for groups in GROUPS:
-            # Scores and groups of all test rows, as the rows that calibrate would have them.
-            clf.set_params(condition_on=groups)._keep_scores(clf._calibration)
-            scores, numbers = clf.conformity_scores_, clf._sets.groups
+            numbers = numbers_of[groups]
             rng = np.random.default_rng(SEED)
             orders = [rng.permutation(len(y)) for _ in range(n_splits)]
             for level in LEVELS:
                 record = beside_the_law(scores, numbers, orders, level)
-                setting = {"data": name, "score": score, "groups": groups, "level": level}
+                setting = {"data": name, "seed": SEED, "score": score, "groups": groups}
+                setting["level"] = level
                 found.append(
                     {**setting, "n_calibration": len(y) // 2, "n_splits": n_splits, **record}
                 )
@@ -108,24 +117,25 @@ def beside_the_law(scores, groups, orders, level):
 
 def limits_of_draws(name, clf, X, y, n_draws):
     """One record for each limit and number of rows that test it."""
-    inputs = clf._check_inputs(X)
-    rows = clf._answers(clf._logits(inputs), clf._codes(y, inputs, "y"))
+    answers, of_fit = clf.exit_answers(X, y), clf._predictor.frontier
     p_values = {
-        "accuracy_drop": _risk.drop_p_value,
-        "disagreement": _risk.binomial_p_value,
-        "mean_cost": _risk.cost_p_value(clf.exit_costs_),
+        "accuracy_drop": risk_tests.drop_p_value,
+        "disagreement": risk_tests.binomial_p_value,
+        "mean_cost": risk_tests.cost_p_value(clf.exit_costs_),
     }
     found = []
     for risk, limits in LIMITS.items():
-        frontier = clf._agreement() if risk == "disagreement" else clf._frontier
-        path = frontier.path[::-1] if risk == "mean_cost" else frontier.path
-        losses = np.stack([clf._losses(risk, rows, chosen.gates) for chosen in path])
-        costs = [clf._losses("mean_cost", rows, chosen.gates).mean() for chosen in path]
+        frontier = of_fit.of_agreement() if risk == "disagreement" else of_fit
+        expensive_first = frontier.candidates_by_cost
+        path = expensive_first[::-1] if risk == "mean_cost" else expensive_first
+        losses = np.stack([risk_losses(frontier, answers, risk, point.gates) for point in path])
+        costs = [risk_losses(frontier, answers, "mean_cost", point.gates).mean() for point in path]
         safe = clf.exit_costs_[0] if risk == "mean_cost" else clf.exit_costs_[-1]
         for limit in limits:
             for n_tested in N_TESTED[name]:
                 record = drawn(losses, [*costs, safe], p_values[risk], limit, n_tested, n_draws)
-                setting = {"data": name, "risk": risk, "limit": limit, "n_tested": n_tested}
+                setting = {"data": name, "seed": SEED, "risk": risk, "limit": limit}
+                setting["n_tested"] = n_tested
                 found.append({**setting, "n_draws": n_draws, **record})
     return found
 
@@ -137,7 +147,7 @@ def drawn(losses, costs, p_value_of, limit, n_tested, n_draws):
     for _ in range(n_draws):
         sample = rng.integers(losses.shape[1], size=n_tested)
         drawn_losses = (own[sample] for own in losses)
-        taken.append(_risk.last_certified(drawn_losses, p_value_of, limit, CONFIDENCE)[0])
+        taken.append(risk_tests.last_certified(drawn_losses, p_value_of, limit, CONFIDENCE)[0])
     broken = truth[taken] > limit
     exact = binomtest(int(broken.sum()), n_draws).proportion_ci(0.95)
     return {
@@ -157,7 +167,7 @@ def by_the_estimator(clf, X, y):
         warnings.simplefilter("always")
         controlled = clf.at(max_accuracy_drop=0.01, risk_confidence=CONFIDENCE)
     return {
-        "n_rows": controlled.risk_.n_rows,
+        "n_samples": controlled.risk_.n_samples,
         "certified": controlled.risk_.certified,
         "mean_cost": controlled.mean_cost(X),
         "accuracy": controlled.score(X, y),
@@ -177,6 +187,7 @@ def other_writers(quick):
     again = clf.conformalize(X[calibration], y[calibration]).predict_set(X[test])
     return {
         "data": "pendigits",
+        "seed": SEED,
         "coverage_calibrated_on_other_writers": np.take_along_axis(sets, codes[:, None], 1).mean(),
         "p_value_of_check_exchangeability": p_value,
         "coverage_calibrated_on_half_of_them": np.take_along_axis(
@@ -201,47 +212,62 @@ def report(rows):
         print(" ".join(f"{cell[:15]:>12}" for cell in cells))
 
 
-def claims(coverage, limits):
+def coverage_regressions(rows):
     """Bounds with a thousandth of chance over all of a kind together."""
-    few = norm.isf(0.0005 / len(coverage))
-    few_of_groups = norm.isf(0.0005 / sum(row["n_groups"] for row in coverage))
-    lowest = min(row["z"] for row in coverage)
-    lowest_of_groups = min(row["lowest_group_z"] for row in coverage)
-    highest = max(row["z"] for row in coverage)
-    loosest = max(limits, key=lambda row: row["broken_low"])
-    told = [
-        (f"no mean coverage below the law: z {lowest:.1f} > -{few:.1f}", lowest > -few),
-        (f"none above it: z {highest:.1f} < {few:.1f}", highest < few),
-        (
-            f"no group's below it: z {lowest_of_groups:.1f} > -{few_of_groups:.1f}",
-            lowest_of_groups > -few_of_groups,
-        ),
-        (
-            f"limits broken in at most 5 %: {loosest['broken']:.3f} ({loosest['broken_low']:.3f} for sure)",
-            loosest["broken_low"] <= 1 - CONFIDENCE,
-        ),
-    ]
-    for row in limits:
+    few = norm.isf(0.0005 / len(rows))
+    few_of_groups = norm.isf(0.0005 / sum(row["n_groups"] for row in rows))
+    yield Claim("lowest z of a mean coverage", min(r["z"] for r in rows), ">", -few)
+    yield Claim("highest z of a mean coverage", max(r["z"] for r in rows), "<", few)
+    lowest = min(row["lowest_group_z"] for row in rows)
+    yield Claim("lowest z of a group", lowest, ">", -few_of_groups)
+
+
+def limits_targets(rows):
+    for row in rows:
         if (row["data"], row["risk"], row["limit"]) == ("cifar10", "accuracy_drop", 0.01):
-            says = f"CIFAR-10, drop of at most 0.01, {row['n_tested']} rows: mean cost {row['mean_cost']:.3f}"
-            told.append((says, row["mean_cost"] < 0.9))
-    return told
+            name = f"CIFAR-10, drop of at most 0.01, {row['n_tested']} rows: mean cost"
+            yield Claim(name, row["mean_cost"], "<", 0.9)
+
+
+def limits_regressions(rows):
+    for row in rows:
+        name = f"{row['data']}, {row['risk']} at most {row['limit']}, {row['n_tested']} rows"
+        yield Claim(f"{name}: broken for sure", row["broken_low"], "<=", 1 - CONFIDENCE)
+        if row["risk"] != "mean_cost":
+            yield Claim(f"{name}: mean cost", row["mean_cost"], "<", 1)
+
+
+def writers_regressions(rows):
+    (row,) = rows
+    p_value = row["p_value_of_check_exchangeability"]
+    yield Claim("p-value that warns of other writers", p_value, "<", 0.01)
+    # The band of exchangeable halves; 1,749 rows calibrate, and as many are covered.
+    low, high = metrics.coverage_band(1749, 1749, 0.9)
+    covered = row["coverage_calibrated_on_half_of_them"]
+    yield Claim("coverage, calibrated on half of them", covered, ">=", low)
+    yield Claim("coverage, calibrated on half of them", covered, "<=", high)
+
+
+CLAIMS = {
+    "coverage": Claims(claims.none, coverage_regressions),
+    "limits": Claims(limits_targets, limits_regressions),
+    "other_writers": Claims(claims.none, writers_regressions),
+}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", nargs="+", default=["letter", "cifar10"])
+    parser = claims.parser(__doc__, quick="two epochs, 50 splits")
+    parser.add_argument("--data", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
     parser.add_argument("--memory", help="folder that keeps trained networks")
-    parser.add_argument("--quick", action="store_true", help="two epochs, 50 splits")
-    args = parser.parse_args()
-    quick = "_quick" if args.quick else ""
-    coverage, limits = [], []
+    args = claims.parse(parser, CLAIMS)
+    found = {"coverage": [], "limits": [], "other_writers": [other_writers(args.quick)]}
+    report(found["other_writers"])
     for name in args.data:
-        coverage_here, limits_here, estimator = run(name, 50 if quick else 1000, args.memory, quick)
-        report(coverage_here), report(limits_here), report([estimator])
-        coverage, limits = coverage + coverage_here, limits + limits_here
-    writers = [other_writers(quick)]
-    report(writers)
-    for question, rows in [("coverage", coverage), ("limits", limits), ("other_writers", writers)]:
-        records.write(question + quick, rows)
-    records.check(claims(coverage, limits))
+        n_splits = 50 if args.quick else 1000
+        coverage, limits, estimator = run(name, n_splits, args.memory, args.quick)
+        report(coverage), report(limits), report([estimator])
+        found["coverage"] += coverage
+        found["limits"] += limits
+    for question, rows in found.items():
+        records.write(question, rows, args.quick)
+    claims.settle(CLAIMS, quick=args.quick)

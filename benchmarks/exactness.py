@@ -4,11 +4,11 @@ Five tables: fitted twice with one ``random_state``; test rows in another order,
 1, 32 and 1024.
 """
 
-import argparse
-
+import claims
 import datasets
 import numpy as np
 import records
+from claims import Claim, Claims
 
 from sklearn_jeidnn import EarlyExitClassifier
 
@@ -58,18 +58,20 @@ def report(row):
     )
 
 
+def regressions(rows):
+    for row in rows:
+        yield Claim(f"{row['data']}: labels or exits that moved", row["moved"], "<=", 0)
+        yield Claim(f"{row['data']}: second fit identical", row["fits_identical"], ">=", True)
+
+
+CLAIMS = {"exactness": Claims(claims.none, regressions)}
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="300 rows of each set")
-    quick = parser.parse_args().quick
+    quick = claims.parse(claims.parser(__doc__, quick="300 rows of each set"), CLAIMS).quick
     rows = []
     for data in datasets.TABLES:
         rows.append(run(data, 300 if quick else None))
         report(rows[-1])
-    records.write("exactness_quick" if quick else "exactness", rows)
-    records.check(
-        [
-            (f"{row['data']}: nothing moved", row["moved"] == 0 and row["fits_identical"])
-            for row in rows
-        ]
-    )
+    records.write("exactness", rows, quick)
+    claims.settle(CLAIMS, quick=quick)

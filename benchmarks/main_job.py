@@ -1,18 +1,19 @@
-"""Does the default estimator keep the accuracy at a fraction of the cost, on real tables and images?
+"""Do early exits alone keep the accuracy at a fraction of the cost, on real tables and images?
 
-Beside it what a user would do instead: the plain backbone trained without exits, plain backbones
-with fewer blocks, the best single exit, scikit-learn's MLP and gradient boosting. Defaults
-everywhere, no tuning by data set; CIFAR-10 alone trains for fewer epochs, the plain backbones too.
+No companions (low_cost_exits.py puts them in front); every other parameter has its default. Beside it what
+a user would do instead: the plain backbone trained without exits, plain backbones with fewer blocks, the best
+single exit, scikit-learn's MLP and gradient boosting. No tuning by data set; CIFAR-10 alone trains for fewer
+epochs, the plain backbones too.
 """
 
-import argparse
 import time
 
+import claims
 import datasets
 import numpy as np
 import records
-import torch
 from baselines import train_plain
+from claims import Claim, Claims
 from joblib import Parallel, delayed
 from sklearn.datasets import load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -25,18 +26,29 @@ from sklearn_jeidnn import EarlyExitClassifier, metrics
 from sklearn_jeidnn.backbones import ImageResNet, TabularResNet
 
 SEED = 0
+EXITS = "early exits"
 MLP = "MLPClassifier((256, 256))"
 LAST_EXIT = "last exit for all rows"
 PLAIN = "plain backbone, 6 blocks"
 CIFAR_EPOCHS = 12
-# Least accuracy at most this mean cost, from the project's first issue.
-CLAIMS = {
+# Least accuracy and largest mean cost, from the project's first issue.
+WANTED = {
     "adult": (0.855, 0.35),
     "letter": (0.975, 0.4),
     "digits": (0.972, 0.4),
     "pendigits": (0.975, 0.4),
     "krkopt": (0.875, 0.5),
     "digit_images": (0.985, 0.5),
+}
+# A point less than was measured.
+LEAST_ACCURACY = {
+    "adult": 0.851,
+    "letter": 0.972,
+    "digits": 0.967,
+    "pendigits": 0.972,
+    "krkopt": 0.903,
+    "digit_images": 0.982,
+    "cifar10": 0.637,
 }
 
 
@@ -88,7 +100,7 @@ def record(classifier, accuracy, mean_cost=np.nan, fit_seconds=np.nan, **more):
 
 def early_exits(split, module_params, training):
     params = {f"module__{name}": value for name, value in module_params.items()}
-    clf = EarlyExitClassifier(random_state=SEED, **training, **params)
+    clf = EarlyExitClassifier(companion=None, random_state=SEED, **training, **params)
     # As a user has it: flattened pixels come through a pipeline.
     pipeline = make_pipeline(FunctionTransformer(), clf)
     start = time.perf_counter()
@@ -99,7 +111,7 @@ def early_exits(split, module_params, training):
     n_calibration = len(clf.conformity_scores_)
     low, high = metrics.coverage_band(n_calibration, len(codes), 0.9)
     return record(
-        "early exits",
+        EXITS,
         pipeline.score(split.X_test, split.y_test),
         clf.mean_cost(split.X_test),
         seconds,
@@ -112,12 +124,9 @@ def early_exits(split, module_params, training):
     )
 
 
-@torch.no_grad()
 def single_exits(clf, split):
     """The cheapest exit that would be as good as the gates (if none is, the best), and the last exit."""
-    logits = [clf.network_(x) for x in torch.as_tensor(split.X_test).split(1024)]
-    labels = clf.classes_[torch.cat(logits).argmax(-1).numpy()]
-    accuracies = (labels == split.y_test[:, None]).mean(0)
+    accuracies = 1 - clf.exit_answers(split.X_test, split.y_test).exit_errors()
     as_good = np.flatnonzero(accuracies >= clf.score(split.X_test, split.y_test))
     chosen = as_good[0] if len(as_good) else accuracies.argmax()
     name = f"exit {chosen} for all rows ({'cheapest as good' if len(as_good) else 'best'})"
@@ -177,50 +186,53 @@ def report(name, rows):
         print(line + ("   <- ahead at this cost" if row["ahead_at_cost"] else ""), flush=True)
 
 
-def claims(rows):
-    by_data = {}
-    for row in rows:
-        by_data.setdefault(row["data"], {})[row["classifier"]] = row
-    for name, by_classifier in by_data.items():
-        own = by_classifier["early exits"]
-        if name in CLAIMS:
-            accuracy, cost = CLAIMS[name]
-            holds = own["accuracy"] >= accuracy and own["mean_cost"] <= cost
-            yield (
-                f"{name}: accuracy {own['accuracy']:.4f} >= {accuracy} at cost {own['mean_cost']:.3f} <= {cost}",
-                holds,
-            )
-        if MLP in by_classifier:
-            lead = by_classifier[MLP]["accuracy"] - own["accuracy"]
-            yield f"{name}: the MLP is ahead by {100 * lead:.2f} <= 0.3 points", lead <= 0.003
-        plain, last = by_classifier[PLAIN]["accuracy"], by_classifier[LAST_EXIT]["accuracy"]
-        chance = 2 * np.sqrt(2 * plain * (1 - plain) / own["n_test"])
-        yield (
-            f"{name}: exits take from the last one {100 * (plain - last):.2f} <= {100 * chance:.2f} points "
-            "(two standard errors)",
-            plain - last <= chance,
-        )
-        # Other writers in the test rows: pen digits' official split is not exchangeable (see coverage.py).
-        if name not in ("cifar10", "pendigits"):
-            holds = own["band_low"] <= own["coverage"] <= own["band_high"]
-            yield f"{name}: coverage {own['coverage']:.4f} in its 99 % band", holds
+def of(rows, classifier):
+    """The row of a classifier; where an older run did not measure it, one of NaN."""
+    found = [row for row in rows if row["classifier"] == classifier]
+    return found[0] if found else record(classifier, np.nan)
+
+
+def lost_by_exits(rows):
+    """Accuracy that the last exit gives up to the plain backbone trained alone."""
+    return of(rows, PLAIN)["accuracy"] - of(rows, LAST_EXIT)["accuracy"]
+
+
+def targets(rows):
+    own, plain = of(rows, EXITS), of(rows, PLAIN)["accuracy"]
+    if own["data"] in WANTED:
+        accuracy, cost = WANTED[own["data"]]
+        yield Claim("accuracy", own["accuracy"], ">=", accuracy)
+        yield Claim("mean cost", own["mean_cost"], "<=", cost)
+    if own["data"] != "digit_images":
+        yield Claim("lead of the MLP", of(rows, MLP)["accuracy"] - own["accuracy"], "<=", 0.003)
+    chance = 2 * np.sqrt(2 * plain * (1 - plain) / own["n_test"])
+    yield Claim("lost by exits (bound: chance)", lost_by_exits(rows), "<=", chance)
+
+
+def regressions(rows):
+    own = of(rows, EXITS)
+    yield Claim("accuracy", own["accuracy"], ">=", LEAST_ACCURACY[own["data"]])
+    yield Claim("mean cost", own["mean_cost"], "<", 1)
+    # Other writers in the test rows: pen digits' official split is not exchangeable (see coverage.py).
+    if own["data"] != "pendigits":
+        yield Claim("coverage above its band's end", own["coverage"], ">=", own["band_low"])
+        yield Claim("coverage below its band's end", own["coverage"], "<=", own["band_high"])
+    # CIFAR-10 was last measured when the last exit was not.
+    if not np.isnan(lost_by_exits(rows)):
+        yield Claim("lost by exits", lost_by_exits(rows), "<=", 0.01)
+
+
+DATA = ["cifar10", *WANTED]
+CLAIMS = {f"main_job_{name}": Claims(targets, regressions) for name in DATA}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="five epochs, fewer baselines; proves nothing"
-    )
-    parser.add_argument(
-        "--data", nargs="+", default=["cifar10", *CLAIMS], choices=["cifar10", *CLAIMS]
-    )
+    parser = claims.parser(__doc__, quick="five epochs, fewer baselines")
+    parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
     parser.add_argument("--jobs", type=int, default=2, help="data sets at once, a core each")
-    options = parser.parse_args()
+    options = claims.parse(parser, CLAIMS)
     jobs = Parallel(options.jobs, return_as="generator_unordered")
-    all_rows = []
     for rows in jobs(delayed(run)(data, options.quick) for data in options.data):
         report(rows[0]["data"], rows)
-        records.write(f"main_job_{rows[0]['data']}{'_quick' * options.quick}", rows)
-        all_rows += rows
-    if not options.quick:
-        records.check(list(claims(all_rows)))
+        records.write(f"main_job_{rows[0]['data']}", rows, options.quick)
+    claims.settle(CLAIMS, [f"main_job_{name}" for name in options.data], options.quick)

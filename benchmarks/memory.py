@@ -5,12 +5,13 @@ cost weight, no memory). The backbone trains for fewer epochs than by default, w
 ratio no better: gates take the same time however long it trained.
 """
 
-import argparse
 import tempfile
 import time
 
+import claims
 import datasets
 import records
+from claims import Claim, Claims
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_jeidnn import EarlyExitClassifier
@@ -59,16 +60,25 @@ def report(row):
     )
 
 
+def targets(rows):
+    (row,) = rows
+    yield Claim("time of the search over that of the five fits", row["ratio"], "<=", 1.5)
+
+
+def regressions(rows):
+    (row,) = rows
+    moved = abs(row["score_without_memory"] - row["score_with_memory"])
+    yield Claim("change of the score by the memory", moved, "<=", 0)
+    yield Claim("time of the search over that of the five fits", row["ratio"], "<=", 2)
+    yield Claim("accuracy of the five folds", row["score_with_memory"], ">=", 0.953)
+
+
+CLAIMS = {"memory": Claims(targets, regressions)}
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two epochs; proves nothing")
-    quick = parser.parse_args().quick
+    quick = claims.parse(claims.parser(__doc__, quick="two epochs"), CLAIMS).quick
     row = run(2 if quick else EPOCHS)
     report(row)
-    records.write("memory_quick" if quick else "memory", [row])
-    claims = [
-        ("the same scores", row["score_without_memory"] == row["score_with_memory"]),
-    ]
-    if not quick:
-        claims.append((f"{row['ratio']:.2f} <= 1.5 times the five fits", row["ratio"] <= 1.5))
-    records.check(claims)
+    records.write("memory", [row], quick)
+    claims.settle(CLAIMS, quick=quick)
