@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
+# The same with the oldest versions that pyproject.toml allows.
+OLDEST = .venv-oldest
 # Two threads: what the figures were measured with, and no result depends on the machine's number of cores.
 export OMP_NUM_THREADS ?= 2
 # On one thread each, so two files at a time.
-TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
+PYTEST = -m pytest -q -n 2 --dist loadfile
+TEST = OMP_NUM_THREADS=1 $(RUN) $(PYTEST)
 
-.PHONY: demo test slow check format benchmarks clean
+.PHONY: demo test slow check types format coverage mutation oldest wheel benchmarks clean
 
 demo: $(READY)  ## fit on real data and show what early exits save
 	$(RUN) examples/01_first_steps.py
@@ -19,16 +22,39 @@ test: $(READY)  ## quick tests, doctests, README blocks and examples
 slow: $(READY)  ## the tests on larger real data as well
 	$(TEST) sklearn_jeidnn tests
 
-check: $(READY)  ## formatting, lint, tests
+# The dash before mypy: its complaints are shown, and do not stop the check while the annotations are being written.
+check: $(READY)  ## formatting, lint, types, tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	-$(RUN) -m mypy -p sklearn_jeidnn
 	$(MAKE) test
+	@echo "check: formatting, lint and quick tests passed"
+
+types: $(READY)  ## type hints
+	$(RUN) -m mypy -p sklearn_jeidnn
 
 format: $(READY)
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-benchmarks: $(READY)  ## every figure of the README (about twelve hours on two cores)
+coverage: $(READY)  ## lines and branches that the quick tests run
+	$(TEST) -m "not slow" --cov --cov-report=term-missing:skip-covered sklearn_jeidnn tests
+
+mutation: $(READY)  ## small errors put into the code, one by one: how many do the tests notice?
+	$(RUN) tests/mutation.py
+
+oldest: $(OLDEST)/.ready  ## quick tests with the oldest versions allowed (Python 3.10 to 3.12)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(PYTEST) -m "not slow" sklearn_jeidnn tests
+
+wheel: $(READY)  ## build the wheel, install it into a clean environment, run the README's first block there
+	rm -rf build
+	$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
+	$(PYTHON) -m venv build/newcomer
+	build/newcomer/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/*.whl
+	awk '/^```python$$/ {on = 1; next} on && /^```$$/ {exit} on' README.md > build/newcomer/first_block.py
+	cd build/newcomer && bin/python first_block.py
+
+benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours on two cores)
 	$(RUN) benchmarks/main_job.py
 	$(RUN) benchmarks/cost_weights.py
 	$(RUN) benchmarks/routing_speedup.py promise --threads 1 2
@@ -59,10 +85,15 @@ benchmarks: $(READY)  ## every figure of the README (about twelve hours on two c
 	$(RUN) benchmarks/accuracy_cost_frontier.py movie_reviews --seeds 0 1 2 3 4
 	$(RUN) benchmarks/accuracy_cost_frontier.py --figure
 
-$(READY): setup.py constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
 	touch $(READY)
 
+$(OLDEST)/.ready: pyproject.toml setup.py constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[test]"
+	touch $(OLDEST)/.ready
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache

@@ -47,7 +47,7 @@ config = DistilBertConfig(
 )  # fmt: skip
 clf = EarlyExitClassifier(
     DistilBertForSequenceClassification, module__config=config, cost_weight=0.05,
-    max_epochs=3, lr=1e-3, batch_size=64, random_state=0, verbose=1,
+    max_epochs=2, lr=1e-3, batch_size=64, random_state=0, verbose=1,
 )  # fmt: skip
 clf.fit(tokens(train), y_train)
 

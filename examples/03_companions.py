@@ -22,8 +22,9 @@ for name, module in members.items():
     # Logistic regression would be priced by its time; said here, so that every run prints the same.
     costs = [0.01] if name.startswith("logistic") else None
     clf = EarlyExitClassifier(
-        module, companion_costs=costs, cost_weight=0.02, max_epochs=20, random_state=0
-    )
+        module, companion=None, companion_costs=costs, cost_weight=0.02,
+        max_epochs=10, random_state=0,
+    )  # fmt: skip
     clf.fit(X_train, y_train)
     rates = exit_rates(clf.predict_exit(X_test), len(clf.exit_costs_))
     print(
