@@ -7,8 +7,8 @@ READY = $(VENV)/.ready
 OLDEST = .venv-oldest
 # Two threads: what the figures were measured with, and no result depends on the machine's number of cores.
 export OMP_NUM_THREADS ?= 2
-# On one thread each, so two files at a time.
-PYTEST = -m pytest -q -n 2 --dist loadfile
+# On one thread each, so two tests at a time.
+PYTEST = -m pytest -q -n 2 --dist worksteal
 TEST = OMP_NUM_THREADS=1 $(RUN) $(PYTEST)
 
 .PHONY: demo test slow check types format coverage mutation oldest wheel benchmarks clean
@@ -22,13 +22,14 @@ test: $(READY)  ## quick tests, doctests, README blocks and examples
 slow: $(READY)  ## the tests on larger real data as well
 	$(TEST) sklearn_jeidnn tests
 
-# The dash before mypy: its complaints are shown, and do not stop the check while the annotations are being written.
-check: $(READY)  ## formatting, lint, types, tests
+check: $(READY)  ## formatting, lint, types, benchmarks' regressions, the pages' tables, tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	-$(RUN) -m mypy -p sklearn_jeidnn
+	$(RUN) -m mypy -p sklearn_jeidnn
+	$(RUN) benchmarks/check.py
+	$(RUN) benchmarks/report.py docs/benchmarks.md --check
 	$(MAKE) test
-	@echo "check: formatting, lint and quick tests passed"
+	@echo "check: formatting, lint, types and quick tests passed"
 
 types: $(READY)  ## type hints
 	$(RUN) -m mypy -p sklearn_jeidnn
@@ -84,6 +85,7 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/accuracy_cost_frontier.py krkopt --seeds 0 1 2 3 4
 	$(RUN) benchmarks/accuracy_cost_frontier.py movie_reviews --seeds 0 1 2 3 4
 	$(RUN) benchmarks/accuracy_cost_frontier.py --figure
+	$(RUN) benchmarks/report.py docs/benchmarks.md
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

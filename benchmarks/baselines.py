@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from sklearn_jeidnn._cut import multiply_adds
-from sklearn_jeidnn._fit.splits import hold_out
+from sklearn_jeidnn._splits import hold_out
 from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine
 
 

@@ -20,7 +20,7 @@ from scipy.stats import ttest_1samp
 from sklearn.utils import check_random_state
 
 from sklearn_jeidnn import EarlyExitClassifier, conformal, metrics
-from sklearn_jeidnn._fit.splits import halve
+from sklearn_jeidnn._splits import halve
 
 POLICIES = ["learned", "confidence", "confidence_per_exit", "margin_per_exit"]
 SCORES = ["lac", "randomized_aps"]

@@ -12,7 +12,7 @@ def hold_out(
 
     Half of the held-out samples calibrate. They are drawn first and at random from all samples, so
     that they are exchangeable with new ones, as the guarantee of prediction sets needs. The other
-    half is drawn evenly over the classes, and never takes the last sample of one.
+    half is drawn evenly over the classes, and takes the last sample of one only if others are too few.
 
     Parameters
     ----------

@@ -104,15 +104,15 @@ def coverage_band(
     return float(law.ppf(tail) / n_test), float(law.ppf(1 - tail) / n_test)
 
 
-# scikit-learn's log_loss raises probabilities to 2e-16, warns if a sample's float32 probabilities sum to 1 only
-# nearly, and refuses a single class. Its brier_score_loss takes several classes from version 1.7 on; we allow 1.6.
+# Not scikit-learn's: log_loss clips probabilities at 2e-16, which makes certain but wrong answers cheaper, and warns of
+# float32 probabilities in double precision; brier_score_loss takes several classes from version 1.7 on, we allow 1.6.
 def log_loss(probabilities: np.ndarray, codes: ArrayLike) -> float:
     """Mean of minus the logarithm of the true label's probability.
 
     Parameters
     ----------
     probabilities : ndarray (n_samples, n_classes)
-    codes : ndarray of int (n_samples,)
+    codes : array-like of int (n_samples,)
 
     Returns
     -------
@@ -128,7 +128,7 @@ def brier_score(probabilities: np.ndarray, codes: ArrayLike) -> float:
     Parameters
     ----------
     probabilities : ndarray (n_samples, n_classes)
-    codes : ndarray of int (n_samples,)
+    codes : array-like of int (n_samples,)
 
     Returns
     -------

@@ -176,7 +176,7 @@ def _gate_step(
     cost_weight: float,
     gate_loss: ExitLoss,
 ) -> None:
-    """Descend the gates' binary cross-entropy; a gate's target is 1 if the best exit is its own or an earlier one."""
+    """Descend the gates' binary cross-entropy; the target is 1 from the best exit on."""
     features, y, weight = batch.to(exit_costs.device)
     with torch.no_grad():
         logits = network.heads.eval()(features)

@@ -114,6 +114,7 @@ class _Fit:
     assembly: Assembly
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
+        """Train the members, combine their exits, measure the costs and train the gates."""
         members, priced_network = self._train_members(companions, X_unlabeled)
         train, held_out = self._features(members)
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
@@ -292,17 +293,13 @@ class _Fit:
     def _train_gates(
         self, priced_network: PricedNetwork, train: ExitFeatures, held_out: ExitFeatures
     ) -> tuple[Frontier, OperatingPoint]:
+        """Train the network's gates in place; return the frontier and the requested point."""
         network, exit_costs = priced_network.network, priced_network.exit_costs
         batch_size = self.spec.batch_size if self.spec.batch_size > 0 else len(train.y)
         if self.spec.is_joint:
+            target, exit_policy = self.spec.operating_target, self.spec.exit_policy
             return train_jointly(
-                network,
-                train,
-                held_out,
-                exit_costs,
-                self.spec.operating_target,
-                batch_size,
-                self.spec.exit_policy,
+                network, train, held_out, exit_costs, target, batch_size, exit_policy
             )
         train_bilevel(
             network,
@@ -314,10 +311,17 @@ class _Fit:
             max_epochs=self.spec.max_epochs,
             batch_size=batch_size,
         )
+        return self._bilevel_point(priced_network, held_out)
+
+    def _bilevel_point(
+        self, priced_network: PricedNetwork, held_out: ExitFeatures
+    ) -> tuple[Frontier, OperatingPoint]:
+        """Return the frontier on the held-out samples, and the point of the network's gates."""
+        network = priced_network.network
         frontier = Frontier(
             answers=answers_of(network, held_out),
             exit_mass=network.exit_mass,
-            exit_costs=exit_costs,
+            exit_costs=priced_network.exit_costs,
         )
         point = OperatingPoint(
             cost_weight=self.spec.cost_weight, gates=network.gates.point(), exit_policy=LEARNED

@@ -116,8 +116,8 @@ def _counted_networks(
     costs: dict[Shape, float] = {}
     networks: dict[Shape, nn.Module] = {}
     with torch.random.fork_rng(devices=[]):
-        for shape, own_params in params.items():
-            network = kind.from_data(X, n_classes, **own_params).eval()
+        for shape, network_params in params.items():
+            network = kind.from_data(X, n_classes, **network_params).eval()
             costs[shape] = counted(network)
             if costs[shape] < most_kept:
                 networks[shape] = network

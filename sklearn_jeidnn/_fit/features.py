@@ -93,7 +93,7 @@ def exit_features(
         Of ``n_passes * len(samples)`` samples.
     """
     network.eval()
-    # With a generator of its own the DataLoader does not draw from torch's random numbers.
+    # With a separate generator the DataLoader does not draw from torch's random numbers.
     loader: DataLoader[Batch] = DataLoader(
         samples, batch_size, collate_fn=collate_fn, generator=torch.Generator()
     )

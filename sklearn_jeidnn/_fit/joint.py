@@ -33,8 +33,8 @@ def train_jointly(
 ) -> tuple[Frontier, OperatingPoint]:
     """Train gates for the whole frontier, then heads and gates in turns at the requested point.
 
-    Heads learn on the samples that they were trained on, weighted by where the gates send these. Gates
-    learn on held-out samples, on which heads are as good as they will be on new ones. The turn of the
+    Heads learn on the samples that they were trained on, weighted by how likely these leave at each exit.
+    Gates learn on held-out samples, on which heads are as good as they will be on new ones. The turn of the
     heads is kept if it lowers the objective. Threshold policies take no turns.
 
     Parameters

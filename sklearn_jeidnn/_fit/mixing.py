@@ -76,19 +76,19 @@ def _fit_weights(
     head_logits: torch.Tensor, others: Sequence[torch.Tensor], held_out: ExitFeatures
 ) -> tuple[float, ...]:
     """Fit softmax(a (head_logits + sum_i w_i others_i)) over a > 0 and w >= 0 by log-loss, and return w."""
-    own, *log_probs_before = (tensor.cpu().double().numpy() for tensor in (head_logits, *others))
+    head, *previous = (tensor.cpu().double().numpy() for tensor in (head_logits, *others))
     codes, weights = held_out.y.cpu().numpy(), held_out.weight.cpu().double().numpy()
     samples = np.arange(len(codes))
 
     def log_loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scale, mixing = np.exp(parameters[0]), parameters[1:]
-        logits = scale * (own + sum(w * before for w, before in zip(mixing, log_probs_before)))
+        logits = scale * (head + sum(w * before for w, before in zip(mixing, previous)))
         log_probs = log_softmax(logits)
         residuals = np.exp(log_probs)
         residuals[samples, codes] -= 1
         residuals *= weights[:, None] / len(codes)
         gradient = [np.vdot(residuals, logits)]
-        gradient += [scale * np.vdot(residuals, before) for before in log_probs_before]
+        gradient += [scale * np.vdot(residuals, before) for before in previous]
         value = -(weights * log_probs[samples, codes]).mean()
         penalty = PENALTY * np.square(parameters).sum()
         return value + penalty, np.array(gradient) + 2 * PENALTY * parameters

@@ -189,9 +189,8 @@ def train_exits(
     if train_batch_size == -1:
         train_batch_size = len(train)
     options = _with_defaults(options, len(train), train_batch_size)
-    n_batches = len(train) // train_batch_size
-    if not options["iterator_train__drop_last"]:
-        n_batches = -(-len(train) // train_batch_size)
+    drops_last = options["iterator_train__drop_last"]
+    n_batches = _count_batches(len(train), train_batch_size, drops_last)
     shape = WarmUpAndCosine(n_batches * max_epochs)
     schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
     net = ExitsNet(
@@ -227,6 +226,10 @@ def _with_defaults(options: dict[str, Any], n_samples: int, batch_size: int) -> 
         **_fused_update(options),
         **options,
     }
+
+
+def _count_batches(n_samples: int, batch_size: int, drops_last: bool) -> int:
+    return n_samples // batch_size if drops_last else -(-n_samples // batch_size)
 
 
 def _fused_update(options: dict[str, Any]) -> dict[str, Any]:

@@ -285,7 +285,8 @@ def objective_at(
     exit_costs : ndarray (n_exits,)
     cost_weight : float
     budget : float or None
-        If given, errors alone count, at the cost weight that keeps to it; infinity if none can.
+        If given, errors alone count, at the cost weight that keeps to it. A budget below the cost of the
+        first exit gives infinity.
     """
     if budget is not None and budget < exit_costs[0]:
         return math.inf

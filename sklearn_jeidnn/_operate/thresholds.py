@@ -23,7 +23,7 @@ SHARED = tuple(STATISTICS)
 THRESHOLD_POLICIES = (*SHARED, *(name + PER_EXIT for name in STATISTICS if name != "patience"))
 N_CANDIDATES = 200
 SWEEPS = 3
-# So steep that a gate's probability is 0 or 1 on either side of its threshold.
+# So steep that a gate's probability is nearly 0 or 1 on either side of its threshold.
 SLOPE = 1e4
 
 
