@@ -41,7 +41,8 @@ from ._schema import Arrays
 
 T = TypeVar("T")
 PREFIXES = (MODULE_PREFIX, *SKORCH_PREFIXES)
-BATCH_SIZE = "iterator_valid__batch_size"
+VALID = "iterator_valid__"
+BATCH_SIZE = VALID + "batch_size"
 STREAMED = ("predict", "predict_proba", "predict_exit", "predict_set")
 # Fitted attributes that are there only where they mean something.
 OPTIONAL_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "plain_seconds_", "risk_")
@@ -394,7 +395,7 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError, TypeError
             If a parameter or the data do not fit; the message says what came and what is allowed.
         """
-        self._refuse_unexpected()
+        _refuse_unexpected(type(self).__name__, vars(self).get("_unexpected"))
         self._check_operating_point()
         rng = check_random_state(self.random_state)
         schema, parts = read_parts(
@@ -464,13 +465,6 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.temperatures_ = predictor.calibration.temperatures
         self.conformity_scores_ = predictor.calibration.sets.scores
         return self
-
-    def _refuse_unexpected(self) -> None:
-        if vars(self).get("_unexpected"):
-            raise TypeError(
-                f"{type(self).__name__} got unexpected parameters {self._unexpected}; besides its own it takes those "
-                f"that start with one of {PREFIXES}."
-            )
 
     def _check_operating_point(self) -> None:
         """Refuse parameters of the operating point that do not go together."""
@@ -936,20 +930,13 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _chunks(self, X: Any) -> Iterator[Arrays]:
         """Checked and encoded samples, a chunk at a time: all of them are never held at once."""
         schema, least = self._predictor.schema, self._predictor.cascade.engine.batch_size
-        given = self._loaded(X, least) if is_dataset(X) else iter_user_chunks(X, least)
+        given: Iterable[Any] = iter_user_chunks(X, least)
+        if is_dataset(X):
+            of_loader = {n: v for n, v in vars(self).items() if n.startswith(VALID)}
+            options = {n.removeprefix(VALID): v for n, v in of_loader.items()}
+            given = map(unpack_batch, dataset_batches(X, least, options))
         for arrays in checked_chunks(schema, _with_progress(given, self.verbose), least):
             yield schema.encode(arrays)
-
-    def _loaded(self, dataset: Any, batch_size: int) -> Iterator[Any]:
-        """Samples of a torch dataset, a batch at a time."""
-        prefix = "iterator_valid__"
-        options = {
-            name.removeprefix(prefix): value
-            for name, value in vars(self).items()
-            if name.startswith(prefix)
-        }
-        for batch in dataset_batches(dataset, batch_size, options):
-            yield unpack_batch(batch)
 
 
 def _concatenated(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -988,6 +975,14 @@ def _one_limit(
             f"y is {'missing' if y is None else 'given'}; max_accuracy_drop alone needs it."
         )
     return risk, limit
+
+
+def _refuse_unexpected(name: str, unexpected: list[str] | None) -> None:
+    if unexpected:
+        raise TypeError(
+            f"{name} got unexpected parameters {unexpected}; besides its own it takes those that "
+            f"start with one of {PREFIXES}."
+        )
 
 
 def _with_progress(chunks: Iterable[Any], verbose: int) -> Iterable[Any]:

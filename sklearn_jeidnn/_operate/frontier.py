@@ -103,7 +103,8 @@ class Frontier:
             return self._within(budget)
         if max_accuracy_drop is not None:
             return self._cheapest(max_accuracy_drop)
-        assert cost_weight is not None
+        if cost_weight is None:
+            raise ValueError("give one of cost_weight, budget and max_accuracy_drop.")
         return self._point(cost_weight, self._gates([cost_weight]))
 
     def always_last_exit(self) -> OperatingPoint:
