@@ -380,3 +380,17 @@ def test_of_candidates_within_rounding_the_simplest_is_taken():
 
 def test_a_candidate_that_saves_is_not_dropped_for_a_simpler_one():
     assert simplest_of_best([0.1, 0.1 - 1e-4], [(1, 1), (3, 9)]) == 1
+
+
+@pytest.mark.parametrize("exits", [["nonsense", "auto"], ["blocks.0", "blocks.1"]])
+def test_an_entry_of_exits_that_is_no_list_of_names_is_refused(digits, exits):
+    members = [(None, {"width": 8, "n_blocks": 2}), (None, {"width": 16, "n_blocks": 2})]
+    with pytest.raises(ValueError, match=f"exits has the entry '{exits[0]}'"):
+        quick_classifier(module=members, exits=exits).fit(*digits)
+
+
+@pytest.mark.parametrize("cost", [float("nan"), True, 0, "0.1"])
+def test_a_companions_cost_that_is_no_number_above_0_is_refused(digits, cost):
+    members = [(None, {"width": 8, "n_blocks": 2}), (None, {"width": 16, "n_blocks": 2})]
+    with pytest.raises(ValueError, match="companion_costs=.* must hold None or numbers above 0"):
+        quick_classifier(module=members, companion_costs=[cost]).fit(*digits)

@@ -87,8 +87,9 @@ def test_set_params_sets_prefixed_ones_and_refuses_unknown_ones():
 
 
 def test_parameters_that_are_neither_own_nor_prefixed_are_refused_at_fit(digits):
-    with pytest.raises(TypeError, match=r"unexpected parameters \['widht'\]"):
-        quick_classifier(widht=7).fit(*digits)
+    for clf in (quick_classifier(widht=7), clone(quick_classifier(widht=7))):
+        with pytest.raises(TypeError, match=r"unexpected parameters \['widht'\]"):
+            clf.fit(*digits)
 
 
 def test_an_attribute_of_the_users_own_is_no_parameter_and_stops_nothing(digits):

@@ -163,8 +163,10 @@ class EarlyExitNetwork(nn.Module):
             return partial(function, *bound)
         if key not in self._functions:
             # torch limits how many variants of the same code it compiles.
-            own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-            self._functions[key] = partial(torch.compile(own, dynamic=True), *bound)
+            code_copy = FunctionType(
+                function.__code__.replace(), function.__globals__, function.__name__
+            )
+            self._functions[key] = partial(torch.compile(code_copy, dynamic=True), *bound)
         return self._functions[key]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -263,7 +263,7 @@ class Assembly:
 
 
 def _is_positive(cost: Any) -> bool:
-    return isinstance(cost, Real) and not cost <= 0
+    return isinstance(cost, Real) and not isinstance(cost, bool) and float(cost) > 0
 
 
 def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list[Exits]:
@@ -290,6 +290,11 @@ def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list
 
 def _as_exits(exits: str | Integral | Iterable[str]) -> Exits:
     """Convert NumPy integers to Python's, and names to a list; "auto" stays."""
+    if isinstance(exits, str) and exits != "auto":
+        raise ValueError(
+            f"exits has the entry {exits!r}; with several members each entry must be 'auto', a number, or a list of "
+            f"names such as [{exits!r}]."
+        )
     if isinstance(exits, str):
         return exits
     return int(exits) if isinstance(exits, Integral) else list(exits)

@@ -2,7 +2,6 @@
 
 import inspect
 import pickle
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +9,9 @@ import joblib
 import numpy as np
 import torch
 from torch import fx, nn
+
+from .. import __version__
+from .._operate.warn import warn_caller
 
 Result = TypeVar("Result")
 
@@ -27,14 +29,13 @@ def remembered(memory: joblib.Memory, compute: Callable[[], Result], **affects: 
     **affects
         All that the result depends on, beside the state of torch's random numbers.
     """
-    affects = {"torch": torch.__version__, "random": torch.get_rng_state().numpy(), **affects}
+    versions = {"sklearn_jeidnn": __version__, "torch": torch.__version__}
+    affects = {**versions, "random": torch.get_rng_state().numpy(), **affects}
     try:
         key = joblib.hash(affects)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        warnings.warn(
+        warn_caller(
             f"memory: this fit is not remembered, since one of its parameters cannot be told from another: {error}",
-            UserWarning,
-            stacklevel=2,
         )
         return compute()
     result: Result
