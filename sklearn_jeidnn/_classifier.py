@@ -333,8 +333,10 @@ class EarlyExitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         dict
         """
-        prefixed = {name: value for name, value in vars(self).items() if name.startswith(PREFIXES)}
-        return {**super().get_params(deep=deep), **prefixed}
+        # Names that fit refuses, too, so that a clone keeps them for it to refuse.
+        kept = (*PREFIXES, *vars(self).get("_unexpected", ()))
+        further = {name: value for name, value in vars(self).items() if name.startswith(kept)}
+        return {**super().get_params(deep=deep), **further}
 
     def set_params(self, **params: Any) -> "EarlyExitClassifier":
         """Set parameters by name, those with a skorch prefix included.
