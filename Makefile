@@ -42,7 +42,7 @@ coverage: $(READY)  ## lines and branches that the quick tests run
 	$(TEST) -m "not slow" --cov --cov-report=term-missing:skip-covered sklearn_jeidnn tests
 
 mutation: $(READY)  ## small errors put into the code, one by one: how many do the tests notice?
-	$(RUN) tests/mutation.py
+	$(RUN) -m tests.mutation
 
 oldest: $(OLDEST)/.ready  ## quick tests with the oldest versions allowed (Python 3.10 to 3.12)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(PYTEST) -m "not slow" sklearn_jeidnn tests

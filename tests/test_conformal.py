@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
@@ -17,7 +19,7 @@ def test_too_few_scores_give_full_sets():
     assert conformal.prediction_sets(np.ones((2, 3)), np.inf).all()
 
 
-@pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.93, 0.95, 0.99])
 def test_least_calibration_size_is_the_first_that_is_enough(confidence_level):
     enough = conformal.least_calibration_size(confidence_level)
     assert np.isfinite(conformal.score_quantile(np.zeros(enough), confidence_level))
@@ -158,6 +160,112 @@ def test_pooled_and_grouped_sets_equal_those_of_crepes(score, probabilities, cod
     )
     own = conformal.ConformalSets(score, conformal.by_own_groups, rows, known_codes)
     assert np.array_equal(own.sets(new_rows, [0.85])[..., 0], theirs)
+
+
+@pytest.mark.parametrize("n_scores", [1, 2, 19, 500])
+def test_quantile_is_the_score_of_its_rank_in_any_order(n_scores):
+    scores = np.random.default_rng(0).permutation(n_scores)
+    for rank in range(1, n_scores + 1):
+        assert conformal.score_quantile(scores, (rank - 0.5) / (n_scores + 1)) == rank - 1
+
+
+def test_raps_penalises_by_a_hundredth_from_the_second_label_on():
+    row = np.array([[0.1, 0.6, 0.3]])
+    by_default = conformal.raps_scores(row)
+    assert np.array_equal(by_default, conformal.raps_scores(row, penalty=0.01, n_free=1))
+
+
+@pytest.mark.parametrize("n_classes, free_labels", [(6, (1, 2, 3, 5)), (5, (1, 2, 3))])
+def test_penalties_from_a_thousandth_to_a_third_are_tried(n_classes, free_labels, monkeypatch):
+    tried, raps_scores = [], conformal.raps_scores
+
+    def noted(probabilities, *, penalty, n_free):
+        tried.append((penalty, n_free))
+        return raps_scores(probabilities, penalty=penalty, n_free=n_free)
+
+    monkeypatch.setattr(conformal, "raps_scores", noted)
+    conformal.smallest_raps(np.full((20, n_classes), 1 / n_classes), np.zeros(20, dtype=int))
+    assert tried == list(product((0.001, 0.01, 0.03, 0.1, 0.3), free_labels))
+
+
+def test_random_numbers_are_a_multilinear_hash_of_the_words():
+    words = np.array([[0, 1, 2], [3, 2**31, 2**32 - 1]], dtype=np.uint32)
+    offset, *factors = np.random.default_rng(7).integers(2**64, size=4, dtype=np.uint64).tolist()
+    hashed = [
+        (offset + sum(factor * word for factor, word in zip(factors, row))) % 2**64
+        for row in words.tolist()
+    ]
+    expected = [number // 2**32 / 2**32 for number in hashed]
+    assert conformal.row_uniform([words], seed=7).tolist() == expected
+
+
+def test_booleans_are_hashed_as_the_numbers_that_they_are():
+    X = np.array([[True, False], [False, False]])
+    assert np.array_equal(
+        conformal.row_uniform([X], seed=0), conformal.row_uniform([X.astype(np.int32)], seed=0)
+    )
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("pooled", [[0, 0, 0], [0, 0, 0]]),
+        ("exit", [[2, 2, 2], [0, 0, 0]]),
+        ("class", [[0, 1, 2], [0, 1, 2]]),
+        ("exit_and_class", [[6, 7, 8], [0, 1, 2]]),
+    ],
+)
+def test_groups_are_numbered_by_exit_then_class(name, expected):
+    rows = rows_of(np.full((2, 3), 1 / 3))._replace(exit_index=np.array([2, 0]))
+    groups = conformal.GROUPS[name](rows)
+    assert np.broadcast_to(groups, (2, 3)).tolist() == expected
+
+
+def sets_of_two_classes(new, levels, **options):
+    """Sets of new rows by the probability of the first of two classes; quantiles are 0.1 and 0.8."""
+    known = np.array([0.9] * 5 + [0.2] * 4)
+    known = np.column_stack([known, 1 - known])
+    fitted = conformal.ConformalSets(
+        conformal.lac_scores, conformal.pooled, rows_of(known), np.zeros(9, dtype=int)
+    )
+    assert np.allclose(fitted.scores, 1 - known[:, 0]) and not fitted.groups.any()
+    new = np.column_stack([new, 1 - np.array(new)])
+    return fitted.sets(rows_of(new), levels, **options)
+
+
+def test_an_empty_set_gets_the_best_label_only_where_that_is_asked_for():
+    new = [0.95, 0.4, 0.05]
+    sets = sets_of_two_classes(new, [0.5, 0.9])
+    assert sets.dtype == bool
+    assert sets[..., 0].tolist() == [[True, False], [False, False], [False, True]]
+    assert sets[..., 1].tolist() == [[True, False], [True, True], [False, True]]
+    filled = sets_of_two_classes(new, [0.5, 0.9], allow_empty=False)
+    assert filled[..., 0].tolist() == [[True, False], [False, True], [False, True]]
+    assert np.array_equal(filled[..., 1], sets[..., 1])
+
+
+def test_a_set_that_is_not_empty_is_left_as_it_is_even_without_the_best_label():
+    known, codes = np.array([[0.9, 0.1], [0.2, 0.8]] * 9), np.zeros(18, dtype=int)
+    codes[1::2] = 1
+    known[1::2] = 0.8, 0.2
+    fitted = conformal.ConformalSets(
+        conformal.lac_scores, conformal.by_class, rows_of(known), codes
+    )
+    sets = fitted.sets(rows_of(np.array([[0.6, 0.4]])), [0.9], allow_empty=False)
+    assert sets[..., 0].tolist() == [[False, True]]
+
+
+def test_rows_of_a_group_beyond_the_known_ones_get_full_sets():
+    known = np.full((40, 2), 0.5)
+    rows = rows_of(known)._replace(exit_index=np.arange(40) % 2)
+    fitted = conformal.ConformalSets(
+        lambda probabilities, uniform: np.array([[0.0, 1.0]] * len(probabilities)),
+        conformal.by_exit,
+        rows,
+        np.zeros(40, dtype=int),
+    )
+    new = rows_of(known[:4])._replace(exit_index=np.arange(4))
+    assert fitted.sets(new, [0.9])[:, 1, 0].tolist() == [False, False, True, True]
 
 
 class Given(ClassifierMixin, BaseEstimator):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn._fit import features as _features
-from sklearn_jeidnn._fit.features import exit_features
 from sklearn_jeidnn._exits.building import build_network
+from sklearn_jeidnn._fit import features as _features
 from sklearn_jeidnn._fit.datasets import SamplesDataset
+from sklearn_jeidnn._fit.features import exit_features
 
 from .conftest import TinyConv, quick_classifier
 

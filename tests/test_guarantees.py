@@ -251,6 +251,22 @@ def test_too_few_rows_stay_with_the_full_network_and_say_so(calibrated):
     assert (controlled.predict_exit(X) == 0).all()
 
 
+def test_warnings_name_the_line_that_asked(calibrated, digits):
+    clf, X, y = calibrated
+    asked = {"max_accuracy_drop": 0.0, "risk_confidence": 0.999}
+    few = quick_classifier(max_epochs=1, **asked)
+    noise = np.random.default_rng(0).uniform(0, 16, size=X.shape).astype(np.float32)
+    for call in (
+        lambda: clf.control_risk(X[:5], max_disagreement=0.01),
+        lambda: copy.copy(clf).at(**asked),
+        lambda: few.fit(*digits),
+        lambda: clf.check_exchangeability(noise),
+    ):
+        with pytest.warns(UserWarning) as caught:
+            call()
+        assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_disagreement_needs_no_labels(calibrated):
     clf, X, y = calibrated
     controlled = clf.control_risk(X[:400], max_disagreement=0.1)

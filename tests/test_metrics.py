@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import betabinom
 from sklearn.metrics import brier_score_loss, log_loss
 
 from sklearn_jeidnn import metrics
@@ -77,3 +78,66 @@ def test_sets_by_exit_count_the_rows_of_each():
     coverages, sizes = metrics.sets_by_exit(sets, [0, 1, 0], np.array([0, 0, 2]), 3)
     assert coverages[[0, 2]].tolist() == [1, 0] and sizes[[0, 2]].tolist() == [1.5, 0]
     assert np.isnan(coverages[1])
+
+
+def test_exits_that_no_row_took_have_a_rate_of_nought_and_sets_of_nan():
+    exit_index = np.array([1, 1])
+    assert metrics.exit_rates(exit_index, 4).tolist() == [0, 1, 0, 0]
+    sets = np.array([[True, False], [True, True]])
+    coverages, sizes = metrics.sets_by_exit(sets, [0, 0], exit_index, 4)
+    assert np.isnan([*coverages[[0, 2, 3]], *sizes[[0, 2, 3]]]).all()
+    assert (coverages[1], sizes[1]) == (1, 1.5)
+
+
+def test_coverage_is_beta_binomial():
+    low, high = metrics.coverage_band(39, 1000, 0.9)
+    law = betabinom(1000, 36, 4)
+    assert low == pytest.approx(law.ppf(0.005) / 1000)
+    assert high == pytest.approx(law.ppf(0.995) / 1000)
+    assert metrics.coverage_band(9, 10, 0.9)[0] < 1
+
+
+def test_reliability_bins_hold_equally_many_rows_and_at_least_two():
+    confidence, correct = np.array([0.9, 0.5, 0.6, 0.8, 0.7]), np.array([1, 0, 0, 1, 1])
+    sure, right, n_rows = metrics.reliability_curve(confidence, correct)
+    np.testing.assert_allclose(sure, [0.6, 0.85])
+    np.testing.assert_allclose(right, [1 / 3, 1])
+    assert n_rows.tolist() == [3, 2]
+    by_default = {n: len(metrics.reliability_curve(np.ones(n), np.ones(n))[2]) for n in (1, 4, 90)}
+    assert by_default == {1: 1, 4: 2, 90: 15}
+    assert metrics.reliability_curve(confidence, correct, n_bins=1)[2].tolist() == [5]
+
+
+def test_calibration_error_weighs_bins_by_their_rows_and_takes_chance_off():
+    confidence, correct = np.array([0.9, 0.5, 0.6, 0.8, 0.7]), np.array([1, 0, 0, 1, 1])
+    first = (0.6 - 1 / 3) ** 2 - 1 / 3 * 2 / 3 / 2
+    second = (0.85 - 1) ** 2
+    pooled = (0.7 - 0.6) ** 2 - 0.6 * 0.4 / 4
+    assert first * 3 + second * 2 < 0 and pooled < 0
+    assert metrics.calibration_error(confidence, correct) == 0
+    sure = np.array([0.9, 0.7, 0.7, 0.8, 0.7])
+    expected = np.sqrt((3 * ((0.7 - 1 / 3) ** 2 - 1 / 9) + 2 * 0.15**2) / 5)
+    assert metrics.calibration_error(sure, correct) == pytest.approx(expected)
+    assert metrics.calibration_error(sure, correct, n_bins=1) == pytest.approx(
+        np.sqrt(max((0.76 - 0.6) ** 2 - 0.06, 0))
+    )
+
+
+def test_calibration_error_takes_two_rows():
+    assert np.isnan(metrics.calibration_error(np.array([0.5]), np.array([1])))
+    assert metrics.calibration_error(np.array([0.5, 0.5]), np.array([1, 1])) == 0.5
+
+
+def test_calibration_error_takes_fifteen_bins(answers):
+    probabilities, codes = answers
+    confidence, correct = probabilities.max(1) ** 2, probabilities.argmax(1) == codes
+    by_default = metrics.calibration_error(confidence, correct)
+    assert by_default == metrics.calibration_error(confidence, correct, n_bins=15)
+    assert by_default != metrics.calibration_error(confidence, correct, n_bins=16)
+
+
+def test_the_report_gives_the_accuracy_and_the_mean_probability_of_the_label():
+    probabilities = np.array([[0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.125, 0.875]])
+    report = metrics.calibration_report(probabilities, np.array([0, 0, 1, 0]), np.zeros(4, int), 1)
+    assert report["accuracy"].tolist() == [0.75, 0.75]
+    assert report["confidence"].tolist() == [0.71875, 0.71875]

@@ -82,7 +82,13 @@ def test_a_fresh_build_that_loads_its_state_answers_as_the_network(network, back
     X = torch.as_tensor(digits[0])
     network.heads.mix([0.0, 0.3, 0.8], 0.0)
     other, _ = build_network(
-        type(backbone)().eval(), EXITS, (X[:3],), 10, head="pooled", exit_mass="direct", frozen=False
+        type(backbone)().eval(),
+        EXITS,
+        (X[:3],),
+        10,
+        head="pooled",
+        exit_mass="direct",
+        frozen=False,
     )
     with torch.no_grad():
         expected = network(X)

@@ -48,7 +48,9 @@ def test_nobody_beats_the_oracle_at_its_cost(fitted, fresh_digits):
     table = display.frontiers[ORACLE]
     best = table["accuracy"] - np.array(COST_WEIGHT_GRID) * table["mean_cost"]
     for name, other in display.frontiers.items():
-        gains = other["accuracy"][:, None] - np.array(COST_WEIGHT_GRID) * other["mean_cost"][:, None]
+        gains = (
+            other["accuracy"][:, None] - np.array(COST_WEIGHT_GRID) * other["mean_cost"][:, None]
+        )
         assert (gains <= best + 1e-6).all(), name
 
 

@@ -4,6 +4,7 @@ import torch
 
 from sklearn_jeidnn._exits.policy import (
     EXIT_DISTRIBUTIONS,
+    decide,
     direct_mass,
     exit_distribution,
     exits_taken,
@@ -66,3 +67,43 @@ def test_exits_taken_are_the_first_at_which_the_rule_lets_go(gate_probs, exit_ma
         return len(row)
 
     assert exits_taken(gate_probs, exit_mass).tolist() == [first_exit(row) for row in gate_probs]
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
+def test_the_last_axis_is_the_exits(gate_probs, exit_mass):
+    several = gate_probs.reshape(20, 10, 5)
+    distribution = exit_distribution(several, exit_mass)
+    assert torch.equal(distribution.flatten(0, 1), exit_distribution(gate_probs, exit_mass))
+    taken = exits_taken(several, exit_mass)
+    assert torch.equal(taken.flatten(), exits_taken(gate_probs, exit_mass))
+
+
+def test_one_gate_leaves_the_rest_to_the_last_exit():
+    assert exit_distribution(torch.tensor([[0.25]]), direct_mass).tolist() == [[0.25, 0.75]]
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
+def test_a_row_whose_gates_answer_no_number_runs_to_the_last_exit(exit_mass):
+    assert exits_taken(torch.full((1, 3), torch.nan), exit_mass).tolist() == [3]
+
+
+def test_a_sequential_gate_decides_by_its_own_probability():
+    unspent = torch.tensor([0.5, 0.1, 1.0, 1.0])
+    leave, left = decide(torch.tensor([-0.1, 0.0, 0.5, 2.0]), unspent, sequential_mass)
+    assert leave.tolist() == [False, True, True, True]
+    assert torch.equal(left, unspent)
+
+
+def test_a_direct_gate_decides_by_the_mass_that_is_left():
+    score, unspent = torch.tensor([0.3, 0.2, 0.3]).logit(), torch.tensor([0.5, 0.5, 0.1])
+    leave, left = decide(score, unspent, direct_mass)
+    assert leave.tolist() == [True, False, True]
+    torch.testing.assert_close(left, torch.tensor([0.2, 0.3, 0.0]))
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
+def test_many_gates_that_stay_are_not_undone_by_rounding(exit_mass):
+    gates = np.full((1, 60), 0.499, dtype=np.float32)
+    if exit_mass is direct_mass:
+        gates = np.float32(0.49) * np.float32(0.51) ** np.arange(60, dtype=np.float32)[None]
+    assert exits_taken(gates, exit_mass).tolist() == [60]

@@ -62,3 +62,56 @@ def test_where_the_first_point_fails_none_passes():
     point, p_value = _risk.last_certified([np.ones(9)], _risk.binomial_p_value, 0.1, 0.95)
     assert point == -1
     assert np.isnan(p_value)
+
+
+def p_value_by_hand(losses, limit, significance):
+    """A gambler's capital, bet by bet."""
+    capital, largest, squares = 1.0, 1.0, 0.25
+    for n_before, loss in enumerate(losses):
+        variance = squares / (n_before + 1)
+        bet = np.sqrt(2 * np.log(1 / significance) / (len(losses) * variance))
+        capital *= 1 + min(bet, 0.75 / (1 - limit)) * (limit - loss)
+        largest = max(largest, capital)
+        mean = (0.5 + sum(losses[: n_before + 1])) / (n_before + 2)
+        squares += (loss - mean) ** 2
+    return 1 / largest
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("losses", [[0, 0, 0.5, 0, 0.25, 0.125, 0], [0] * 30, [1, 0] * 4, [1] * 5])
+def test_betting_p_values_are_one_over_a_gamblers_largest_capital(losses, limit):
+    losses = np.array(losses, dtype=float)
+    by_hand = p_value_by_hand(losses, limit, 0.2)
+    assert _risk.betting_p_value(losses, limit, 0.2) == pytest.approx(by_hand)
+    by_hand = p_value_by_hand(losses, limit, 0.05)
+    assert _risk.betting_p_value(losses, limit) == pytest.approx(by_hand)
+
+
+def test_losses_above_the_limit_show_nothing():
+    assert _risk.betting_p_value(np.ones(20), 0.5) == 1
+
+
+def test_drops_are_losses_from_minus_one_to_one():
+    drops = np.array([0, 0, -1, 0, 1, 0, 0])
+    expected = _risk.betting_p_value(np.array([0.5, 0.5, 0, 0.5, 1, 0.5, 0.5]), 0.6)
+    assert _risk.drop_p_value(drops, 0.2) == pytest.approx(expected)
+
+
+def test_costs_are_losses_from_the_cheapest_to_the_most_expensive_exit():
+    of_costs = _risk.cost_p_value(np.array([0.25, 0.5, 1.25]))
+    expected = _risk.betting_p_value(np.array([0, 0.25, 0.25, 1, 0, 0]), 0.75)
+    costs = np.array([0.25, 0.5, 0.5, 1.25, 0.25, 0.25])
+    assert of_costs(costs, 1.0) == pytest.approx(expected)
+    further = np.array([0.1, 0.5, 0.5, 3.0, 0.25, 0.25])
+    assert of_costs(further, 1.0) == pytest.approx(expected)
+
+
+def test_a_cost_that_all_exits_have_keeps_to_a_limit_above_it():
+    of_costs = _risk.cost_p_value(np.array([0.5, 0.5]))
+    assert of_costs(np.full(5, 0.5), 0.6) == 0
+    assert of_costs(np.full(5, 0.5), 0.5) == 1
+
+
+def test_a_p_value_of_just_the_significance_passes():
+    point, p_value = _risk.last_certified([None, None], lambda *asked: asked[2], 0.1, 0.9)
+    assert (point, p_value) == (1, pytest.approx(0.1))

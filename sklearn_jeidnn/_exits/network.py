@@ -171,7 +171,7 @@ class EarlyExitNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Compiled functions can be neither copied nor stored.
-        state = super().__getstate__()  # type: ignore[no-untyped-call]  # torch's gap
+        state = super().__getstate__()  # type: ignore[no-untyped-call]  # untyped in torch
         return {**state, "_functions": {}}
 
     def exit_distribution(self, logits: torch.Tensor) -> torch.Tensor:

@@ -48,13 +48,18 @@ def exit_distribution(gate_probs: Array, exit_mass: ExitMass) -> Array:
     array or tensor (..., n_exits)
         Sums to 1 over the last axis.
     """
-    namespace = namespace_of(gate_probs)
-    survival = namespace.ones_like(gate_probs.sum(-1))
-    masses = []
+    masses, survival = _masses(gate_probs, exit_mass)
+    return namespace_of(gate_probs).stack([*masses, survival[-1]], -1)
+
+
+def _masses(gate_probs: Array, exit_mass: ExitMass) -> tuple[list[Array], list[Array]]:
+    """Mass that each exit but the last takes, and the mass that is left before each exit."""
+    survival = [namespace_of(gate_probs).ones_like(gate_probs.sum(-1))]
+    masses: list[Array] = []
     for gate in range(gate_probs.shape[-1]):
-        masses.append(exit_mass(gate_probs[..., gate], survival))
-        survival = survival - masses[-1]
-    return namespace.stack([*masses, survival], -1)
+        masses.append(exit_mass(gate_probs[..., gate], survival[-1]))
+        survival.append(survival[-1] - masses[-1])
+    return masses, survival
 
 
 def leaves(mass: Array, survival: Array) -> Array:
@@ -88,8 +93,8 @@ def decide(score: Array, survival: Array, exit_mass: ExitMass) -> tuple[Array, A
 
 def exits_taken(gate_probs: Array, exit_mass: ExitMass) -> Array:
     """Exit of each sample by the rule of prediction: (..., n_exits - 1) -> (...)"""
-    distribution = exit_distribution(gate_probs, exit_mass)
-    survival = 1 - (distribution.cumsum(-1) - distribution)
-    leaving = leaves(distribution, survival)
-    leaving[..., -1] = True
-    return namespace_of(leaving).argmax(leaving + 0, -1)
+    masses, survival = _masses(gate_probs, exit_mass)
+    leaving = [leaves(*pair) for pair in zip(masses, survival, strict=False)]
+    namespace = namespace_of(gate_probs)
+    at_last = namespace.ones_like(survival[-1])
+    return namespace.stack([*(here + 0 * at_last for here in leaving), at_last], -1).argmax(-1)
