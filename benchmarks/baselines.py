@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from sklearn_jeidnn._cut import multiply_adds
-from sklearn_jeidnn._splits import hold_out
 from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine
+from sklearn_jeidnn._splits import hold_out
 
 
 def train_plain(backbone_class, X, y, *, max_epochs=100, lr=None, batch_size=256, seed=0, **params):

@@ -76,3 +76,14 @@ def test_the_p_value_is_twice_the_smaller_of_the_two():
         assert found.scores == ks_2samp(scores, others + shift).pvalue
         assert found.p_value == 2 * min(found.exit_rates, found.scores) < 1
     assert found.p_value == 2 * found.scores
+
+
+def test_a_warning_is_given_if_the_p_value_is_less_than_the_significance(recwarn):
+    known, new = taken(15, 25), taken(5, 35)
+    p_value = _drift.compare_samples(known, new).p_value
+    for significance in (p_value, p_value / 2):
+        found = _drift.warn_if_different(known, new, significance)
+        assert found == _drift.compare_samples(known, new)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="X is not like the calibration samples"):
+        assert _drift.warn_if_different(known, new, 2 * p_value) == found

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.optimize import approx_fprime
+from scipy.optimize import approx_fprime, minimize_scalar
 
 from sklearn_jeidnn._operate.temperatures import (
     bounded_minimum,
@@ -8,6 +8,7 @@ from sklearn_jeidnn._operate.temperatures import (
     fit_leavers_temperatures,
     fit_temperatures,
     log_losses,
+    log_softmax,
     scaled_log_losses,
     smoothed_errors,
     softmax,
@@ -93,3 +94,57 @@ def test_log_losses_are_those_of_the_right_label():
 def test_a_minimum_is_looked_for_between_its_bounds(least, expected):
     found = bounded_minimum(lambda v: (np.square(v + 2).sum(), 2 * (v + 2)), 2, least)
     np.testing.assert_allclose(found, [expected, expected], atol=1e-5)
+
+
+@pytest.mark.parametrize("slope, expected", [(-1.0, 6.0), (1.0, -6.0)])
+def test_logarithms_of_temperatures_stay_within_six_of_zero(slope, expected):
+    found = bounded_minimum(lambda v: (slope * v.sum(), np.full(2, slope)), 2)
+    np.testing.assert_allclose(found, [expected, expected])
+
+
+def test_large_logits_do_not_overflow():
+    logits = np.array([[1000.0, 0.0], [-1000.0, 0.0], [-5000.0, -5001.0]])
+    exact = [[0, -1000], [-1000, 0], [-np.log1p(np.exp(-1)), -np.log1p(np.exp(-1)) - 1]]
+    np.testing.assert_allclose(log_softmax(logits), exact)
+    np.testing.assert_allclose(softmax(logits), np.exp(exact))
+
+
+def least_at(loss):
+    """Where a function of one number is least."""
+    return minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 1e-9}).x
+
+
+# Few samples, so that penalties matter.
+FEW, CODES = np.array([[4.0, 0, 0], [0, 3, 0], [0, 0, 2], [2, 0, 0], [3, 1, 0]]), np.arange(5) % 3
+
+
+@pytest.mark.parametrize("weights", [np.ones(5), np.array([2.0, 1, 1, 0.5, 0.5])])
+@pytest.mark.parametrize("codes", [FEW.argmax(axis=1), CODES])
+def test_temperatures_minimise_the_mean_log_loss_and_a_hundredth_of_their_squared_logarithm(
+    weights, codes
+):
+    exits = np.stack([FEW, 0.25 * FEW], axis=1)
+
+    def loss(log_temperature, logits):
+        losses = log_losses(logits[:, None] / np.exp(log_temperature), codes)[:, 0]
+        return weights @ losses / 5 + 0.01 * log_temperature**2
+
+    expected = [least_at(lambda v, own=own: loss(v, own)) for own in (FEW, 0.25 * FEW)]
+    found = fit_temperatures(exits, codes, weights)
+    np.testing.assert_allclose(np.log(found), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+def test_temperatures_of_leavers_weigh_thirty_samples_for_those_of_all(copies):
+    logits, codes = np.tile(FEW, (copies, 1)), np.tile(CODES, copies)
+    exit_index, of_all = np.tile([0, 0, 0, 1, 1], copies), np.array([0.5, 2.0])
+
+    def loss(log_ratio, exit_number):
+        own = exit_index == exit_number
+        temperature = of_all[exit_number] * np.exp(log_ratio)
+        losses = log_losses(logits[own][:, None] / temperature, codes[own])
+        return losses.sum() + 30 * log_ratio**2
+
+    expected = [least_at(lambda v, own=own: loss(v, own)) for own in (0, 1)]
+    found = fit_leavers_temperatures(logits, codes, exit_index, of_all)
+    np.testing.assert_allclose(np.log(found / of_all), expected, atol=2e-4)
