@@ -34,6 +34,8 @@ TESTED_BY = {
     "sklearn_jeidnn/_operate/risk.py": ["tests/test_risk.py"],
     "sklearn_jeidnn/_operate/temperatures.py": ["tests/test_temperatures.py"],
 }
+# pytest imports it, and torch with it, before every test file.
+CONFTEST = "tests/conftest.py"
 OWN_PACKAGES = ("sklearn_jeidnn", "tests")
 LEAST_SCORE = 0.9
 EXCLUDED = "# equivalent mutant:"
@@ -150,7 +152,7 @@ def mutants_of(file, source):
 
 def warm_up(test_files):
     """Import what tests import, and forget the modules of our own: those are imported anew with each mutant."""
-    for file in test_files:
+    for file in [CONFTEST, *test_files]:
         importlib.import_module(file.removesuffix(".py").replace("/", "."))
     for name in [name for name in sys.modules if name.split(".")[0] in OWN_PACKAGES]:
         del sys.modules[name]

@@ -61,13 +61,17 @@ def samples_of(kinds, n_columns=N_LOGITS):
     return X, y
 
 
-def fitted_on(kinds, *, n_columns=N_LOGITS, weight=None, **params):
-    X, y = samples_of(kinds, n_columns)
+def untrained(**params):
+    """A classifier whose exits answer what the sample says: no weight is learned."""
     fixed = {"module": GivenLogits(), "exits": ["first"], "head": FirstLogits}
-    clf = EarlyExitClassifier(
+    return EarlyExitClassifier(
         **fixed, freeze_backbone=True, companion=None, random_state=0, **params
     )
-    return clf.fit(X, y, X_val=X, y_val=y, sample_weight_val=weight)
+
+
+def fitted_on(kinds, *, n_columns=N_LOGITS, weight=None, **params):
+    X, y = samples_of(kinds, n_columns)
+    return untrained(**params).fit(X, y, X_val=X, y_val=y, sample_weight_val=weight)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,22 @@ def follows_its_confidence(controlled, confidence):
     risk = controlled.risk_
     shown = risk.p_value <= 1 - confidence if risk.certified else np.isnan(risk.p_value)
     return risk.confidence == confidence and shown
+
+
+def test_samples_take_the_exits_of_the_point_that_was_asked_for(given):
+    X, y = samples_of(["easy", "hard"] * 150)
+    by_confidence = given.at(cost_weight=0.3, exit_policy="confidence")
+    moved = by_confidence.at(cost_weight=10.0)
+    limited = by_confidence.control_risk(X, budget=0.62, risk_confidence=0.9)
+    wrong_if_hard = np.where(np.arange(300) % 2, (y + 1) % N_CLASSES, y)
+    for clf in (moved, limited):
+        assert not clf.predict_exit(X).any()
+        assert np.array_equal(clf.predict(X), wrong_if_hard)
+        assert np.array_equal(clf.predict_proba(X).argmax(axis=1), wrong_if_hard)
+        assert clf.mean_cost(X) == pytest.approx(clf.exit_costs_[0])
+    for clf in (given, by_confidence, moved.at(cost_weight=0.3), limited.at(cost_weight=0.3)):
+        assert np.array_equal(clf.predict_exit(X), np.arange(300) % 2)
+        assert np.array_equal(clf.predict(X), y)
 
 
 # No bet loses more than three quarters of the capital, which so grows to at most
@@ -367,6 +387,31 @@ def test_a_first_fit_that_fails_leaves_an_estimator_that_is_not_fitted(digits):
     assert set(vars(clf)) == before
     with pytest.raises(NotFittedError):
         clf.predict(digits[0])
+
+
+class InterruptedCall:
+    """A conformity score that is interrupted at its last call."""
+
+    def __init__(self, n_calls):
+        self.left = n_calls
+
+    def __call__(self, probabilities, uniform):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return 1 - probabilities
+
+
+@pytest.mark.parametrize("n_calls", [1, 2, 3])
+def test_a_fit_that_fails_while_it_certifies_leaves_nothing_behind(n_calls):
+    """Sets are made at the first point, at the certified one, and there on the samples that tested nothing."""
+    X, y = samples_of(["easy", "hard"] * 50)
+    asked = {"budget": 1.05, "risk_confidence": 0.5, "exit_policy": "confidence"}
+    clf = untrained(**asked, conformity_score=InterruptedCall(n_calls))
+    before = set(vars(clf))
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y, X_val=X, y_val=y)
+    assert set(vars(clf)) == before
 
 
 IMPORT_TWICE = """

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize_scalar
 
+from sklearn_jeidnn._operate import temperatures
 from sklearn_jeidnn._operate.temperatures import (
     bounded_minimum,
     expected_errors,
@@ -68,8 +69,8 @@ def test_errors_are_counted_half_as_they_fell_half_as_calibrated_exits_expect():
     logits, codes = calibrated_logits(500)
     exits = np.stack([logits, 3 * logits], axis=1)
     counted = smoothed_errors(exits, codes, np.ones(500))
-    temperatures = fit_temperatures(exits, codes, np.ones(500))
-    expected = 1 - softmax(exits / temperatures[:, None]).max(-1)
+    found = fit_temperatures(exits, codes, np.ones(500))
+    expected = 1 - softmax(exits / found[:, None]).max(-1)
     fell = exits.argmax(-1) != codes[:, None]
     np.testing.assert_allclose(counted, (fell + expected) / 2, rtol=1e-5)
     assert counted.dtype == exits.dtype
@@ -148,3 +149,19 @@ def test_temperatures_of_leavers_weigh_thirty_samples_for_those_of_all(copies):
     expected = [least_at(lambda v, own=own: loss(v, own)) for own in (0, 1)]
     found = fit_leavers_temperatures(logits, codes, exit_index, of_all)
     np.testing.assert_allclose(np.log(found / of_all), expected, atol=2e-4)
+
+
+def test_temperatures_descend_the_gradients_of_their_losses(monkeypatch):
+    where, fits = np.array([0.4, -0.7]), []
+
+    def checked(loss, n_parameters):
+        value, gradient = loss(where)
+        numerical = approx_fprime(where, lambda v: loss(v)[0])
+        np.testing.assert_allclose(gradient, numerical, atol=1e-5)
+        fits.append(value)
+        return np.zeros(n_parameters)
+
+    monkeypatch.setattr(temperatures, "bounded_minimum", checked)
+    fit_temperatures(np.stack([FEW, 2 * FEW], axis=1), CODES, np.ones(5))
+    fit_leavers_temperatures(FEW, CODES, np.array([0, 0, 0, 1, 1]), np.array([0.5, 2.0]))
+    assert len(fits) == 2

