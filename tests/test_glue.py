@@ -108,6 +108,8 @@ def test_samples_take_the_exits_of_the_point_that_was_asked_for(given):
         assert np.array_equal(clf.predict(X), wrong_if_hard)
         assert np.array_equal(clf.predict_proba(X).argmax(axis=1), wrong_if_hard)
         assert clf.mean_cost(X) == pytest.approx(clf.exit_costs_[0])
+        # Sets that are calibrated at another point hold the labels of half of the samples.
+        assert clf.predict_set(X)[np.arange(300), y].mean() > 0.75
     for clf in (given, by_confidence, *moved_back):
         assert np.array_equal(clf.predict_exit(X), np.arange(300) % 2)
         assert np.array_equal(clf.predict(X), y)

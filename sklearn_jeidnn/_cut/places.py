@@ -75,13 +75,13 @@ def spread_by_cost(
         for i, name in enumerate(names)
         if spent[i] > 0 and spent[-1] - spent[i] > head_costs[i]
     }
-    n_exits = AUTO_EXITS if isinstance(how_many, str) else how_many
-    if not worth or (n_exits > len(worth) and n_exits is how_many):
+    n_exits = min(AUTO_EXITS, len(worth)) if isinstance(how_many, str) else how_many
+    if not worth or n_exits > len(worth):
         raise CutError(
             f"exits={how_many!r} asks for more places to leave at than there are blocks that save anything "
             f"({list(worth.values())})"
         )
-    return [worth[cost] for cost in _evenly(sorted(worth), min(n_exits, len(worth)), spent[-1])]
+    return [worth[cost] for cost in _evenly(sorted(worth), n_exits, spent[-1])]
 
 
 def _costs_of_pieces(
