@@ -254,3 +254,26 @@ def test_no_row_leaves_early_by_the_gates_never_and_every_row_by_those_at_once(r
         (frontier.always_first_exit(), 0),
     ):
         assert (point.gates.exits(rows.gate_inputs, sequential_mass) == exit_number).all()
+
+
+@pytest.fixture
+def reluctant(rows):
+    """A frontier whose gates keep every sample, whatever cost weighs."""
+    frontier = frontier_of(rows)
+    n_points, bias = len(COST_WEIGHT_GRID), frontier.points.bias
+    stays = frontier.points.always(-9.0)
+    vars(frontier)["points"] = replace(
+        stays, weight=np.repeat(stays.weight, n_points, 0), bias=np.full_like(bias, -9.0)
+    )
+    return frontier
+
+
+def test_a_budget_is_kept_even_if_no_gates_of_the_grid_keep_to_it(reluctant, rows):
+    assert reluctant.table["mean_cost"].min() == 1
+    taken = rows.exits(reluctant.choose(budget=0.3).gates, sequential_mass)
+    assert (taken == 0).all()
+
+
+def test_the_first_exit_for_all_is_a_candidate_if_gates_keep_samples_at_any_cost(reluctant, rows):
+    cheapest = reluctant.candidates_by_cost[-1]
+    assert (rows.exits(cheapest.gates, sequential_mass) == 0).all()

@@ -131,6 +131,10 @@ class Frontier:
         points += [self._between(i, share) for i in range(len(self.points) - 1) for share in shares]
         points.append(self._grid_point(len(self.points) - 1))
         costs = [self._mean_cost(point) for point in points]
+        if min(costs) > self.exit_costs[0]:
+            # Learned gates can keep some samples at any cost weight.
+            points.append(self.always_first_exit())
+            costs.append(float(self.exit_costs[0]))
         return [points[i] for i in np.argsort(costs, kind="stable")[::-1]]
 
     def _point(self, cost_weight: float, gates: GatePoints) -> OperatingPoint:
@@ -172,7 +176,8 @@ class Frontier:
             return self._point(math.nan, gates)
         fits = self.table["mean_cost"] <= budget
         if not fits.any():
-            return self._grid_point(len(self.points) - 1)
+            # Learned gates can keep some samples at any cost weight; an exit for all keeps to the budget.
+            return self.always_first_exit()
         first = int(fits.argmax())
         # Before the second point comes a cost weight of 0, which has no logarithm.
         return self._grid_point(first) if first < 2 else self._bisected(first, budget)
