@@ -79,12 +79,12 @@ class Predictor:
 
     def probabilities(self, arrays: Arrays) -> np.ndarray:
         """Calibrated probabilities of the exit that each sample takes."""
-        return self.routed(arrays).probabilities
+        return self.probabilities_and_exits(arrays)[0]
 
     def probabilities_and_exits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated probabilities of the exits taken, and these exits."""
-        routed = self.routed(arrays)
-        return routed.probabilities, routed.exit_index
+        routed = self.route(arrays)
+        return self.calibration.probabilities(*routed), routed.exit_index
 
     def exits_and_confidence(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Exits taken, and the probability of the predicted label there."""
@@ -101,15 +101,10 @@ class Predictor:
         labels: np.ndarray = self.schema.classes[logits.argmax(1)]
         return labels
 
-    def routed(self, arrays: Arrays, groups: np.ndarray | None = None) -> RoutedSamples:
-        """Calibrated probabilities of the exits taken, and what conformity scores read."""
-        routed = self.route(arrays)
-        return RoutedSamples(
-            self.calibration.probabilities(*routed),
-            routed.exit_index,
-            self.rule.uniform(arrays),
-            np.zeros(len(arrays[0]), int) if groups is None else groups,
-        )
+    def routed(self, arrays: Arrays, groups: np.ndarray) -> RoutedSamples:
+        """Calibrated probabilities of the exits taken, and what else conformity scores read."""
+        probabilities, exit_index = self.probabilities_and_exits(arrays)
+        return RoutedSamples(probabilities, exit_index, self.rule.uniform(arrays), groups)
 
     def sets(
         self,
