@@ -18,7 +18,7 @@ FLOORS = [
     {"_exits", "metrics", "_samples", "_encoding"},
     {"_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
-    {"_fit"},
+    {"_fit", "_prediction"},
     {"_classifier"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -142,7 +142,7 @@ def test_loading_the_estimator_loads_no_plotting_and_changes_no_setting():
 def test_public_names():
     assert set(sklearn_jeidnn.__all__) == {"EarlyExitClassifier", "__version__"}
     assert set(sklearn_jeidnn.__all__) <= set(dir(sklearn_jeidnn))
-    public = {name for name in vars(sklearn_jeidnn.EarlyExitClassifier) if not name.startswith("_")}
+    public = {name for name in dir(sklearn_jeidnn.EarlyExitClassifier) if not name.startswith("_")}
     assert public >= {
         "fit",
         "predict",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from sklearn_jeidnn import _classifier, _schema
+from sklearn_jeidnn import _prediction, _schema
 from sklearn_jeidnn._engines.torch_engine import TorchEngine
 from sklearn_jeidnn._samples import iter_user_chunks
 
@@ -56,7 +56,7 @@ def test_a_dataset_is_predicted_with_and_without_labels(fitted, fresh_digits, sm
         np.testing.assert_array_equal(fitted.predict(dataset), expected)
 
 
-@pytest.mark.parametrize("method", _classifier.STREAMED)
+@pytest.mark.parametrize("method", _prediction.STREAMED)
 def test_a_stream_is_answered_batch_by_batch(fitted, fresh_digits, method):
     X = fresh_digits[0][:100]
     asked = []
@@ -91,7 +91,7 @@ def test_a_long_run_shows_its_progress_where_that_is_asked_for(
     loud = quick_classifier(max_epochs=1).fit(*digits)
     loud.predict(fresh_digits[0])
     assert not capsys.readouterr().err
-    monkeypatch.setattr(_classifier, "BAR_AFTER_SECONDS", 0)
+    monkeypatch.setattr(_prediction, "BAR_AFTER_SECONDS", 0)
     loud.set_params(verbose=1).predict(fresh_digits[0])
     assert "Samples" in capsys.readouterr().err
 
