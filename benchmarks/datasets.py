@@ -25,6 +25,7 @@ OPENML_NAMES = {"adult": "adult", "letter": "letter", "pendigits": "pendigits", 
 TARGETS = {"adult": "income", "letter": "letter", "pendigits": "digit", "krkopt": "depth"}
 SHIFT = 2
 TABLES = ["adult", "letter", "digits", "pendigits", "krkopt"]
+UNTUNED = ["phoneme", "churn", "spambase", "mammography", "wine_white"]
 
 
 class Split(NamedTuple):
@@ -40,6 +41,8 @@ def data_folder():
 
 def load(name):
     """A table as floats, encoded as its usual pipeline would: (X_train, X_test, y_train, y_test)."""
+    if name in UNTUNED:
+        return load_untuned(name)
     return {
         "adult": load_adult,
         "letter": load_letter,
@@ -90,6 +93,14 @@ def load_digits_table():
     """scikit-learn's digits: 70/30 stratified, 64 columns."""
     X, y = load_digits(return_X_y=True)
     return _as_split(*train_test_split(X, y, test_size=0.3, stratify=y, random_state=0))
+
+
+def load_untuned(name):
+    """A small table as it comes, no column scaled or encoded: 70/30 stratified."""
+    table = pd.read_csv(data_folder() / "tables" / f"{name}.csv.gz")
+    y = table.pop("label").to_numpy()
+    X = table.to_numpy(np.float64)
+    return Split(*train_test_split(X, y, test_size=0.3, stratify=y, random_state=0))
 
 
 def load_cifar10(n_train=50000):

@@ -20,6 +20,7 @@ from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._fit import CascadeSpec, fit_cascade
 from ._fit.losses import GATE_LOSSES
+from ._fit.members import has_ready_networks_only
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._operate.calibration import CalibrationSamples, SetRule
@@ -397,6 +398,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             GivenSamples(X=X_val, y=y_val, weights=sample_weight_val),
             estimator_name=type(self).__name__,
             keeps_integers=self.module is not None,
+            centres_columns=has_ready_networks_only(self.module),
             validation_fraction=self.validation_fraction,
             rng=rng,
         )

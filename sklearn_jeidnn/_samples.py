@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -19,6 +20,12 @@ from sklearn.utils.validation import (
 
 from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
 from ._splits import halve, hold_out
+from ._warn import warn_caller
+
+FLOATS = (np.float64, np.float32)
+# A column's size is this many times its spread: float32 then resolves less than a 10,000th of the spread.
+NARROW = 1000
+OFFSET_SAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,7 @@ def read_parts(
     *,
     estimator_name: str,
     keeps_integers: bool,
+    centres_columns: bool,
     validation_fraction: float,
     rng: np.random.RandomState,
 ) -> tuple[InputSchema, Parts]:
@@ -53,10 +61,13 @@ def read_parts(
         For messages.
     keeps_integers : bool
         Whether a lone array of whole numbers stays one.
+    centres_columns : bool
+        Whether columns of a table may be shifted, so that float32 holds those whose spread is small against
+        their size.
     validation_fraction : float
     rng : numpy.random.RandomState
     """
-    schema, samples = _read_training(given, estimator_name, keeps_integers)
+    schema, samples = _read_training(given, estimator_name, keeps_integers, centres_columns)
     if held_out.is_empty:
         train, gates, calibration = hold_out(samples.codes, validation_fraction, rng)
         return schema, Parts(
@@ -75,10 +86,10 @@ def read_parts(
 
 
 def _read_training(
-    given: GivenSamples, estimator_name: str, keeps_integers: bool
+    given: GivenSamples, estimator_name: str, keeps_integers: bool, centres_columns: bool
 ) -> tuple[InputSchema, Samples]:
     witness = _witness_class(estimator_name)()
-    names, inputs, y = _first_inputs(witness, given, keeps_integers)
+    names, inputs, y, offset = _first_inputs(witness, given, keeps_integers, centres_columns)
     check_classification_targets(y)
     weights = _weights(given.weights, inputs)
     kept = weights > 0
@@ -98,27 +109,61 @@ def _read_training(
         n_features=getattr(witness, "n_features_in_", None),
         feature_names=getattr(witness, "feature_names_in_", None),
         keeps_integers=keeps_integers,
+        offset=offset,
     )
     return schema, Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
 
 
 def _first_inputs(
-    witness: BaseEstimator, given: GivenSamples, keeps_integers: bool
-) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray]:
-    """Names and arrays of the training samples, and their labels."""
+    witness: BaseEstimator, given: GivenSamples, keeps_integers: bool, centres_columns: bool
+) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray, np.ndarray | None]:
+    """Names and arrays of the training samples, their labels, and what is subtracted from columns."""
     if is_named(given.X):
         y = validate_data(witness, X="no_validation", y=given.y)
         arrays = named_arrays(given.X)
         check_consistent_length(next(iter(arrays.values())), y)
-        return tuple(arrays), tuple(arrays.values()), y
-    dtype = _dtype(given.X, keeps_integers)
+        return tuple(arrays), tuple(arrays.values()), y, None
+    in_double = centres_columns and np.ndim(given.X) == 2
+    dtype = FLOATS if in_double else _dtype(given.X, keeps_integers)
     X, y = validate_data(witness, given.X, given.y, dtype=dtype, allow_nd=True)
-    return None, (X,), y
+    if not in_double:
+        _warn_of_narrow_columns(given.X)
+    offset = column_offsets(X) if X.dtype == np.float64 else None
+    return None, (as_float32(X, offset) if in_double else X,), y, offset
 
 
 def _dtype(X: Any, keeps_integers: bool) -> type:
     """A module may embed whole numbers, which is seen once it is built; ready backbones take floats."""
     return np.int64 if keeps_integers and np.asarray(X).dtype.kind in "iu" else np.float32
+
+
+def column_offsets(table: np.ndarray) -> np.ndarray | None:
+    """Medians of the columns whose spread is small against their size, 0 for others; None if there are none."""
+    some = table[:: max(1, len(table) // OFFSET_SAMPLES)]
+    low, median, high = np.quantile(some, [0.1, 0.5, 0.9], axis=0)
+    narrow = (high > low) & (np.abs(median) > NARROW * (high - low))
+    return np.where(narrow, median, 0) if narrow.any() else None
+
+
+def _warn_of_narrow_columns(X: Any) -> None:
+    """Tell that float32 blurs columns of a table that a module of the user's takes as they are."""
+    table = np.asarray(X)
+    offset = column_offsets(table) if table.ndim == 2 and table.dtype == np.float64 else None
+    if offset is not None:
+        columns = np.flatnonzero(offset)[:5].tolist()
+        warn_caller(
+            f"X has columns {columns} whose spread is small against their size, and becomes float32, which blurs "
+            f"them; scale them first, with StandardScaler in a pipeline say."
+        )
+
+
+def as_float32(table: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
+    """A table less the offsets of its columns, as float32."""
+    centred = table if offset is None else table - offset
+    with np.errstate(over="ignore"):
+        array: np.ndarray = centred.astype(np.float32, copy=False)
+    assert_all_finite(array, input_name="X")
+    return array
 
 
 def _weights(weights: Any, inputs: Arrays) -> np.ndarray:
@@ -169,8 +214,9 @@ def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     witness.n_features_in_ = schema.n_features
     if schema.feature_names is not None:
         witness.feature_names_in_ = schema.feature_names
-    dtype = _dtype(X, schema.keeps_integers)
-    return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=False),)
+    dtype = FLOATS if schema.offset is not None else _dtype(X, schema.keeps_integers)
+    array = validate_data(witness, X, dtype=dtype, allow_nd=True, reset=False)
+    return (array if schema.offset is None else as_float32(array, schema.offset),)
 
 
 @lru_cache

@@ -33,6 +33,9 @@ class InputSchema:
         Whether whole numbers stay whole, since a module of the user's may embed them.
     embeds : bool, default=False
         Whether the module does embed the whole numbers of a lone array.
+    offset : ndarray (n_features,) or None, default=None
+        Subtracted from a table in double precision before it becomes float32, so that a column whose spread is
+        small against its size (dates as numbers) keeps it. None subtracts nothing.
     """
 
     estimator_name: str
@@ -44,6 +47,7 @@ class InputSchema:
     feature_names: np.ndarray | None
     keeps_integers: bool
     embeds: bool = False
+    offset: np.ndarray | None = None
 
     @property
     def n_classes(self) -> int:
@@ -85,7 +89,14 @@ class InputSchema:
         return codes
 
     def as_user_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
-        """One array, or a dict of them where the inputs have names: as a user gives ``X``."""
+        """Checked samples as a user gives ``X``: one array, or a dict of them where the inputs have names."""
+        if self.offset is None:
+            return self.as_module_input(arrays)
+        table: np.ndarray = arrays[0] + self.offset
+        return table
+
+    def as_module_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
+        """Checked samples as the module sees them: one array, or a dict where the inputs have names."""
         if self.input_names is None:
             return arrays[0]
         return dict(zip(self.input_names, arrays, strict=True))

@@ -5,15 +5,20 @@ block like any other. ``from_data`` builds one from training samples, which give
 input and the statistics that the input layer keeps (bins, means).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
 
-from ._encoding import InputNoise, PiecewiseLinearEncoding, bin_edges
+from ._tables import (
+    InputNoise,
+    PiecewiseLinearEncoding,
+    RobustScaling,
+    TabularResNet,
+    bin_edges,
+)
 
 __all__ = [
     "BagOfEmbeddings",
@@ -21,107 +26,15 @@ __all__ = [
     "ImageResNet",
     "InputNoise",
     "PiecewiseLinearEncoding",
+    "RobustScaling",
     "TabularResNet",
     "bin_edges",
     "default_backbone",
 ]
 
 MAX_IMAGE_CHANNELS = 4
-
-
-class TabularBlock(nn.Module):
-    """Residual block: normalise, widen, ReLU, dropout, project back, add."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.linear1 = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(width, width)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        inner = self.linear1(self.norm(hidden))
-        change: torch.Tensor = self.linear2(self.dropout(torch.relu(inner)))
-        return hidden + change
-
-
-class TabularResNet(nn.Module):
-    """Residual network for tables, with piecewise-linear encoding of its columns.
-
-    Parameters
-    ----------
-    edges : list of ndarray
-        Bin edges of each column (see :func:`bin_edges`).
-    n_classes : int
-    width : int, default=256
-        Units of each layer.
-    n_blocks : int, default=6
-        Residual blocks of two layers each.
-    dropout : float, default=None
-        Share of units dropped inside each block while training. If None, 0.3, and less if ``width``
-        is below 128, since narrow networks tend to underfit.
-    noise : array-like (n_features,), default=None
-        Standard deviation of the noise added to each column while training.
-
-    References
-    ----------
-    Gorishniy, Rubachev, Khrulkov, Babenko, "Revisiting Deep Learning Models for Tabular Data",
-    NeurIPS 2021 (the residual network). Layer normalisation replaces batch normalisation, so that
-    the output of a sample never depends on its batch.
-    """
-
-    def __init__(
-        self,
-        edges: Sequence[np.ndarray],
-        n_classes: int,
-        *,
-        width: int = 256,
-        n_blocks: int = 6,
-        dropout: float | None = None,
-        noise: ArrayLike | None = None,
-    ) -> None:
-        super().__init__()
-        if dropout is None:
-            dropout = 0.3 * min(1, (width / 128) ** 2)
-        # Wider networks need smaller steps.
-        self.learning_rate = min(1e-2, 2e-3 * 256 / width)
-        self.noise = nn.Identity() if noise is None or not np.any(noise) else InputNoise(noise)
-        self.encoding = PiecewiseLinearEncoding(edges)
-        self.input = nn.Linear(self.encoding.n_outputs, width)
-        self.blocks = nn.ModuleList(TabularBlock(width, dropout) for _ in range(n_blocks))
-        self.norm = nn.LayerNorm(width)
-        self.classifier = nn.Linear(width, n_classes)
-
-    @classmethod
-    def from_data(
-        cls, X: np.ndarray, n_classes: int, *, n_bins: int = 32, noise: float = 0.2, **params: Any
-    ) -> "TabularResNet":
-        """Build a network for these training samples.
-
-        Parameters
-        ----------
-        X : ndarray (n_samples, n_features)
-        n_classes : int
-        n_bins : int, default=32
-            Most bins of each column's encoding.
-        noise : float, default=0.2
-            Noise on the columns with more than two values while training, in standard deviations
-            of the column.
-        **params
-            Passed to the constructor: ``width``, ``n_blocks``, ``dropout``.
-        """
-        edges = bin_edges(X, n_bins)
-        many_values = [len(column_edges) > 2 for column_edges in edges]
-        deviations = np.std(X, axis=0, dtype=np.float64)
-        return cls(edges, n_classes, noise=noise * deviations * many_values, **params)
-
-    def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """(n_samples, n_features) -> logits (n_samples, n_classes)"""
-        hidden = self.input(self.encoding(self.noise(X)))
-        for block in self.blocks:
-            hidden = block(hidden)
-        logits: torch.Tensor = self.classifier(torch.relu(self.norm(hidden)))
-        return logits
+# Pixels that tell their range.
+LIMIT_PIXELS = 1_000_000
 
 
 class ImageInput(nn.Module):
@@ -134,14 +47,23 @@ class ImageInput(nn.Module):
         ``(height, width, channels)``, with at most four channels. Channels come first if both fit.
     mean, scale : float
         Mean that is subtracted from every pixel, and scale by which it is divided.
+    limits : tuple of float, default=(-inf, inf)
+        Pixels below the first or above the second are set to it.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, image_shape: Iterable[int], mean: float = 0.0, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        image_shape: Iterable[int],
+        mean: float = 0.0,
+        scale: float = 1.0,
+        limits: tuple[float, float] = (-np.inf, np.inf),
+    ) -> None:
         super().__init__()
         self.image_shape = _checked_image_shape(image_shape)
+        self.limits = limits
         self.register_buffer("mean", torch.tensor(float(mean)))
         self.register_buffer("scale", torch.tensor(float(scale)))
 
@@ -162,7 +84,8 @@ class ImageInput(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """(n_samples, ...) -> (n_samples, n_channels, height, width)"""
-        images = ((X - self.mean) / self.scale).reshape(-1, *self.image_shape)
+        pixels = X.clamp(*self.limits)
+        images = ((pixels - self.mean) / self.scale).reshape(-1, *self.image_shape)
         if self.channels_last:
             return images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         images = images.reshape(-1, self.n_channels, *self.size)
@@ -207,6 +130,17 @@ class ImageBlock(nn.Module):
         return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(reduced))
 
 
+def _pixel_limits(X: np.ndarray) -> tuple[float, float]:
+    """Values beyond which a pixel is broken: the range of all but the outermost thousandths, widened to thrice itself."""
+    pixels = X.ravel()
+    if pixels.size > LIMIT_PIXELS:
+        pixels = pixels[np.random.default_rng(0).integers(pixels.size, size=LIMIT_PIXELS)]
+    low, high = np.quantile(pixels, [0.001, 0.999])
+    if low == high:
+        return float(X.min()), float(X.max())
+    return float(2 * low - high), float(2 * high - low)
+
+
 class ImageResNet(nn.Module):
     """Small residual convolutional network for images of any size.
 
@@ -224,6 +158,8 @@ class ImageResNet(nn.Module):
         Residual blocks in all, spread evenly over the three groups.
     mean, scale : float
         Mean that is subtracted from every pixel, and scale by which it is divided.
+    limits : tuple of float, default=(-inf, inf)
+        Pixels below the first or above the second are set to it.
 
     References
     ----------
@@ -239,9 +175,10 @@ class ImageResNet(nn.Module):
         n_blocks: int = 6,
         mean: float = 0.0,
         scale: float = 1.0,
+        limits: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
         super().__init__()
-        self.input = ImageInput(image_shape, mean, scale)
+        self.input = ImageInput(image_shape, mean, scale, limits)
         large = min(self.input.size) >= 24
         self.stem = nn.Sequential(
             nn.Conv2d(self.input.n_channels, width, 3, 1, 1, bias=False),
@@ -289,9 +226,11 @@ class ImageResNet(nn.Module):
                 f"module__image_shape={image_shape} has {np.prod(image_shape)} values, but a row of X "
                 f"has {np.prod(X.shape[1:])} (X.shape={X.shape})."
             )
-        mean = np.mean(X, dtype=np.float64)
-        scale = np.std(X, dtype=np.float64) or 1.0
-        return cls(image_shape, n_classes, mean=mean, scale=scale, **params)
+        limits = _pixel_limits(X)
+        pixels = np.clip(X, *limits)
+        mean = np.mean(pixels, dtype=np.float64)
+        scale = np.std(pixels, dtype=np.float64) or 1.0
+        return cls(image_shape, n_classes, mean=mean, scale=scale, limits=limits, **params)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """(n_samples, ...) -> logits (n_samples, n_classes)"""

@@ -2,51 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn.backbones import (
-    ImageInput,
-    ImageResNet,
-    PiecewiseLinearEncoding,
-    TabularResNet,
-    bin_edges,
-)
-
-
-def test_encoding_says_how_far_a_value_has_come_through_each_bin():
-    encoding = PiecewiseLinearEncoding([np.array([0.0, 1.0, 3.0])])
-    values = torch.tensor([[-1.0], [0.5], [2.0], [9.0]])
-    assert encoding(values).tolist() == [[0, 0], [0.5, 0], [1, 0.5], [1, 1]]
-
-
-def test_one_hot_columns_pass_the_encoding_unchanged():
-    X = np.eye(3, dtype=np.float32)
-    encoding = PiecewiseLinearEncoding(bin_edges(X, 32))
-    assert torch.equal(encoding(torch.as_tensor(X)), torch.as_tensor(X))
-
-
-def test_few_values_are_edges_themselves_and_many_are_binned():
-    X = np.column_stack([np.arange(1000) % 4, np.arange(1000)])
-    few, many = bin_edges(X, 8)
-    assert few.tolist() == [0, 1, 2, 3]
-    assert 4 < len(many) <= 9 and many[0] == 0 and many[-1] == 999
-
-
-def test_a_column_that_is_mostly_zero_keeps_edges_among_its_other_values():
-    column = np.append(np.zeros(9900), np.arange(1, 101))
-    assert (bin_edges(column[:, None], 16)[0] > 0).sum() >= 8
-
-
-@pytest.mark.parametrize(
-    "column", [np.full(9, 7.0), np.full(9, -1e30), np.zeros(9), 1e6 + np.arange(9) / 1e6]
-)
-def test_odd_columns_encode_to_finite_values(column):
-    encoding = PiecewiseLinearEncoding(bin_edges(column[:, None], 4))
-    assert torch.isfinite(encoding(torch.tensor(column[:, None], dtype=torch.float32))).all()
-
-
-def test_a_tables_answer_has_one_row_per_row():
-    X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    backbone = TabularResNet.from_data(X, 4, width=8, n_blocks=2).eval()
-    assert backbone(torch.as_tensor(X)).shape == (20, 4)
+from sklearn_jeidnn.backbones import ImageInput, ImageResNet
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (3, 9, 7), (8, 8, 3), (32, 32, 3)])
@@ -79,13 +35,24 @@ def test_an_image_shape_that_does_not_fit_the_rows_is_refused():
         ImageResNet.from_data(np.zeros((2, 64)), 3, image_shape=(8, 9))
 
 
-def test_noise_moves_columns_of_many_values_while_training_and_no_others():
+def test_a_broken_pixel_does_not_set_the_scale_of_all_others():
     rng = np.random.default_rng(0)
-    X = np.column_stack([3 * rng.normal(size=500), rng.integers(0, 2, 500), np.ones(500)])
-    noise = TabularResNet.from_data(X, 2, noise=0.5).noise
-    rows = torch.zeros(1000, 3)
-    torch.manual_seed(0)
-    deviations = noise.train()(rows).std(0)
-    assert 1.3 < deviations[0] < 1.7
-    assert not deviations[1:].any()
-    assert torch.equal(noise.eval()(rows), rows)
+    images = rng.random((200, 8, 8)).astype(np.float32)
+    clean = ImageResNet.from_data(images, 3, width=4, n_blocks=3).input
+    spoilt = images.copy()
+    spoilt[17, 3, 3] = 1e4
+    broken = ImageResNet.from_data(spoilt, 3, width=4, n_blocks=3).input
+    assert broken.scale == pytest.approx(clean.scale.item(), rel=0.02)
+    assert broken(torch.as_tensor(spoilt)).abs().max() < 10
+
+
+def test_ordinary_pixels_pass_the_limits_unchanged():
+    images = np.random.default_rng(0).normal(size=(500, 8, 8)).astype(np.float32)
+    low, high = ImageResNet.from_data(images, 3, width=4, n_blocks=3).input.limits
+    assert low < images.min() and images.max() < high
+
+
+def test_images_that_are_nearly_all_black_keep_their_other_pixels():
+    images = np.zeros((300, 8, 8), dtype=np.float32)
+    images[0, 0, 0] = 1
+    assert ImageResNet.from_data(images, 3, width=4, n_blocks=3).input.limits == (0, 1)

@@ -113,7 +113,7 @@ class Assembly:
         """Return members that could stand in front of the backbone (see :func:`companions_for`)."""
         count = self._count(self.module)
         return companions_for(
-            self.schema.as_user_input(self.train.inputs),
+            self.schema.as_module_input(self.train.inputs),
             self.schema.n_classes,
             image_shape=self.backbone.params.get("image_shape"),
             embeds=self.schema.embeds,
@@ -204,11 +204,12 @@ class Assembly:
 
         The random numbers that the backbone draws later stay those that it would draw without companions.
         """
-        X = self.schema.as_user_input(self.train.inputs)
         with torch.random.fork_rng(devices=[]):
             if not member.is_classifier:
-                module = instantiate(member, X, self.schema, self.spec.device)
+                samples = self.schema.as_module_input(self.train.inputs)
+                module = instantiate(member, samples, self.schema, self.spec.device)
                 return self._cut_module(member, module, exits)
+        X = self.schema.as_user_input(self.train.inputs)
         y = self.schema.classes[self.train.codes]
         classifier = fitted_classifier(member.module, X, y, weights)
         check_classes(classifier, self.schema.classes)

@@ -97,7 +97,7 @@ def _backbone(
     if spec.takes_trained:
         check_is_trained(backbone)
     inputs = parts.train.inputs
-    module = instantiate(backbone, schema.as_user_input(inputs), schema, spec.device)
+    module = instantiate(backbone, schema.as_module_input(inputs), schema, spec.device)
     takes_tokens = schema.input_names is None and embeds(
         LogitsModule(module, None), inputs[0][:N_PROBE_SAMPLES], spec.device
     )

@@ -13,7 +13,7 @@ from torch import nn
 
 from .._cut import CutInfo, Stage
 from .._schema import InputSchema
-from ..backbones import default_backbone
+from ..backbones import TabularResNet, default_backbone
 
 LEAST_PROBABILITY = 1e-6
 
@@ -58,6 +58,18 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
             f"to, must be one (or None for the ready backbone)."
         )
     return [*members[:-1], Member(backbone.module, {**backbone.params, **params})]
+
+
+def has_ready_networks_only(module: Any) -> bool:
+    """Return whether what a user gives as ``module`` names no torch module but the ready ones."""
+    entries = module if isinstance(module, list | tuple) else [module]
+    modules = [entry[0] if isinstance(entry, tuple) and entry else entry for entry in entries]
+    return all(
+        entry in (None, TabularResNet)
+        or not isinstance(entry, nn.Module)
+        and not inspect.isclass(entry)
+        for entry in modules
+    )
 
 
 def _as_member(entry: Any) -> Member:
