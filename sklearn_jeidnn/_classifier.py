@@ -445,19 +445,22 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             (schema.n_features, schema.feature_names, cascade.plain_seconds, point.risk),
             strict=True,
         )
-        for name in OPTIONAL_ATTRIBUTES:
-            self.__dict__.pop(name, None)
-        self.__dict__.update({name: value for name, value in optional if value is not None})
-        self._predictor = predictor
-        self.classes_ = schema.classes
-        self.exits_ = cascade.exits
-        self.exit_costs_ = cascade.exit_costs
-        self.history_ = cascade.history
-        self.module_ = cascade.engine.module
-        self.network_ = cascade.engine.network
-        self.cost_weight_ = point.cost_weight
-        self.temperatures_ = predictor.calibration.temperatures
-        self.conformity_scores_ = predictor.calibration.sets.scores
+        others = {name: v for name, v in vars(self).items() if name not in OPTIONAL_ATTRIBUTES}
+        # All at once: neither Ctrl-C nor another thread finds old attributes beside new ones.
+        self.__dict__ = {
+            **others,
+            **{name: value for name, value in optional if value is not None},
+            "_predictor": predictor,
+            "classes_": schema.classes,
+            "exits_": cascade.exits,
+            "exit_costs_": cascade.exit_costs,
+            "history_": cascade.history,
+            "module_": cascade.engine.module,
+            "network_": cascade.engine.network,
+            "cost_weight_": point.cost_weight,
+            "temperatures_": predictor.calibration.temperatures,
+            "conformity_scores_": predictor.calibration.sets.scores,
+        }
         return self
 
     def _check_operating_point(self) -> None:
