@@ -18,10 +18,12 @@ from ._engines.torch_engine import as_tensors
 from ._exits.heads import HEADS
 from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
+from ._exits.usual_torch import usual_torch
 from ._fit import CascadeSpec, fit_cascade
 from ._fit.losses import GATE_LOSSES
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
+from ._fit.turns import FIT_TURNS
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
@@ -653,10 +655,11 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             raise ValueError(f"cost={cost!r} is not known; give {TIMED!r} or {COUNTED!r}.")
         schema, engine = self._predictor.schema, self._predictor.cascade.engine
         arrays = schema.example(3)
-        if cost == TIMED:
-            return time_exits(schema, engine, arrays, batch_size)[0]
-        inputs = as_tensors(schema.encode(arrays))
-        return relative_exit_costs(engine.network, tuple(t.to(self.device) for t in inputs))
+        with FIT_TURNS.take(), usual_torch():
+            if cost == TIMED:
+                return time_exits(schema, engine, arrays, batch_size)[0]
+            inputs = as_tensors(schema.encode(arrays))
+            return relative_exit_costs(engine.network, tuple(t.to(engine.device) for t in inputs))
 
     @property
     def frontier_(self) -> dict[str, np.ndarray]:
