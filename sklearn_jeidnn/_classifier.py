@@ -1,6 +1,7 @@
 """The estimator: parameters, documentation, and the public methods over a :class:`Predictor`."""
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
@@ -132,7 +133,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     condition_on : {"pooled", "exit", "class", "exit_and_class"} or callable, default="pooled"
         Groups within each of which sets hold the truth with the confidence asked for. A callable maps checked
         samples to group labels ``(n_samples,)``.
-    memory : str or joblib.Memory, default=None
+    memory : str, path or joblib.Memory, default=None
         Where trained networks and exit features are kept, so that fits which differ only in what comes after
         do not train again.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -232,7 +233,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         "feature_passes": [Interval(Integral, 1, None, closed="left")],
         "conformity_score": [StrOptions(set(conformal.SCORES)), callable],
         "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
-        "memory": [str, HasMethods(["cache"]), None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "precision": [StrOptions(set(PRECISIONS))],
         "compile": ["boolean"],
         "device": [str, torch.device],
