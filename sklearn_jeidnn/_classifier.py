@@ -29,6 +29,7 @@ from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
+from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
 from ._samples import (
@@ -44,7 +45,7 @@ BATCH_SIZE = VALID + "batch_size"
 OPTIONAL_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "plain_seconds_", "risk_")
 
 
-class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
+class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
     """Neural classifier that spends on a sample only as much computation as it needs.
 
     A torch backbone is cut into stages. After each stage but the last stand a head, a small

@@ -106,11 +106,13 @@ def test_what_changes_nothing_is_not_told(described):
     assert described("def act", "# a comment\n\ndef unused(): return 5\ndef act") == described()
 
 
-def test_an_attribute_that_code_may_reach_by_a_computed_name_is_told(described):
-    reaching = ("helpers.act(x)", "getattr(helpers, 'a' + 'ct')(x)")
-    assert described(*reaching) != described()
-    source = NETWORK.replace(*reaching)
-    assert "getattr(helpers" in source
+def test_what_code_may_reach_by_a_computed_name_is_told(described, monkeypatch):
+    monkeypatch.setattr(
+        sys.modules[__name__],
+        "NETWORK",
+        NETWORK.replace("helpers.act(x)", "getattr(helpers, 'a')(x)"),
+    )
+    assert described("return h * SLOPE", "return h * SLOPE\ndef a(h): return 5") != described()
 
 
 def test_two_processes_tell_code_alike(tmp_path):

@@ -1,5 +1,6 @@
 """Keep what was learned across fits that differ only in what comes after."""
 
+import copy
 import glob
 import hashlib
 import io
@@ -73,6 +74,8 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def persistent_load(self, told: tuple[int, torch.dtype, tuple[int, ...]]) -> torch.Tensor:
         number, dtype, shape = told
+        if not self.tensors[number].size:
+            return torch.empty(shape, dtype=dtype)
         content = np.require(self.tensors[number], requirements=["C", "W"])
         return torch.from_numpy(content).view(dtype).reshape(shape)
 
@@ -136,7 +139,7 @@ def _stored(memory: Any, key: str, compute: Callable[[], Result]) -> Result:
             warn_caller(f"memory: what was stored is damaged ({error}); it is computed anew.")
             shelved.clear()
             _shelved(cached, key, parcel)
-            return computed[0]
+            return computed[0] if computed else compute()
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         if not computed:
             raise
@@ -166,7 +169,8 @@ def _shelved(cached: Any, key: str, parcel: Callable[[], Parcel]) -> Any:
     """Call a cached function; what it returns is not yet read from the disk."""
     if hasattr(cached, "call_and_shelve"):
         return cached.call_and_shelve(key, parcel)
-    return _Unshelved(cached(key, parcel))
+    # A cache in memory must not hold weights that are trained on.
+    return _Unshelved(cached(key, lambda: copy.deepcopy(parcel())))
 
 
 def _remove_half_written(cached: Any) -> None:
