@@ -1,6 +1,7 @@
 """The estimator: parameters, documentation, and the public methods over a :class:`Predictor`."""
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
@@ -18,15 +19,18 @@ from ._engines.torch_engine import as_tensors
 from ._exits.heads import HEADS
 from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
+from ._exits.usual_torch import usual_torch
 from ._fit import CascadeSpec, fit_cascade
 from ._fit.losses import GATE_LOSSES
 from ._fit.members import has_ready_networks_only
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
+from ._fit.turns import FIT_TURNS
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
+from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
 from ._samples import (
@@ -42,7 +46,7 @@ BATCH_SIZE = VALID + "batch_size"
 OPTIONAL_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "plain_seconds_", "risk_")
 
 
-class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
+class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
     """Neural classifier that spends on a sample only as much computation as it needs.
 
     A torch backbone is cut into stages. After each stage but the last stand a head, a small
@@ -131,7 +135,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     condition_on : {"pooled", "exit", "class", "exit_and_class"} or callable, default="pooled"
         Groups within each of which sets hold the truth with the confidence asked for. A callable maps checked
         samples to group labels ``(n_samples,)``.
-    memory : str or joblib.Memory, default=None
+    memory : str, path or joblib.Memory, default=None
         Where trained networks and exit features are kept, so that fits which differ only in what comes after
         do not train again.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -231,7 +235,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         "feature_passes": [Interval(Integral, 1, None, closed="left")],
         "conformity_score": [StrOptions(set(conformal.SCORES)), callable],
         "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
-        "memory": [str, HasMethods(["cache"]), None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "precision": [StrOptions(set(PRECISIONS))],
         "compile": ["boolean"],
         "device": [str, torch.device],
@@ -447,19 +451,22 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             (schema.n_features, schema.feature_names, cascade.plain_seconds, point.risk),
             strict=True,
         )
-        for name in OPTIONAL_ATTRIBUTES:
-            self.__dict__.pop(name, None)
-        self.__dict__.update({name: value for name, value in optional if value is not None})
-        self._predictor = predictor
-        self.classes_ = schema.classes
-        self.exits_ = cascade.exits
-        self.exit_costs_ = cascade.exit_costs
-        self.history_ = cascade.history
-        self.module_ = cascade.engine.module
-        self.network_ = cascade.engine.network
-        self.cost_weight_ = point.cost_weight
-        self.temperatures_ = predictor.calibration.temperatures
-        self.conformity_scores_ = predictor.calibration.sets.scores
+        others = {name: v for name, v in vars(self).items() if name not in OPTIONAL_ATTRIBUTES}
+        # All at once: neither Ctrl-C nor another thread finds old attributes beside new ones.
+        self.__dict__ = {
+            **others,
+            **{name: value for name, value in optional if value is not None},
+            "_predictor": predictor,
+            "classes_": schema.classes,
+            "exits_": cascade.exits,
+            "exit_costs_": cascade.exit_costs,
+            "history_": cascade.history,
+            "module_": cascade.engine.module,
+            "network_": cascade.engine.network,
+            "cost_weight_": point.cost_weight,
+            "temperatures_": predictor.calibration.temperatures,
+            "conformity_scores_": predictor.calibration.sets.scores,
+        }
         return self
 
     def _check_operating_point(self) -> None:
@@ -652,10 +659,11 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             raise ValueError(f"cost={cost!r} is not known; give {TIMED!r} or {COUNTED!r}.")
         schema, engine = self._predictor.schema, self._predictor.cascade.engine
         arrays = schema.example(3)
-        if cost == TIMED:
-            return time_exits(schema, engine, arrays, batch_size)[0]
-        inputs = as_tensors(schema.encode(arrays))
-        return relative_exit_costs(engine.network, tuple(t.to(self.device) for t in inputs))
+        with FIT_TURNS.take(), usual_torch():
+            if cost == TIMED:
+                return time_exits(schema, engine, arrays, batch_size)[0]
+            inputs = as_tensors(schema.encode(arrays))
+            return relative_exit_costs(engine.network, tuple(t.to(engine.device) for t in inputs))
 
     @property
     def frontier_(self) -> dict[str, np.ndarray]:

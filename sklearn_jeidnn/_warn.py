@@ -4,7 +4,7 @@ import sys
 import warnings
 
 # Modules between a user's line and the code that warns.
-SKIPPED = (__name__.partition(".")[0], "sklearn.base")
+SKIPPED = (__name__.partition(".")[0], "sklearn.base", "contextlib")
 
 
 def warn_caller(message: str) -> None:

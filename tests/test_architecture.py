@@ -19,7 +19,7 @@ FLOORS = [
     {"_exits", "metrics", "_samples", "_tables"},
     {"_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
-    {"_fit", "_prediction"},
+    {"_fit", "_prediction", "_portable"},
     {"_classifier"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +89,62 @@ def test_a_transform_in_the_iterator_reaches_the_backbone(digits, freeze):
     n_train = len(digits[0]) - 30
     assert sum(calls) == n_train * (2 if freeze else 3)
     assert clf.history_[-1, "train_loss"] > 0
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    monkeypatch.setattr(_features, "_memory_bytes", lambda: 1e4)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_computed(
+    frozen, little_memory, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    network, rows = frozen
+    with pytest.raises(
+        OSError, match=r"300 samples need .* GB in .* free .*TMPDIR.*feature_passes"
+    ):
+        exit_features(network, rows, 64, "cpu")
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.EOPNOTSUPP, "not supported")])
+def test_where_space_cannot_be_reserved_it_is_written(frozen, little_memory, monkeypatch, error):
+    def cannot(*_):
+        raise error
+
+    if error is None:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
+    written = []
+    monkeypatch.setattr(_features, "WRITTEN_AT_ONCE", 1000)
+    original = _features._reserve
+    monkeypatch.setattr(
+        _features,
+        "_reserve",
+        lambda file, n: original(file, n) or written.append((os.fstat(file.fileno()).st_size, n)),
+    )
+    network, rows = frozen
+    kept = exit_features(network, rows, 64, "cpu")
+    assert written and all(size == n_bytes for size, n_bytes in written)
+    monkeypatch.setattr(_features, "_memory_bytes", lambda: 1e12)
+    for first, second in zip(
+        kept.features, exit_features(network, rows, 64, "cpu").features, strict=True
+    ):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="POSIX only")
+def test_the_space_of_the_file_is_taken_from_the_disk_at_once(little_memory, monkeypatch):
+    blocks = []
+    original = _features._reserve
+    monkeypatch.setattr(
+        _features,
+        "_reserve",
+        lambda file, n: original(file, n) or blocks.append(os.fstat(file.fileno()).st_blocks),
+    )
+    _features._room_for(1000, [100])
+    assert blocks[0] * 512 >= 4 * 1000 * 100

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from .._exits.gate_points import GatePoints
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
+from .._exits.usual_torch import usual_defaults, usual_torch
 from .._operate.cascade import RoutedArrays
 from .._schema import Arrays
 
@@ -42,7 +43,8 @@ class TorchEngine:
 
     def with_gates(self, gates: GatePoints) -> "TorchEngine":
         """Return an engine for the same network with other gates."""
-        return replace(self, network=self.network.with_gates(gates))
+        with usual_torch():
+            return replace(self, network=self.network.with_gates(gates))
 
     def with_batch_size(self, batch_size: int | None) -> "TorchEngine":
         return replace(self, fixed_batch_size=batch_size)
@@ -52,23 +54,25 @@ class TorchEngine:
 
         For timing, ``exits`` sets the exit of each sample.
         """
-        tensors = (tensor.to(self.device) for tensor in as_tensors(arrays))
         exits = None if exits is None else exits.to(self.device)
-        routed = self.network.route(*tensors, rows_at_once=self.batch_size, exits=exits)
+        with usual_defaults():
+            tensors = (tensor.to(self.device) for tensor in as_tensors(arrays))
+            routed = self.network.route(*tensors, rows_at_once=self.batch_size, exits=exits)
         return RoutedArrays(
             logits=routed.logits.cpu().numpy(), exit_index=routed.exit_index.cpu().numpy()
         )
 
     def answer(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n_samples, n_exits, n_classes), gate inputs (n_samples, n_exits - 1, n_inputs)."""
-        with self.network.inference():
+        with usual_defaults(), self.network.inference():
             logits = torch.cat([self.network(*batch) for batch in self._batches(arrays)])
             gate_inputs = all_gate_inputs(logits)
         return logits.cpu().numpy(), gate_inputs.cpu().numpy()
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone (n_samples, n_classes)."""
-        logits = [self.network.plain(*batch).float() for batch in self._batches(arrays)]
+        with usual_defaults():
+            logits = [self.network.plain(*batch).float() for batch in self._batches(arrays)]
         return torch.cat(logits).cpu().numpy()
 
     def _batches(self, arrays: Arrays) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -93,4 +97,6 @@ def dataset_batches(
     dataset: Dataset[Any], batch_size: int, options: dict[str, Any]
 ) -> DataLoader[Any]:
     """Load a torch dataset in batches, with the options of a ``DataLoader``."""
-    return DataLoader(dataset, **{"batch_size": batch_size, **options})
+    # With a separate generator the DataLoader does not draw from torch's random numbers.
+    defaults = {"batch_size": batch_size, "generator": torch.Generator()}
+    return DataLoader(dataset, **{**defaults, **options})

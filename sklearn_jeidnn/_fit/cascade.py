@@ -15,6 +15,7 @@ from .._cut.graphs import embeds
 from .._engines.torch_engine import TorchEngine, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
+from .._exits.usual_torch import usual_torch
 from .._operate.cascade import Cascade
 from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
@@ -31,6 +32,7 @@ from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
 from .prices import time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
+from .turns import FIT_TURNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,8 @@ def fit_cascade(
     -------
     FittedCascade
     """
-    with seeded(rng.randint(2**31), usable_device(spec.device)):
+    device = usable_device(spec.device)
+    with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
         *companions, backbone = as_members(spec.module, spec.module_params)
         schema, module = _backbone(spec, schema, parts, backbone)
         assembly = Assembly(

@@ -1,6 +1,9 @@
 """Run the stages once over some samples, and keep in memory or on disk what each exit reads."""
 
+import errno
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +18,9 @@ from .datasets import Batch, SamplesDataset, whole_batch
 
 # Features that would take more than this share of the machine's memory are kept in a temporary file.
 MEMORY_SHARE = 0.25
+# Errors of file systems (or, None, of operating systems) that cannot reserve space: zeros are written instead.
+CANNOT_RESERVE = (None, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+WRITTEN_AT_ONCE = 2**24
 
 
 class ExitFeatures(NamedTuple):
@@ -126,18 +132,37 @@ def _room_for(n_samples: int, widths: Sequence[int]) -> list[torch.Tensor]:
 
     If they are large, they lie in a temporary file, which is deleted with them.
     """
-    in_memory = 4 * n_samples * sum(widths) <= MEMORY_SHARE * _memory_bytes()
-    room = _in_memory if in_memory else _in_file
-    return [room((n_samples, width)) for width in widths]
-
-
-def _in_memory(shape: tuple[int, int]) -> torch.Tensor:
-    return torch.empty(shape)
+    n_bytes = 4 * n_samples * sum(widths)
+    if n_bytes <= MEMORY_SHARE * _memory_bytes():
+        return [torch.empty((n_samples, width)) for width in widths]
+    try:
+        return [_in_file((n_samples, width)) for width in widths]
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise OSError(
+            f"exit features of {n_samples} samples need {n_bytes / 1e9:.3g} GB in the temporary folder {folder!r}, "
+            f"where {shutil.disk_usage(folder).free / 1e9:.3g} GB are free ({error}); name a larger folder in the "
+            f"environment variable TMPDIR, or lower feature_passes or the number of exits."
+        ) from error
 
 
 def _in_file(shape: tuple[int, int]) -> torch.Tensor:
     with tempfile.TemporaryFile() as file:
-        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
+        _reserve(file, 4 * math.prod(shape))
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
+
+
+def _reserve(file: Any, n_bytes: int) -> None:
+    """Take the space of a file from the disk now: where a mapped file finds none later, the process is killed."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", None) not in CANNOT_RESERVE:
+            raise
+        zeros = bytes(min(n_bytes, WRITTEN_AT_ONCE))
+        for start in range(0, n_bytes, WRITTEN_AT_ONCE):
+            file.write(zeros[: n_bytes - start])
+        file.flush()
 
 
 def _memory_bytes() -> float:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from sklearn.utils.validation import check_memory
 
 from .._exits.network import EarlyExitNetwork
 from .assembly import Cut
+from .code import describe
 from .datasets import SamplesDataset
 from .features import ExitFeatures, exit_features
-from .memory import fingerprint, remembered
+from .memory import as_memory, fingerprint, remembered
 from .spec import CascadeSpec
 from .training import train_exits, train_heads
 
@@ -163,7 +163,7 @@ class MemberTrainer:
         if self.spec.memory is None:
             return compute()
         return remembered(
-            check_memory(self.spec.memory),
+            as_memory(self.spec.memory),
             compute,
             network=fingerprint(network),
             rows=[
@@ -172,5 +172,6 @@ class MemberTrainer:
             ],
             precision=self.spec.precision,
             device=str(self.spec.device),
+            code=describe(affects),
             **affects,
         )

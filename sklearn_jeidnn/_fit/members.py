@@ -14,6 +14,7 @@ from torch import nn
 from .._cut import CutInfo, Stage
 from .._schema import InputSchema
 from ..backbones import TabularResNet, default_backbone
+from .turns import FIT_TURNS
 
 LEAST_PROBABILITY = 1e-6
 
@@ -131,13 +132,15 @@ def fitted_classifier(
     if _is_fitted(classifier):
         return classifier
     if np.ptp(sample_weight) == 0:
-        return clone(classifier).fit(X, y)
+        with FIT_TURNS.lend():
+            return clone(classifier).fit(X, y)
     if not has_fit_parameter(classifier, "sample_weight"):
         raise ValueError(
             f"sample_weight or class_weight is given, but the member {classifier!r} takes no sample_weight; fit it "
             f"beforehand, or leave the weights out."
         )
-    return clone(classifier).fit(X, y, sample_weight=sample_weight)
+    with FIT_TURNS.lend():
+        return clone(classifier).fit(X, y, sample_weight=sample_weight)
 
 
 def _is_fitted(classifier: Any) -> bool:

@@ -1,6 +1,7 @@
 """The parameters of the estimator that a fit reads."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._operate.warn import warn_caller
 from .._schema import InputSchema
 from .prices import TIMED
 
@@ -154,8 +156,16 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's random numbers, and restore the caller's afterwards."""
+    """Seed torch's random numbers, and restore the caller's afterwards.
+
+    They are of the whole process. Other threads' draws go unnoticed, but not their seeds.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+        if torch.initial_seed() != seed and threading.active_count() > 1:
+            warn_caller(
+                "torch.manual_seed was called while fit ran, by another thread or by the module itself. If by another "
+                "thread, this fit is not what random_state would give; seed torch before or after fit."
+            )

@@ -2,12 +2,13 @@
 
 import copy
 import math
+import traceback
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.helper import predefined_split
 from skorch.utils import to_tensor
 from torch import nn
@@ -52,6 +53,40 @@ class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type
         losses: torch.Tensor = self.criterion_(y_pred, y_true.to(y_pred.device))
         weight: torch.Tensor = X["sample_weight"].to(y_pred.device)
         return (losses * weight).mean()
+
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any
+    ) -> "ExitsNet":
+        """Train as skorch does, except that Ctrl-C ends the training with ``KeyboardInterrupt``.
+
+        skorch takes Ctrl-C for the end of a training that succeeded, because its ``EarlyStopping`` raises
+        ``KeyboardInterrupt``, too.
+        """
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        try:
+            self.fit_loop(X, y, **fit_params)
+        except KeyboardInterrupt as interrupt:
+            if not _stops_early(interrupt):
+                self._close_callbacks(interrupt, X, y)
+                raise
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
+    def _close_callbacks(self, interrupt: KeyboardInterrupt, X: Any, y: Any) -> None:
+        """Let callbacks close what they opened; whatever happens there, the interrupt goes on."""
+        try:
+            self.notify("on_train_end", X=X, y=y)
+        except Exception as error:
+            raise interrupt from error
+
+
+def _stops_early(interrupt: KeyboardInterrupt) -> bool:
+    """Whether skorch's ``EarlyStopping``, or a subclass of it, has decided to end the training."""
+    *_, (innermost, _) = traceback.walk_tb(interrupt.__traceback__)
+    raiser = innermost.f_locals.get("self")
+    return isinstance(raiser, EarlyStopping) and raiser.misses_ == raiser.patience
 
 
 class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints

@@ -33,6 +33,10 @@ class Engine(Protocol):
     def module(self) -> Any:
         """The plain backbone, which the estimator shows as ``module_``."""
 
+    @property
+    def device(self) -> Any:
+        """Where the network runs."""
+
     def route(self, arrays: Arrays, exits: Any = None) -> RoutedArrays:
         """Run samples stage by stage; a sample that leaves is not run further.
 

@@ -7,6 +7,7 @@ import torch
 
 from .._exits.gate_points import GatePoints, mean_and_scale
 from .._exits.policy import ExitMass, exit_distribution
+from .._exits.usual_torch import usual_torch
 from .exit_answers import ExitAnswers
 from .objective import expected_cost
 
@@ -17,6 +18,7 @@ GATE_BIAS = -2.0
 GATE_PENALTY = 3e-4
 
 
+@usual_torch()
 def descend_gates(
     answers: ExitAnswers,
     exit_mass: ExitMass,
@@ -46,17 +48,16 @@ def descend_gates(
         for values in (answers.weights, answers.smoothed_errors, exit_costs, cost_weights)
     )
     losses, prices = losses[:, None], prices[:, None]
-    with torch.enable_grad():
-        optimizer = torch.optim.Adam([points.weight, points.bias], lr=GATE_LR)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GATE_STEPS)
-        for _ in range(GATE_STEPS):
-            distribution = exit_distribution(points.leaving(standardised), exit_mass)
-            objective = expected_cost(distribution, losses, costs, prices)
-            penalty = GATE_PENALTY * points.weight.square().sum()
-            optimizer.zero_grad()
-            ((sample_weights @ objective).sum() / len(answers) + penalty).backward()
-            optimizer.step()
-            schedule.step()
+    optimizer = torch.optim.Adam([points.weight, points.bias], lr=GATE_LR)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GATE_STEPS)
+    for _ in range(GATE_STEPS):
+        distribution = exit_distribution(points.leaving(standardised), exit_mass)
+        objective = expected_cost(distribution, losses, costs, prices)
+        penalty = GATE_PENALTY * points.weight.square().sum()
+        optimizer.zero_grad()
+        ((sample_weights @ objective).sum() / len(answers) + penalty).backward()
+        optimizer.step()
+        schedule.step()
     return _as_arrays(points)
 
 

@@ -1,0 +1,116 @@
+"""An estimator is pickled with its weights on the CPU, and loaded to its device where there is one."""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ._operate.warn import warn_caller
+from ._predictor import Predictor
+
+
+class PortableMixin:
+    """How :class:`EarlyExitClassifier` is pickled; copies within a process share or keep the device."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        tensors = itertools.chain.from_iterable(map(_tensors, _modules(vars(self))))
+        is_elsewhere = any(tensor.device.type not in ("cpu", "meta") for tensor in tensors)
+        return _on_cpu(vars(self)) if is_elsewhere else dict(vars(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        predictor = state.get("_predictor")
+        if predictor is not None and torch.device(predictor.cascade.engine.device).type != "cpu":
+            vars(self)["_predictor"] = _on_its_device(predictor)
+
+    def __copy__(self) -> Any:
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        vars(other).update(copy.deepcopy(vars(self), memo))
+        return other
+
+
+def _modules(state: dict[str, Any]) -> Iterator[nn.Module]:
+    """Modules in an estimator's attributes: those that the user gave, and those that learned."""
+    members = state["module"]
+    for member in members if isinstance(members, list | tuple) else [members]:
+        module = member[0] if isinstance(member, tuple) and member else member
+        if isinstance(module, nn.Module):
+            yield module
+    if "_predictor" in state:
+        engine = state["_predictor"].cascade.engine
+        yield from (engine.network, engine.module)
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    """Copy an estimator's attributes, with weights on the CPU."""
+    memo: dict[int, Any] = {}
+    for module in _modules(state):
+        for tensor in _tensors(module):
+            memo[id(tensor)] = _tensor_on_cpu(tensor)
+    return copy.deepcopy(state, memo)
+
+
+def _tensor_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    copied = tensor.detach().cpu()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(copied, tensor.requires_grad)
+    return copied
+
+
+def _on_its_device(predictor: Predictor) -> Predictor:
+    """Move a predictor that was loaded to its device; if there is none, it stays on the CPU, with a warning."""
+    engine: Any = predictor.cascade.engine
+    device = engine.device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        warn_caller(
+            f"device={str(device)!r} cannot be used on this machine, so the loaded classifier predicts on the CPU; "
+            f"call set_params(device='cpu') before you fit it here."
+        )
+        device = "cpu"
+    for module in (engine.network, engine.module):
+        _move(module, torch.device(device))
+    engine = replace(engine, device=device)
+    return replace(predictor, cascade=replace(predictor.cascade, engine=engine))
+
+
+def _move(module: nn.Module, device: torch.device) -> None:
+    """Move a module in place, with the devices that its graphs name."""
+    module.to(device)
+    for part in module.modules():
+        if isinstance(part, fx.GraphModule) and _names_a_device(part):
+            for node in part.graph.nodes:
+                node.args, node.kwargs = (
+                    _with_device(arguments, device) for arguments in (node.args, node.kwargs)
+                )
+            part.recompile()
+
+
+def _names_a_device(part: fx.GraphModule) -> bool:
+    return "device(" in part.code
+
+
+def _with_device(arguments: Any, device: torch.device) -> Any:
+    """Replace devices among a node's arguments."""
+    if isinstance(arguments, torch.device):
+        return device
+    if isinstance(arguments, tuple | list):
+        return type(arguments)(_with_device(argument, device) for argument in arguments)
+    if isinstance(arguments, dict):
+        return {name: _with_device(argument, device) for name, argument in arguments.items()}
+    return arguments
