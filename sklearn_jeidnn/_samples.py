@@ -99,7 +99,7 @@ def _read_training(
         feature_names=getattr(witness, "feature_names_in_", None),
         keeps_integers=keeps_integers,
     )
-    return schema, Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
+    return schema, Samples(inputs=inputs, codes=codes, weights=weights)
 
 
 def _first_inputs(
@@ -133,7 +133,7 @@ def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Sample
     inputs = check_inputs(schema, given.X)
     codes = schema.codes(given.y, len(inputs[0]), name)
     weights = _weights(given.weights, inputs)
-    samples = Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
+    samples = Samples(inputs=inputs, codes=codes, weights=weights)
     return samples.take(weights > 0)
 
 

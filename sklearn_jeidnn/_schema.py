@@ -115,6 +115,7 @@ class Samples:
     codes : ndarray of int (n_samples,)
         Columns of the labels in ``classes``.
     weights : ndarray (n_samples,)
+        As a user gives them, in double precision: they may be very small or very large.
     """
 
     inputs: Arrays

@@ -155,7 +155,7 @@ class Assembly:
         exits : "auto", int or list of str
             Exits inside the backbone.
         weights : ndarray (n_samples,)
-            Weights of the training samples, including those of their classes.
+            Weights of the training samples, including those of their classes; their mean is 1.
         """
         cuts = [
             self._cut_companion(companion, inside, weights)

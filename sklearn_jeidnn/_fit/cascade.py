@@ -24,6 +24,7 @@ from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
+from .divergence import check_finite
 from .features import ExitFeatures, concatenate_exits
 from .joint import answers_of, train_jointly
 from .learning import LearnedMember, MemberTrainer
@@ -31,6 +32,9 @@ from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
 from .prices import time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
+
+# The least positive float: weights are divided by no less.
+LEAST_WEIGHT = np.finfo(float).smallest_subnormal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +160,7 @@ class _Fit:
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
-        train = self.parts.train
-        weights = train.weights * self._class_weights(train)
+        weights = self._weights(self.parts.train)
         return self.assembly.cut_members(companions, companion_exits, exits, weights)
 
     def _check_auto(self, companions: list[Member]) -> None:
@@ -172,18 +175,29 @@ class _Fit:
                 f"companion={self.spec.companion!r} they are counted."
             )
 
-    def _class_weights(self, samples: Samples) -> np.ndarray:
+    def _weights(self, samples: Samples) -> np.ndarray:
+        """Return weights that include those of classes and have mean 1, in double precision."""
         labels = self.schema.classes[samples.codes]
-        weights: np.ndarray = compute_sample_weight(self.spec.class_weight, labels)
-        return weights
+        of_classes = compute_sample_weight(self.spec.class_weight, labels)
+        # Divided by the largest first, so that no product or sum overflows.
+        given, of_classes = (
+            own / max(own.max(), LEAST_WEIGHT) for own in (samples.weights, of_classes)
+        )
+        weights = given * of_classes
+        if not weights.any():
+            raise ValueError(
+                f"class_weight={self.spec.class_weight!r} (times sample_weight) is 0 for all of {len(samples)} "
+                f"samples; give a weight above 0 to at least one class that is there."
+            )
+        normalised: np.ndarray = weights / weights.mean()
+        return normalised
 
     def _dataset(self, samples: Samples) -> SamplesDataset:
-        """Return samples as skorch takes them; weights include those of classes, and have mean 1."""
-        weights = np.float64(samples.weights) * self._class_weights(samples)
+        """Return samples as skorch takes them, with their normalised weights."""
         return SamplesDataset(
             as_tensors(self.schema.encode(samples.inputs)),
             torch.as_tensor(samples.codes),
-            torch.as_tensor(np.float32(weights / weights.mean())),
+            torch.as_tensor(np.float32(self._weights(samples))),
         )
 
     def _unlabeled(self, X: Any) -> SamplesDataset | None:
@@ -311,6 +325,7 @@ class _Fit:
             max_epochs=self.spec.max_epochs,
             batch_size=batch_size,
         )
+        check_finite(network.heads, network.gates)
         return self._bilevel_point(priced_network, held_out)
 
     def _bilevel_point(

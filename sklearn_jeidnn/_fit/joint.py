@@ -136,7 +136,8 @@ class HeadTurns:
             modules = (self.network.heads, self.network.gates)
             states = [copy.deepcopy(module.state_dict()) for module in modules]
             objective = self._take_turn()
-            if objective >= least:
+            # Also where it is NaN.
+            if not objective < least:
                 for module, state in zip(modules, states, strict=True):
                     module.load_state_dict(state)
                 return has_moved

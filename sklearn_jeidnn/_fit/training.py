@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
 from .datasets import BatchInputs, SamplesDataset, whole_batch
+from .divergence import learns_finite, reason_of_divergence
 from .features import ExitFeatures
 from .losses import exits_together
 
@@ -118,6 +119,33 @@ def _brier_scores(probs: torch.Tensor, y: torch.Tensor) -> np.ndarray:
     return scores
 
 
+class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hints
+    """End the training with an error after the first epoch in which learned weights are not finite.
+
+    Parameters
+    ----------
+    samples : SamplesDataset
+        The training samples, among which the error looks for a reason.
+    """
+
+    def __init__(self, samples: SamplesDataset) -> None:
+        self.samples = samples
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        self.start_ = copy.deepcopy(net.module_.state_dict())
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        if learns_finite(net.module_):
+            return
+        epoch = len(net.history)
+        raise ValueError(
+            reason_of_divergence(net.module_, self.start_, self.samples, epoch=epoch, lr=net.lr)
+        )
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        del self.start_
+
+
 class WarmUpAndCosine:
     """Share of the learning rate at a step, for ``LambdaLR``: a linear warm-up, then half a cosine down to 0.
 
@@ -207,6 +235,7 @@ def train_exits(
             ("lr_schedule", schedule),
             ("best_epoch", KeepBestEpoch()),
             *(callbacks or []),
+            ("stop_if_not_finite", StopIfNotFinite(train)),
         ],
         **options,
     )

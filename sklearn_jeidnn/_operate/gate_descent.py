@@ -57,7 +57,17 @@ def descend_gates(
             ((sample_weights @ objective).sum() / len(answers) + penalty).backward()
             optimizer.step()
             schedule.step()
-    return _as_arrays(points)
+    return _as_arrays(_checked(points, cost_weights))
+
+
+def _checked(points: GatePoints, cost_weights: Sequence[float]) -> GatePoints:
+    """The same gates; refuse those that are not finite."""
+    if not all(bool(torch.isfinite(of_gates).all()) for of_gates in (points.weight, points.bias)):
+        raise ValueError(
+            f"the training of gates ended in weights that are not finite (cost_weight={max(cost_weights):g}); give a "
+            f"smaller cost_weight, and exit costs that are finite."
+        )
+    return points
 
 
 def _initial_gates(gate_inputs: np.ndarray, n_points: int) -> GatePoints:
