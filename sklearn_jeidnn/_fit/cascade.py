@@ -18,6 +18,7 @@ from .._exits.network import EarlyExitNetwork
 from .._operate.cascade import Cascade
 from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
+from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._samples import check_inputs
 from .._schema import InputSchema, Parts, Samples
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
@@ -134,6 +135,9 @@ class _Fit:
             exit_distribution=self.spec.exit_distribution,
             plain_seconds=plain_seconds,
             history=members[-1].history,
+        )
+        warn_of_gaps(
+            frontier.answers.has_gaps, "held-out samples that set the gates", OF_EVERY_EXIT
         )
         return FittedCascade(schema=self.schema, cascade=cascade, frontier=frontier, point=point)
 

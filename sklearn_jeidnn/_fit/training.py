@@ -115,7 +115,8 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
 def _brier_scores(probs: torch.Tensor, y: torch.Tensor) -> np.ndarray:
     """Squared distance of probabilities (n_samples, n_classes) from the truth: (n_samples,)"""
     truth = torch.nn.functional.one_hot(y.to(probs.device), probs.shape[1])
-    scores: np.ndarray = (probs - truth).square().sum(1).cpu().numpy()
+    # A sample without an answer is as bad as it can be in every epoch.
+    scores: np.ndarray = (probs - truth).square().sum(1).nan_to_num(2.0).cpu().numpy()
     return scores
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from .._exits.gate_points import GatePoints
 from .._exits.policy import EXIT_DISTRIBUTIONS, ExitMass
 from .._schema import Arrays
-from .exit_answers import ExitAnswers
+from .exit_answers import ExitAnswers, with_gaps
 
 
 class RoutedArrays(NamedTuple):
@@ -16,6 +16,11 @@ class RoutedArrays(NamedTuple):
 
     logits: np.ndarray  # (n_samples, n_classes), of the exit taken
     exit_index: np.ndarray  # (n_samples,)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all exits taken have an answer (False may also mean that classes are excluded by minus infinity)."""
+        return bool(np.isfinite(self.logits.sum(dtype=np.float64)))
 
 
 class Engine(Protocol):
@@ -30,6 +35,10 @@ class Engine(Protocol):
         """Stages, heads and gates, which the estimator shows as ``network_``."""
 
     @property
+    def gates(self) -> GatePoints:
+        """The gates of the network, as one point."""
+
+    @property
     def module(self) -> Any:
         """The plain backbone, which the estimator shows as ``module_``."""
 
@@ -40,7 +49,7 @@ class Engine(Protocol):
         """
 
     def answer(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and gate inputs of every exit."""
+        """Logits, NaN where an exit has no answer, and gate inputs of every exit."""
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone."""
@@ -90,6 +99,23 @@ class Cascade:
         logits, gate_inputs = self.engine.answer(arrays)
         weights = np.ones(len(codes), dtype=np.float32) if weights is None else weights
         return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+
+    def route(self, arrays: Arrays) -> RoutedArrays:
+        """Logits and exits of samples that run stage by stage; logits are NaN where an exit has no answer.
+
+        An exit without an answer spoils those that read it, so samples without one are run through all
+        exits, of which each then answers for itself.
+        """
+        routed = self.engine.route(arrays)
+        if routed.is_complete:
+            return routed
+        logits, exit_index = with_gaps(routed.logits), routed.exit_index.copy()
+        gaps = np.flatnonzero(np.isnan(logits[:, 0]))
+        if len(gaps):
+            of_exits, gate_inputs = self.engine.answer(tuple(array[gaps] for array in arrays))
+            exit_index[gaps] = self.engine.gates.exits(gate_inputs, self.exit_mass)[:, 0]
+            logits[gaps] = of_exits[np.arange(len(gaps)), exit_index[gaps]]
+        return RoutedArrays(logits, exit_index)
 
     def with_gates(self, gates: GatePoints) -> "Cascade":
         """The same cascade with other gates."""

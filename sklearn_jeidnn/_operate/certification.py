@@ -69,7 +69,7 @@ def risk_losses(
     if risk == MEAN_COST:
         costs: np.ndarray = frontier.exit_costs[taken]
         return costs
-    full, here = answers.logits[:, -1].argmax(-1), answers.at(taken).argmax(-1)
+    full, here = answers.labels[:, -1], answers.labels[np.arange(len(answers)), taken]
     disagreements: np.ndarray = here != full
     drops: np.ndarray = (full == answers.codes).astype(int) - (here == answers.codes).astype(int)
     return disagreements if risk == DISAGREEMENT else drops

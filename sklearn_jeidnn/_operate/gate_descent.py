@@ -39,6 +39,7 @@ def descend_gates(
     GatePoints
         Of NumPy arrays.
     """
+    answers = answers.of_complete()
     points = _initial_gates(answers.gate_inputs, len(cost_weights))
     standardised = points.standardised(torch.as_tensor(answers.gate_inputs))
     sample_weights, losses, costs, prices = (

@@ -3,8 +3,17 @@
 import sys
 import warnings
 
+import numpy as np
+
 # Modules between a user's line and the code that warns.
 SKIPPED = (__name__.partition(".")[0], "sklearn.base")
+# What follows for samples that are predicted, that calibrate, and that every exit answers.
+OF_PREDICTION = (
+    "their probabilities are uniform, their sets hold all labels, and their label is that of the last exit with an "
+    "answer. Look for a division by 0, the logarithm of 0 or an overflow in the module's forward."
+)
+OF_CALIBRATION = "if they leave at an exit without an answer, their score counts as infinite, which makes sets larger."
+OF_EVERY_EXIT = "they count as errors of the exits without an answer."
 
 
 def warn_caller(message: str) -> None:
@@ -13,3 +22,20 @@ def warn_caller(message: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(SKIPPED):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level + 1)
+
+
+def warn_of_gaps(gaps: np.ndarray, what: str = "samples", so: str = OF_PREDICTION) -> None:
+    """Warn of samples for which an exit has no answer, if there are any.
+
+    Parameters
+    ----------
+    gaps : ndarray of bool (n_samples,)
+    what : str, default="samples"
+        What they are called.
+    so : str
+        What follows from it.
+    """
+    if gaps.any():
+        warn_caller(
+            f"{gaps.sum()} of {len(gaps)} {what} are answered with NaN or infinity by module (or a companion): {so}"
+        )
