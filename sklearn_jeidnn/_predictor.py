@@ -5,12 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._operate.calibration import (
-    Calibration,
-    CalibrationSamples,
-    SetRule,
-    with_uniform_gaps,
-)
+from ._operate.calibration import Calibration, CalibrationSamples, SetRule
 from ._operate.cascade import Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
 from ._operate.exit_answers import ExitAnswers, with_gaps
@@ -73,17 +68,17 @@ class Predictor:
     def route(self, arrays: Arrays) -> RoutedArrays:
         """Logits, NaN where there is no answer, and exits of samples that run stage by stage until they leave."""
         routed = self.cascade.route(arrays)
-        if not routed.is_complete:
-            warn_of_gaps(np.isnan(routed.logits[:, 0]))
+        warn_of_gaps(len(routed.gaps), len(routed.logits))
         return routed
 
     def labels(self, arrays: Arrays) -> np.ndarray:
         """Label of each sample at the exit it takes; if that has no answer, of the last exit before that has one."""
         routed = self.route(arrays)
         codes = routed.logits.argmax(1)
-        if not routed.is_complete:
-            gaps = np.flatnonzero(np.isnan(routed.logits[:, 0]))
-            codes[gaps] = self._last_codes(arrays, gaps, routed.exit_index[gaps])
+        if len(routed.gaps):
+            codes[routed.gaps] = self._last_codes(
+                arrays, routed.gaps, routed.exit_index[routed.gaps]
+            )
         labels: np.ndarray = self.schema.classes[codes]
         return labels
 
@@ -106,7 +101,9 @@ class Predictor:
     def probabilities_and_exits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated probabilities of the exits taken, uniform if they have no answer, and these exits."""
         routed = self.route(arrays)
-        return with_uniform_gaps(self.calibration.probabilities(*routed)), routed.exit_index
+        probabilities = self.calibration.probabilities(routed.logits, routed.exit_index)
+        probabilities[routed.gaps] = 1 / self.schema.n_classes
+        return probabilities, routed.exit_index
 
     def exits_and_confidence(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Exits taken, and the probability of the predicted label there."""
@@ -116,20 +113,21 @@ class Predictor:
     def exit_logits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Logits and gate inputs of every exit, whichever exit a sample would take."""
         logits, gate_inputs = self.cascade.engine.answer(arrays)
-        warn_of_gaps(np.isnan(logits[..., 0]).any(axis=1), so=OF_EVERY_EXIT)
+        gaps = np.isnan(logits[..., 0]).any(axis=1)
+        warn_of_gaps(gaps.sum(), len(gaps), so=OF_EVERY_EXIT)
         return logits, gate_inputs
 
     def backbone_labels(self, arrays: Arrays) -> np.ndarray:
         """Label that the plain backbone gives each sample."""
         logits = self.cascade.engine.backbone_logits(arrays)
-        warn_of_gaps(np.isnan(with_gaps(logits)[:, 0]))
+        warn_of_gaps(np.isnan(with_gaps(logits)[:, 0]).sum(), len(logits))
         labels: np.ndarray = self.schema.classes[logits.argmax(1)]
         return labels
 
     def routed(self, arrays: Arrays, groups: np.ndarray) -> RoutedSamples:
         """Calibrated probabilities of the exits taken, NaN without an answer, and what else conformity scores read."""
         routed = self.route(arrays)
-        probabilities = self.calibration.probabilities(*routed)
+        probabilities = self.calibration.probabilities(routed.logits, routed.exit_index)
         return RoutedSamples(probabilities, routed.exit_index, self.rule.uniform(arrays), groups)
 
     def sets(

@@ -244,10 +244,11 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
 
 
-def unpack_batch(batch: Any) -> np.ndarray | dict[str, np.ndarray]:
-    """A batch as arrays; labels that stand beside the samples are left out."""
+def unpack_batch(batch: Any) -> Any:
+    """A batch as arrays, or as the data frame that it is; labels that stand beside the samples are left out."""
     if isinstance(batch, list | tuple) and len(batch) == 2:
         batch = batch[0]
     if is_named(batch):
         return {name: np.asarray(values) for name, values in batch.items()}
-    return np.asarray(batch)
+    # A data frame keeps the names of its columns, which may stand in another order.
+    return batch if hasattr(batch, "columns") else np.asarray(batch)

@@ -90,6 +90,10 @@ class InputSchema:
             return arrays[0]
         return dict(zip(self.input_names, arrays, strict=True))
 
+    def as_own_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
+        """The same as a copy, for a user's code, which may write into it."""
+        return self.as_user_input(tuple(array.copy() for array in arrays))
+
     def example(self, n_samples: int) -> Arrays:
         """Samples of the right shapes and dtypes, for counting and timing: numbers of no meaning."""
         random = np.random.default_rng(0)

@@ -210,7 +210,8 @@ class Assembly:
                 module = instantiate(member, X, self.schema, self.spec.device)
                 return self._cut_module(member, module, exits)
         y = self.schema.classes[self.train.codes]
-        classifier = fitted_classifier(member.module, X, y, weights)
+        own = self.schema.as_own_input(self.train.inputs)
+        classifier = fitted_classifier(member.module, own, y, weights)
         check_classes(classifier, self.schema.classes)
         stage = ClassifierStage(classifier, self.schema)
         network = single_stage_network(stage, *self._network_options)

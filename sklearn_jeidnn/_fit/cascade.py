@@ -136,9 +136,9 @@ class _Fit:
             plain_seconds=plain_seconds,
             history=members[-1].history,
         )
-        warn_of_gaps(
-            frontier.answers.has_gaps, "held-out samples that set the gates", OF_EVERY_EXIT
-        )
+        answers = frontier.answers
+        what = "held-out samples that set the gates"
+        warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
         return FittedCascade(schema=self.schema, cascade=cascade, frontier=frontier, point=point)
 
     def _train_members(

@@ -1,5 +1,6 @@
 """Calibrated probabilities and prediction sets of one operating point."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,10 +51,10 @@ class SetRule:
     ) -> np.ndarray:
         """Group labels of samples, given or from ``condition_on``: (n_samples,), all 0 if there are none.
 
-        ``X`` are checked samples, as a callable ``condition_on`` takes them.
+        ``X`` are checked samples, of which a callable ``condition_on`` gets a copy.
         """
         if groups is None and callable(self.condition_on):
-            groups = self.condition_on(X)
+            groups = self.condition_on(copy.deepcopy(X))
         labels = np.zeros(n_samples, int) if groups is None else np.asarray(groups)
         if labels.shape != (n_samples,):
             raise ValueError(f"groups has shape {labels.shape}, but there are {n_samples} samples.")
@@ -119,7 +120,7 @@ class CalibrationSamples:
         labels = rule.group_labels(schema.as_user_input(encoded), len(codes), groups)
         known_groups, numbers = np.unique(labels, return_inverse=True)
         answers = cascade.answers(encoded, codes)
-        warn_of_gaps(answers.has_gaps, "calibration samples", OF_CALIBRATION)
+        warn_of_gaps(answers.n_gaps, len(answers), "calibration samples", OF_CALIBRATION)
         return cls(
             answers=answers,
             uniform=rule.uniform(encoded),

@@ -10,17 +10,17 @@ from .._exits.policy import EXIT_DISTRIBUTIONS, ExitMass
 from .._schema import Arrays
 from .exit_answers import ExitAnswers, with_gaps
 
+NO_ROWS = np.empty(0, dtype=int)
+
 
 class RoutedArrays(NamedTuple):
     """The exits that samples take, and the logits there."""
 
     logits: np.ndarray  # (n_samples, n_classes), of the exit taken
     exit_index: np.ndarray  # (n_samples,)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all exits taken have an answer (False may also mean that classes are excluded by minus infinity)."""
-        return bool(np.isfinite(self.logits.sum(dtype=np.float64)))
+    gaps: np.ndarray = (
+        NO_ROWS  # numbers of the samples whose exit has no answer; their logits are NaN
+    )
 
 
 class Engine(Protocol):
@@ -101,13 +101,13 @@ class Cascade:
         return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
 
     def route(self, arrays: Arrays) -> RoutedArrays:
-        """Logits and exits of samples that run stage by stage; logits are NaN where an exit has no answer.
+        """Logits and exits of samples that run stage by stage until they leave.
 
         An exit without an answer spoils those that read it, so samples without one are run through all
         exits, of which each then answers for itself.
         """
         routed = self.engine.route(arrays)
-        if routed.is_complete:
+        if np.isfinite(routed.logits.sum(dtype=np.float64)):
             return routed
         logits, exit_index = with_gaps(routed.logits), routed.exit_index.copy()
         gaps = np.flatnonzero(np.isnan(logits[:, 0]))
@@ -115,7 +115,7 @@ class Cascade:
             of_exits, gate_inputs = self.engine.answer(tuple(array[gaps] for array in arrays))
             exit_index[gaps] = self.engine.gates.exits(gate_inputs, self.exit_mass)[:, 0]
             logits[gaps] = of_exits[np.arange(len(gaps)), exit_index[gaps]]
-        return RoutedArrays(logits, exit_index)
+        return RoutedArrays(logits, exit_index, np.flatnonzero(np.isnan(logits[:, 0])))
 
     def with_gates(self, gates: GatePoints) -> "Cascade":
         """The same cascade with other gates."""

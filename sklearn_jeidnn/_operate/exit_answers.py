@@ -56,12 +56,13 @@ class ExitAnswers:
     @cached_property
     def answered(self) -> np.ndarray:
         """Whether the exit has an answer: bool (n_samples, n_exits)."""
-        return ~np.isnan(self.logits[..., 0])
+        answered: np.ndarray = ~np.isnan(self.logits[..., 0])
+        return answered
 
     @property
-    def has_gaps(self) -> np.ndarray:
-        """Whether any exit has no answer: bool (n_samples,)."""
-        return np.isnan(self.logits[..., 0]).any(axis=1)
+    def n_gaps(self) -> int:
+        """Number of samples for which some exit has no answer."""
+        return int((~self.answered).any(axis=1).sum())
 
     @cached_property
     def without_gaps(self) -> np.ndarray:

@@ -3,8 +3,6 @@
 import sys
 import warnings
 
-import numpy as np
-
 # Modules between a user's line and the code that warns.
 SKIPPED = (__name__.partition(".")[0], "sklearn.base")
 # What follows for samples that are predicted, that calibrate, and that every exit answers.
@@ -24,18 +22,21 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=level + 1)
 
 
-def warn_of_gaps(gaps: np.ndarray, what: str = "samples", so: str = OF_PREDICTION) -> None:
+def warn_of_gaps(
+    n_gaps: int, n_samples: int, what: str = "samples", so: str = OF_PREDICTION
+) -> None:
     """Warn of samples for which an exit has no answer, if there are any.
 
     Parameters
     ----------
-    gaps : ndarray of bool (n_samples,)
+    n_gaps, n_samples : int
+        Samples without an answer, and all samples.
     what : str, default="samples"
         What they are called.
     so : str
         What follows from it.
     """
-    if gaps.any():
+    if n_gaps:
         warn_caller(
-            f"{gaps.sum()} of {len(gaps)} {what} are answered with NaN or infinity by module (or a companion): {so}"
+            f"{n_gaps} of {n_samples} {what} are answered with NaN or infinity by module (or a companion): {so}"
         )
