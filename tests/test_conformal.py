@@ -6,7 +6,7 @@ from scipy.stats import kstest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sklearn_jeidnn import conformal
-from sklearn_jeidnn.conformal.rounding import rounding_of
+from sklearn_jeidnn._conformal.rounding import rounding_of
 
 
 def test_quantile_is_the_finite_sample_one():
@@ -113,7 +113,7 @@ def test_sets_of_rows_do_not_depend_on_how_many_there_are(probabilities, codes, 
         conformal.aps_scores, conformal.by_class, rows_of(probabilities), codes
     )
     at_once = fitted.sets(rows_of(probabilities), [0.5, 0.8])
-    monkeypatch.setattr("sklearn_jeidnn.conformal.blocks.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("sklearn_jeidnn._conformal.blocks.ROWS_AT_ONCE", 7)
     assert np.array_equal(fitted.sets(rows_of(probabilities), [0.5, 0.8]), at_once)
 
 
@@ -184,7 +184,7 @@ def test_penalties_from_a_thousandth_to_a_third_are_tried(n_classes, free_labels
         tried.append((penalty, n_free))
         return raps_scores(probabilities, penalty=penalty, n_free=n_free)
 
-    monkeypatch.setattr("sklearn_jeidnn.conformal.scores.raps_scores", noted)
+    monkeypatch.setattr("sklearn_jeidnn._conformal.scores.raps_scores", noted)
     conformal.smallest_raps(np.full((20, n_classes), 1 / n_classes), np.zeros(20, dtype=int))
     assert tried == list(product((0.001, 0.01, 0.03, 0.1, 0.3), free_labels))
 

@@ -5,7 +5,7 @@ any confidence level can be asked for later. A score is a function of one sample
 larger is worse.
 """
 
-from .groups import (
+from ._conformal.groups import (
     GROUPS,
     RoutedSamples,
     by_class,
@@ -14,15 +14,15 @@ from .groups import (
     by_own_groups,
     pooled,
 )
-from .quantiles import (
+from ._conformal.quantiles import (
     group_quantiles,
     least_calibration_size,
     prediction_sets,
     score_quantile,
     true_label_values,
 )
-from .random_numbers import row_uniform
-from .scores import (
+from ._conformal.random_numbers import row_uniform
+from ._conformal.scores import (
     RANDOMIZED,
     SCORES,
     Score,
@@ -31,7 +31,7 @@ from .scores import (
     raps_scores,
     smallest_raps,
 )
-from .sets import ConformalSets
+from ._conformal.sets import ConformalSets
 
 __all__ = [
     "GROUPS",
