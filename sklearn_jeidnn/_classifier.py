@@ -31,6 +31,7 @@ from ._predictor import Predictor
 from ._samples import (
     GivenSamples,
     check_inputs,
+    check_weights,
     count_samples,
     read_parts,
 )
@@ -114,8 +115,9 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         Samples of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW
     callbacks : list of skorch callbacks, default=None
-        Added to the learning-rate schedule ("lr_schedule") and to the callback that restores an earlier epoch
-        where the last one overfits ("best_epoch").
+        Added to the learning-rate schedule ("lr_schedule"), to the callback that restores an earlier epoch
+        where the last one overfits ("best_epoch"), and to the error where weights are not finite
+        ("stop_if_not_finite").
     class_weight : dict or "balanced", default=None
         Weights of the classes in training, as in scikit-learn.
     validation_fraction : float, default=0.1
@@ -712,9 +714,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         """
         check_is_fitted(self)
         answers = self._answers(X, y)
-        if sample_weight is None:
-            return answers
-        return replace(answers, weights=np.asarray(sample_weight, dtype=np.float32))
+        return replace(answers, weights=check_weights(sample_weight, answers.codes))
 
 
 def _one_limit(

@@ -80,7 +80,7 @@ def _read_training(
     witness = _witness_class(estimator_name)()
     names, inputs, y = _first_inputs(witness, given, keeps_integers)
     check_classification_targets(y)
-    weights = _weights(given.weights, inputs)
+    weights = check_weights(given.weights, inputs[0])
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
     classes, codes = np.unique(y, return_inverse=True)
@@ -121,9 +121,10 @@ def _dtype(X: Any, keeps_integers: bool) -> type:
     return np.int64 if keeps_integers and np.asarray(X).dtype.kind in "iu" else np.float32
 
 
-def _weights(weights: Any, inputs: Arrays) -> np.ndarray:
+def check_weights(weights: Any, samples: np.ndarray) -> np.ndarray:
+    """Finite weights, none below 0, one for each sample; 1 if there are none: float64 (n_samples,)."""
     checked: np.ndarray = _check_sample_weight(
-        weights, inputs[0], dtype=np.float64, ensure_non_negative=True
+        weights, samples, dtype=np.float64, ensure_non_negative=True
     )
     return checked
 
@@ -132,7 +133,7 @@ def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Sample
     """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
     inputs = check_inputs(schema, given.X)
     codes = schema.codes(given.y, len(inputs[0]), name)
-    weights = _weights(given.weights, inputs)
+    weights = check_weights(given.weights, inputs[0])
     samples = Samples(inputs=inputs, codes=codes, weights=weights)
     return samples.take(weights > 0)
 

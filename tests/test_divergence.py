@@ -115,3 +115,19 @@ def test_masks_in_buffers_may_hold_infinity():
     assert learns_finite(module)
     module.running_mean[1] = torch.nan
     assert not learns_finite(module)
+
+
+def test_weights_of_exit_answers_are_checked_and_may_be_tiny(fitted, digits):
+    X, y = digits
+    plain, tiny = (
+        fitted.exit_answers(X, y, weights).exit_errors() for weights in (None, np.full(300, 1e-300))
+    )
+    np.testing.assert_allclose(tiny, plain)
+    for weights, match in ((-np.ones(300), "Negative values"), (np.ones(3), "sample_weight.shape")):
+        with pytest.raises(ValueError, match=match):
+            fitted.exit_answers(X, y, weights)
+
+
+def test_a_budget_of_nan_is_refused(fitted, digits):
+    with pytest.raises(ValueError, match="budget=nan"):
+        fitted.control_risk(digits[0], budget=np.nan)

@@ -218,3 +218,10 @@ def test_the_next_exit_reads_uniform_probabilities_of_one_without_an_answer():
 def test_a_p_value_of_nan_certifies_nothing():
     point, p_value = last_certified([np.zeros(9)], lambda *_: np.nan, 0.1, 0.95)
     assert point == -1 and np.isnan(p_value)
+
+
+def test_unlabeled_samples_that_the_teacher_does_not_answer_are_refused(digits):
+    X, y = digits
+    clf = quick_classifier(module=[TinyConv, Normed], companion_training="distilled", max_epochs=1)
+    with pytest.raises(ValueError, match="answers 1 of 300 samples of X_unlabeled"):
+        clf.fit(X, y, X_unlabeled=with_blank(X, 7))

@@ -137,7 +137,7 @@ class CascadeSpec:
 
 def check_budget(budget: float | None, exit_costs: np.ndarray) -> None:
     """Refuse a budget below the cost of the first exit."""
-    if budget is not None and budget < exit_costs[0]:
+    if budget is not None and not budget >= exit_costs[0]:
         raise ValueError(
             f"budget={budget!r} is less than the first exit costs, {exit_costs[0]:.3g}; give more, "
             f"an earlier exit, or a cheaper companion in front."
