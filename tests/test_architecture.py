@@ -38,6 +38,7 @@ NUMPY_ONLY = [
     "_operate.risk",
     "_operate.temperatures",
     "_operate.thresholds",
+    "_operate.ties",
 ]
 # Must run without torch.
 NO_TORCH = [*NUMPY_ONLY, "_samples", "_splits", "metrics", "model_selection", "_operate.drift"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._exits.gate_points import CONFIDENCE, ENTROPY, MARGIN, STREAK, GatePoints
 from .exit_answers import ExitAnswers
+from .ties import tied
 
 # Column of the gate inputs, and its sign: larger means more confident.
 STATISTICS = {
@@ -60,10 +61,10 @@ def gates_within(
 
 
 def _scores(answers: ExitAnswers, exit_policy: str) -> np.ndarray:
-    """What a policy compares with thresholds: (n_samples, n_gates)."""
+    """What a policy compares with thresholds, which must not part equal samples: (n_samples, n_gates)."""
     column, sign = STATISTICS[exit_policy.removesuffix(PER_EXIT)]
     scores: np.ndarray = np.float32(sign) * answers.gate_inputs[..., column]
-    return scores
+    return np.apply_along_axis(tied, 0, scores)
 
 
 def _as_gates(thresholds: np.ndarray, answers: ExitAnswers, exit_policy: str) -> GatePoints:
