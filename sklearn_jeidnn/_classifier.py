@@ -176,7 +176,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     history_ : skorch History
         Of the backbone's training, or of the heads' where it is frozen.
     conformity_scores_ : ndarray (n_calibration,)
-        Scores of the calibration samples' labels.
+        Scores of the calibration samples' labels; infinite where an exit has no answer for one.
     temperatures_ : ndarray (n_exits,)
         What each exit's logits are divided by, so that the probabilities of the samples that leave there are
         calibrated. Labels and exits do not depend on them.
