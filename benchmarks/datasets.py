@@ -54,7 +54,7 @@ def load(name):
 
 def load_adult():
     """Official split; one-hot for words, scaling for numbers."""
-    table, y = _read_table("adult")
+    table, y = read_table("adult")
     is_train = (table.pop("split") == "train").to_numpy()
     encode = make_column_transformer(
         (
@@ -69,14 +69,14 @@ def load_adult():
 
 def load_letter():
     """The first 16,000 rows train, the last 4,000 test."""
-    table, y = _read_table("letter")
+    table, y = read_table("letter")
     X = table.to_numpy()
     return _as_split(X[:16000], X[16000:], y[:16000], y[16000:])
 
 
 def load_pendigits():
     """Official split: other writers in the test rows."""
-    table, y = _read_table("pendigits")
+    table, y = read_table("pendigits")
     is_train = (table.pop("split") == "train").to_numpy()
     X = table.to_numpy()
     return _as_split(X[is_train], X[~is_train], y[is_train], y[~is_train])
@@ -84,7 +84,7 @@ def load_pendigits():
 
 def load_krkopt():
     """Chess endgames: 70/30 stratified, one-hot."""
-    table, y = _read_table("krkopt")
+    table, y = read_table("krkopt")
     X = OneHotEncoder(sparse_output=False).fit_transform(table)
     return _as_split(*train_test_split(X, y, test_size=0.3, stratify=y, random_state=0))
 
@@ -195,7 +195,7 @@ def small_transformer(X):
     return DistilBertForSequenceClassification(config)
 
 
-def _read_table(name):
+def read_table(name):
     """(table of features and split, target)"""
     path = data_folder() / f"{name}.csv.gz"
     if path.exists():

@@ -36,6 +36,7 @@ from ._predictor import Predictor
 from ._samples import (
     GivenSamples,
     check_inputs,
+    check_weights,
     count_samples,
     read_parts,
 )
@@ -119,8 +120,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Samples of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW
     callbacks : list of skorch callbacks, default=None
-        Added to the learning-rate schedule ("lr_schedule") and to the callback that restores an earlier epoch
-        where the last one overfits ("best_epoch").
+        Added to the learning-rate schedule ("lr_schedule"), to the callback that restores an earlier epoch
+        where the last one overfits ("best_epoch"), and to the error where weights are not finite
+        ("stop_if_not_finite").
     class_weight : dict or "balanced", default=None
         Weights of the classes in training, as in scikit-learn.
     validation_fraction : float, default=0.1
@@ -179,7 +181,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     history_ : skorch History
         Of the backbone's training, or of the heads' where it is frozen.
     conformity_scores_ : ndarray (n_calibration,)
-        Scores of the calibration samples' labels.
+        Scores of the calibration samples' labels; infinite where an exit has no answer for one.
     temperatures_ : ndarray (n_exits,)
         What each exit's logits are divided by, so that the probabilities of the samples that leave there are
         calibrated. Labels and exits do not depend on them.
@@ -722,9 +724,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         """
         check_is_fitted(self)
         answers = self._answers(X, y)
-        if sample_weight is None:
-            return answers
-        return replace(answers, weights=np.asarray(sample_weight, dtype=np.float32))
+        return replace(answers, weights=check_weights(sample_weight, answers.codes))
 
 
 def _one_limit(

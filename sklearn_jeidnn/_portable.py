@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ._operate.warn import warn_caller
 from ._predictor import Predictor
+from ._warn import warn_caller
 
 
 class PortableMixin:

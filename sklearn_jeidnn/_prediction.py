@@ -39,6 +39,8 @@ class PredictionMixin:
         Returns
         -------
         y : ndarray (n_samples,)
+            A sample that an exit answers with NaN or infinity has the label of the last exit before that
+            answers it, and is warned of.
         """
         return np.concatenate(self._over_chunks(X, Predictor.labels))
 
@@ -52,7 +54,7 @@ class PredictionMixin:
         Returns
         -------
         probabilities : ndarray (n_samples, n_classes)
-            Columns as ``classes_``.
+            Columns as ``classes_``; uniform for samples without an answer.
         """
         return np.concatenate(self._over_chunks(X, Predictor.probabilities))
 
@@ -138,7 +140,7 @@ class PredictionMixin:
         On samples exchangeable with the calibration samples a set holds the right label with
         probability at least ``confidence_level``, on average over the samples of each group
         (``condition_on``). Groups whose calibration samples are too few for the level get sets of all
-        labels.
+        labels; so do samples that the network answers with NaN or infinity.
 
         Parameters
         ----------

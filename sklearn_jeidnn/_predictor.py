@@ -8,9 +8,10 @@ import numpy as np
 from ._operate.calibration import Calibration, CalibrationSamples, SetRule
 from ._operate.cascade import Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
-from ._operate.exit_answers import ExitAnswers
+from ._operate.exit_answers import ExitAnswers, with_gaps
 from ._operate.frontier import Frontier
 from ._operate.operating_point import OperatingPoint
+from ._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from ._schema import Arrays, InputSchema
 from .conformal import RoutedSamples
 
@@ -65,26 +66,44 @@ class Predictor:
         )
 
     def route(self, arrays: Arrays) -> RoutedArrays:
-        """Logits and exits of samples that run stage by stage until they leave."""
-        return self.cascade.engine.route(arrays)
+        """Logits, NaN where there is no answer, and exits of samples that run stage by stage until they leave."""
+        routed = self.cascade.route(arrays)
+        warn_of_gaps(len(routed.gaps), len(routed.logits))
+        return routed
 
     def labels(self, arrays: Arrays) -> np.ndarray:
-        """Label of each sample at the exit it takes."""
-        labels: np.ndarray = self.schema.classes[self.route(arrays).logits.argmax(1)]
+        """Label of each sample at the exit it takes; if that has no answer, of the last exit before that has one."""
+        routed = self.route(arrays)
+        codes = routed.logits.argmax(1)
+        if len(routed.gaps):
+            codes[routed.gaps] = self._last_codes(
+                arrays, routed.gaps, routed.exit_index[routed.gaps]
+            )
+        labels: np.ndarray = self.schema.classes[codes]
         return labels
+
+    def _last_codes(self, arrays: Arrays, rows: np.ndarray, exit_index: np.ndarray) -> np.ndarray:
+        """Code of the last answer up to an exit, for some samples; the first class if there is none."""
+        of_rows = tuple(array[rows] for array in arrays)
+        answers = self.cascade.answers(of_rows, np.zeros(len(rows), dtype=int))
+        codes: np.ndarray = answers.labels[np.arange(len(rows)), exit_index]
+        known: np.ndarray = np.maximum(codes, 0)
+        return known
 
     def exits(self, arrays: Arrays) -> np.ndarray:
         """Exit that each sample takes."""
         return self.route(arrays).exit_index
 
     def probabilities(self, arrays: Arrays) -> np.ndarray:
-        """Calibrated probabilities of the exit that each sample takes."""
+        """Calibrated probabilities of the exit that each sample takes; uniform if it has no answer."""
         return self.probabilities_and_exits(arrays)[0]
 
     def probabilities_and_exits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated probabilities of the exits taken, and these exits."""
+        """Calibrated probabilities of the exits taken, uniform if they have no answer, and these exits."""
         routed = self.route(arrays)
-        return self.calibration.probabilities(*routed), routed.exit_index
+        probabilities = self.calibration.probabilities(routed.logits, routed.exit_index)
+        probabilities[routed.gaps] = 1 / self.schema.n_classes
+        return probabilities, routed.exit_index
 
     def exits_and_confidence(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Exits taken, and the probability of the predicted label there."""
@@ -93,18 +112,23 @@ class Predictor:
 
     def exit_logits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Logits and gate inputs of every exit, whichever exit a sample would take."""
-        return self.cascade.engine.answer(arrays)
+        logits, gate_inputs = self.cascade.engine.answer(arrays)
+        gaps = np.isnan(logits[..., 0]).any(axis=1)
+        warn_of_gaps(gaps.sum(), len(gaps), so=OF_EVERY_EXIT)
+        return logits, gate_inputs
 
     def backbone_labels(self, arrays: Arrays) -> np.ndarray:
         """Label that the plain backbone gives each sample."""
         logits = self.cascade.engine.backbone_logits(arrays)
+        warn_of_gaps(np.isnan(with_gaps(logits)[:, 0]).sum(), len(logits))
         labels: np.ndarray = self.schema.classes[logits.argmax(1)]
         return labels
 
     def routed(self, arrays: Arrays, groups: np.ndarray) -> RoutedSamples:
-        """Calibrated probabilities of the exits taken, and what else conformity scores read."""
-        probabilities, exit_index = self.probabilities_and_exits(arrays)
-        return RoutedSamples(probabilities, exit_index, self.rule.uniform(arrays), groups)
+        """Calibrated probabilities of the exits taken, NaN without an answer, and what else conformity scores read."""
+        routed = self.route(arrays)
+        probabilities = self.calibration.probabilities(routed.logits, routed.exit_index)
+        return RoutedSamples(probabilities, routed.exit_index, self.rule.uniform(arrays), groups)
 
     def sets(
         self,

@@ -91,7 +91,7 @@ def _read_training(
     witness = _witness_class(estimator_name)()
     names, inputs, y, offset = _first_inputs(witness, given, keeps_integers, centres_columns)
     check_classification_targets(y)
-    weights = _weights(given.weights, inputs)
+    weights = check_weights(given.weights, inputs[0])
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
     classes, codes = np.unique(y, return_inverse=True)
@@ -111,7 +111,7 @@ def _read_training(
         keeps_integers=keeps_integers,
         offset=offset,
     )
-    return schema, Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
+    return schema, Samples(inputs=inputs, codes=codes, weights=weights)
 
 
 def _first_inputs(
@@ -166,9 +166,10 @@ def as_float32(table: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
     return array
 
 
-def _weights(weights: Any, inputs: Arrays) -> np.ndarray:
+def check_weights(weights: Any, samples: np.ndarray) -> np.ndarray:
+    """Finite weights, none below 0, one for each sample; 1 if there are none: float64 (n_samples,)."""
     checked: np.ndarray = _check_sample_weight(
-        weights, inputs[0], dtype=np.float64, ensure_non_negative=True
+        weights, samples, dtype=np.float64, ensure_non_negative=True
     )
     return checked
 
@@ -177,8 +178,8 @@ def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Sample
     """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
     inputs = check_inputs(schema, given.X)
     codes = schema.codes(given.y, len(inputs[0]), name)
-    weights = _weights(given.weights, inputs)
-    samples = Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
+    weights = check_weights(given.weights, inputs[0])
+    samples = Samples(inputs=inputs, codes=codes, weights=weights)
     return samples.take(weights > 0)
 
 
@@ -290,10 +291,11 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
 
 
-def unpack_batch(batch: Any) -> np.ndarray | dict[str, np.ndarray]:
-    """A batch as arrays; labels that stand beside the samples are left out."""
+def unpack_batch(batch: Any) -> Any:
+    """A batch as arrays, or as the data frame that it is; labels that stand beside the samples are left out."""
     if isinstance(batch, list | tuple) and len(batch) == 2:
         batch = batch[0]
     if is_named(batch):
         return {name: np.asarray(values) for name, values in batch.items()}
-    return np.asarray(batch)
+    # A data frame keeps the names of its columns, which may stand in another order.
+    return batch if hasattr(batch, "columns") else np.asarray(batch)

@@ -101,6 +101,10 @@ class InputSchema:
             return arrays[0]
         return dict(zip(self.input_names, arrays, strict=True))
 
+    def as_own_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
+        """The same as a copy, for a user's code, which may write into it."""
+        return self.as_user_input(tuple(array.copy() for array in arrays))
+
     def example(self, n_samples: int) -> Arrays:
         """Samples of the right shapes and dtypes, for counting and timing: numbers of no meaning."""
         random = np.random.default_rng(0)
@@ -126,6 +130,7 @@ class Samples:
     codes : ndarray of int (n_samples,)
         Columns of the labels in ``classes``.
     weights : ndarray (n_samples,)
+        As a user gives them, in double precision: they may be very small or very large.
     """
 
     inputs: Arrays

@@ -131,7 +131,7 @@ class ImageBlock(nn.Module):
 
 
 def _pixel_limits(X: np.ndarray) -> tuple[float, float]:
-    """Values beyond which a pixel is broken: the range of all but the outermost thousandths, widened to thrice itself."""
+    """Values beyond which a pixel is broken: thrice the range of all but the outermost thousandths."""
     pixels = X.ravel()
     if pixels.size > LIMIT_PIXELS:
         pixels = pixels[np.random.default_rng(0).integers(pixels.size, size=LIMIT_PIXELS)]

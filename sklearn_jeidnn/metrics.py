@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import betabinom
 
-from .conformal import true_label_values
+from ._conformal.quantiles import true_label_values
 
 __all__ = [
     "brier_score",

@@ -25,7 +25,12 @@ import pytest
 
 # Each source file, and the test files that run against it.
 TESTED_BY = {
-    "sklearn_jeidnn/conformal.py": ["tests/test_conformal.py"],
+    "sklearn_jeidnn/_conformal/groups.py": ["tests/test_conformal.py"],
+    "sklearn_jeidnn/_conformal/quantiles.py": ["tests/test_conformal.py"],
+    "sklearn_jeidnn/_conformal/random_numbers.py": ["tests/test_conformal.py"],
+    "sklearn_jeidnn/_conformal/rounding.py": ["tests/test_conformal.py"],
+    "sklearn_jeidnn/_conformal/scores.py": ["tests/test_conformal.py"],
+    "sklearn_jeidnn/_conformal/sets.py": ["tests/test_conformal.py"],
     "sklearn_jeidnn/metrics.py": ["tests/test_metrics.py"],
     "sklearn_jeidnn/_exits/policy.py": ["tests/test_policy.py"],
     "sklearn_jeidnn/_operate/calibration.py": ["tests/test_calibration.py"],

@@ -15,8 +15,8 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_warn"},
-    {"_cut", "_schema", "_splits", "conformal"},
-    {"_exits", "metrics", "_samples", "_tables"},
+    {"_cut", "_schema", "_splits", "_conformal"},
+    {"_exits", "conformal", "metrics", "_samples", "_tables"},
     {"_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
     {"_fit", "_prediction", "_portable"},
@@ -39,6 +39,7 @@ NUMPY_ONLY = [
     "_operate.risk",
     "_operate.temperatures",
     "_operate.thresholds",
+    "_operate.ties",
 ]
 # Must run without torch.
 NO_TORCH = [*NUMPY_ONLY, "_samples", "_splits", "metrics", "model_selection", "_operate.drift"]

@@ -6,6 +6,7 @@ from scipy.stats import kstest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sklearn_jeidnn import conformal
+from sklearn_jeidnn._conformal.rounding import rounding_of
 
 
 def test_quantile_is_the_finite_sample_one():
@@ -112,7 +113,7 @@ def test_sets_of_rows_do_not_depend_on_how_many_there_are(probabilities, codes, 
         conformal.aps_scores, conformal.by_class, rows_of(probabilities), codes
     )
     at_once = fitted.sets(rows_of(probabilities), [0.5, 0.8])
-    monkeypatch.setattr(conformal, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("sklearn_jeidnn._conformal.blocks.ROWS_AT_ONCE", 7)
     assert np.array_equal(fitted.sets(rows_of(probabilities), [0.5, 0.8]), at_once)
 
 
@@ -183,7 +184,7 @@ def test_penalties_from_a_thousandth_to_a_third_are_tried(n_classes, free_labels
         tried.append((penalty, n_free))
         return raps_scores(probabilities, penalty=penalty, n_free=n_free)
 
-    monkeypatch.setattr(conformal, "raps_scores", noted)
+    monkeypatch.setattr("sklearn_jeidnn._conformal.scores.raps_scores", noted)
     conformal.smallest_raps(np.full((20, n_classes), 1 / n_classes), np.zeros(20, dtype=int))
     assert tried == list(product((0.001, 0.01, 0.03, 0.1, 0.3), free_labels))
 
@@ -280,3 +281,103 @@ class Given(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         return X.argmax(axis=1)
+
+
+def nearly_equal_rows(n_samples, seed):
+    """Few distinct rows of three probabilities whose last digits of single precision differ."""
+    rng = np.random.default_rng(seed)
+    distinct = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
+    numbers = rng.integers(4, size=n_samples)
+    noise = 1e-6 * rng.standard_normal((n_samples, 3))
+    probabilities = distinct[numbers] * (1 + noise)
+    return probabilities / probabilities.sum(1, keepdims=True), numbers
+
+
+def minus_log(probabilities, uniform):
+    return -np.log(probabilities)
+
+
+@pytest.mark.parametrize("score", [*conformal.SCORES, minus_log])
+@pytest.mark.parametrize("allow_empty", [True, False])
+def test_scores_that_tie_within_rounding_are_in_the_same_sets(score, allow_empty):
+    known, numbers = nearly_equal_rows(300, seed=1)
+    codes = np.random.default_rng(2).integers(3, size=300)
+    if score == "raps":
+        score = conformal.smallest_raps(known, codes)
+    score = conformal.SCORES.get(score, score) if isinstance(score, str) else score
+    fitted = conformal.ConformalSets(score, conformal.pooled, rows_of(known), codes)
+    new, numbers = nearly_equal_rows(200, seed=3)
+    sets = fitted.sets(rows_of(new), [0.2, 0.5, 0.8, 0.9], allow_empty=allow_empty)
+    for number in range(4):
+        assert (sets[numbers == number] == sets[numbers == number][:1]).all()
+
+
+@pytest.mark.parametrize("score", [conformal.lac_scores, conformal.aps_scores])
+def test_rounding_only_adds_labels_and_hardly_any(score, probabilities, codes):
+    known, known_codes, new, _ = halves(probabilities, codes)
+    fitted = conformal.ConformalSets(score, conformal.pooled, rows_of(known), known_codes)
+    sets = fitted.sets(rows_of(new), [0.9])[..., 0]
+    strict = score(new) <= conformal.score_quantile(fitted.scores, 0.9)
+    assert (sets >= strict).all() and sets.sum() - strict.sum() <= 2
+
+
+def test_rounding_is_small_where_probabilities_are_near_0_or_1():
+    sure = np.array([[1 - 1e-9, 1e-9]])
+    for score in (conformal.lac_scores, conformal.aps_scores):
+        widths = rounding_of(score, rows_of(sure), score(sure))
+        assert (widths < 1e-13).all()
+
+
+def test_samples_without_an_answer_score_infinity_and_get_full_sets(probabilities, codes):
+    gaps = probabilities.copy()
+    gaps[:3] = np.nan
+    fitted = conformal.ConformalSets(conformal.aps_scores, conformal.by_class, rows_of(gaps), codes)
+    assert np.isinf(fitted.scores[:3]).all() and np.isfinite(fitted.scores[3:]).all()
+    sets = fitted.sets(rows_of(gaps), [0.01, 0.5])
+    assert sets[:3].all() and not sets[3:].all()
+
+
+@pytest.mark.parametrize(
+    "returned, match",
+    [
+        (
+            lambda p, u: np.where(p > p.min(), p, np.nan),
+            "conformity_score returned NaN for 1 of 200",
+        ),
+        (lambda p, u: p[:, 0], r"conformity_score returned an array of shape \(200,\)"),
+    ],
+)
+def test_scores_that_are_none_are_refused(returned, match, probabilities, codes):
+    with pytest.raises(ValueError, match=match):
+        conformal.ConformalSets(
+            returned, conformal.pooled, rows_of(probabilities[:200]), codes[:200]
+        )
+
+
+def test_infinite_scores_of_a_function_exclude_labels(probabilities, codes):
+    def without_first(probabilities, uniform):
+        scores = 1 - probabilities
+        scores[:, 0] = np.inf
+        return scores
+
+    known = codes > 0
+    fitted = conformal.ConformalSets(
+        without_first, conformal.pooled, rows_of(probabilities[known]), codes[known]
+    )
+    sets = fitted.sets(rows_of(probabilities), [0.9], allow_empty=False)
+    assert not sets[:, 0].any() and sets.any(axis=1).all()
+
+
+def test_a_score_that_writes_into_probabilities_changes_nothing(probabilities, codes):
+    def writing(probabilities, uniform):
+        scores = 1 - probabilities
+        probabilities[:] = 0
+        return scores
+
+    own, plain = (
+        conformal.ConformalSets(score, conformal.pooled, rows_of(probabilities.copy()), codes)
+        for score in (writing, conformal.lac_scores)
+    )
+    given = probabilities.copy()
+    assert np.array_equal(own.sets(rows_of(given), [0.9]), plain.sets(rows_of(given), [0.9]))
+    assert np.array_equal(given, probabilities)

@@ -3,6 +3,7 @@
 import concurrent.futures
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -117,3 +118,14 @@ def test_a_module_that_writes_into_its_input_leaves_the_rows_alone(digits):
     first = clf.predict_proba(X)
     np.testing.assert_array_equal(X, before)
     np.testing.assert_array_equal(clf.predict_proba(X), first)
+
+
+def test_a_streams_frames_keep_the_names_of_their_columns(digits, fresh_digits):
+    X = pd.DataFrame(digits[0], columns=[f"pixel{i}" for i in range(64)])
+    clf = quick_classifier(max_epochs=1).fit(X, digits[1])
+    new = pd.DataFrame(fresh_digits[0][:30], columns=X.columns)
+    pairs = ((new[:20], fresh_digits[1][:20]), new[20:])
+    assert np.array_equal(np.concatenate(list(clf.predict_stream(pairs))), clf.predict(new))
+    for batch in (new[new.columns[::-1]], (new[new.columns[::-1]], fresh_digits[1][:30])):
+        with pytest.raises(ValueError, match="must be in the same order"):
+            next(clf.predict_stream([batch]))

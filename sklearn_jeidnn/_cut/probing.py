@@ -161,7 +161,11 @@ def _writes_into_inputs(evaluating: nn.Module, inputs: tuple[torch.Tensor, ...])
     """Whether a first stage would write into the samples."""
     copies = tuple(tensor.clone() for tensor in inputs)
     evaluating(*copies)
-    return any(tensor._version > 0 for tensor in copies)
+    # What is written by way of tensor.data leaves the version as it is.
+    return any(
+        copy._version > 0 or not torch.equal(copy, tensor)
+        for copy, tensor in zip(copies, inputs, strict=True)
+    )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_defaults, usual_torch
 from .._operate.cascade import RoutedArrays
+from .._operate.exit_answers import with_gaps
 from .._schema import Arrays
 
 
@@ -41,6 +42,10 @@ class TorchEngine:
     def batch_size(self) -> int:
         return self.fixed_batch_size or self.network.rows_at_once
 
+    @property
+    def gates(self) -> GatePoints:
+        return self.network.gates.point()
+
     def with_gates(self, gates: GatePoints) -> "TorchEngine":
         """Return an engine for the same network with other gates."""
         with usual_torch():
@@ -67,7 +72,7 @@ class TorchEngine:
         with usual_defaults(), self.network.inference():
             logits = torch.cat([self.network(*batch) for batch in self._batches(arrays)])
             gate_inputs = all_gate_inputs(logits)
-        return logits.cpu().numpy(), gate_inputs.cpu().numpy()
+        return with_gaps(logits.cpu().numpy()), gate_inputs.cpu().numpy()
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone (n_samples, n_classes)."""

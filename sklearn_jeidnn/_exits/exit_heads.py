@@ -1,5 +1,6 @@
 """The heads of all exits, and how their logits are combined with those of earlier exits."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,16 @@ class PreviousExit(NamedTuple):
     head_log_probs: torch.Tensor  # of the previous exit's head alone
     log_probs: torch.Tensor  # of the previous exit
     previous_member_log_probs: torch.Tensor | None = None  # of the previous member's last exit
+
+    def without_gaps(self) -> "PreviousExit":
+        """The same, uniform where an exit had no answer (NaN), so that the next exit can have one."""
+        uniform = -math.log(self.log_probs.shape[1])
+        of_member = self.previous_member_log_probs
+        return PreviousExit(
+            self.head_log_probs.nan_to_num(uniform),
+            self.log_probs.nan_to_num(uniform),
+            None if of_member is None else of_member.nan_to_num(uniform),
+        )
 
 
 class ExitOutput(NamedTuple):
@@ -157,11 +168,12 @@ class ExitHeads(nn.Module):
     def forward(self, features: Iterable[torch.Tensor]) -> torch.Tensor:
         """Exit features (n_samples, d) of each exit -> logits (n_samples, n_exits, n_classes).
 
-        The feature at a member's end is its logits.
+        The feature at a member's end is its logits. Where an exit has no answer for a sample (NaN), later
+        exits read uniform probabilities instead.
         """
         before, logits = None, []
         for exit_index, feature in enumerate(features):
             output = self.one(exit_index, feature, before)
-            before = output.passed_on
+            before = output.passed_on.without_gaps()
             logits.append(output.logits)
         return torch.stack(logits, dim=1)

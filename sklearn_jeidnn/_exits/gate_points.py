@@ -89,4 +89,6 @@ class GatePoints:
 def _sigmoid(scores: Array) -> Array:
     if not isinstance(scores, np.ndarray):
         return scores.sigmoid()
-    return np.exp(-np.logaddexp(0, -scores))
+    # NaN, of an exit without an answer, stays NaN.
+    with np.errstate(invalid="ignore"):
+        return np.exp(-np.logaddexp(0, -scores))

@@ -87,13 +87,17 @@ def decide(score: Array, survival: Array, exit_mass: ExitMass) -> tuple[Array, A
     if exit_mass is sequential_mass:
         # Half of what is left is half of the gate's own probability, whatever is left.
         return score >= 0, survival
-    mass = exit_mass(score.sigmoid(), survival)
+    # A gate without an answer, of an exit without one, takes nothing.
+    mass = exit_mass(namespace_of(score).nan_to_num(score.sigmoid()), survival)
     return leaves(mass, survival), survival - mass
 
 
 def exits_taken(gate_probs: Array, exit_mass: ExitMass) -> Array:
-    """Exit of each sample by the rule of prediction: (..., n_exits - 1) -> (...)"""
-    masses, survival = _masses(gate_probs, exit_mass)
+    """Exit of each sample by the rule of prediction: (..., n_exits - 1) -> (...)
+
+    Where a gate's probability is NaN, the sample stays.
+    """
+    masses, survival = _masses(namespace_of(gate_probs).nan_to_num(gate_probs), exit_mass)
     leaving = [leaves(*pair) for pair in zip(masses, survival, strict=False)]
     namespace = namespace_of(gate_probs)
     at_last = namespace.ones_like(survival[-1])  # equivalent mutant: only the shape is read

@@ -155,7 +155,7 @@ class Assembly:
         exits : "auto", int or list of str
             Exits inside the backbone.
         weights : ndarray (n_samples,)
-            Weights of the training samples, including those of their classes.
+            Weights of the training samples, including those of their classes; their mean is 1.
         """
         cuts = [
             self._cut_companion(companion, inside, weights)
@@ -209,9 +209,9 @@ class Assembly:
                 samples = self.schema.as_module_input(self.train.inputs)
                 module = instantiate(member, samples, self.schema, self.spec.device)
                 return self._cut_module(member, module, exits)
-        X = self.schema.as_user_input(self.train.inputs)
         y = self.schema.classes[self.train.codes]
-        classifier = fitted_classifier(member.module, X, y, weights)
+        own = self.schema.as_own_input(self.train.inputs)
+        classifier = fitted_classifier(member.module, own, y, weights)
         check_classes(classifier, self.schema.classes)
         stage = ClassifierStage(classifier, self.schema)
         network = single_stage_network(stage, *self._network_options)

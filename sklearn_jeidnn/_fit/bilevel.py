@@ -163,7 +163,7 @@ def _positive_weights(
     cost_weight: float,
     gate_loss: ExitLoss,
 ) -> torch.Tensor:
-    losses = gate_loss(network.heads.eval()(held_out.features), held_out.y)
+    losses = gate_loss(network.heads.eval()(held_out.features), held_out.y).nan_to_num(torch.inf)
     return positive_weights(best_exit(losses, exit_costs, cost_weight), len(exit_costs) - 1)
 
 

@@ -19,12 +19,14 @@ from .._exits.usual_torch import usual_torch
 from .._operate.cascade import Cascade
 from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
+from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._samples import check_inputs
 from .._schema import InputSchema, Parts, Samples
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
+from .divergence import check_finite
 from .features import ExitFeatures, concatenate_exits
 from .joint import answers_of, train_jointly
 from .learning import LearnedMember, MemberTrainer
@@ -33,6 +35,9 @@ from .mixing import fit_mixing_weights
 from .prices import time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
+
+# The least positive float: weights are divided by no less.
+LEAST_WEIGHT = np.finfo(float).smallest_subnormal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +139,9 @@ class _Fit:
             plain_seconds=plain_seconds,
             history=members[-1].history,
         )
+        answers = frontier.answers
+        what = "held-out samples that set the gates"
+        warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
         return FittedCascade(schema=self.schema, cascade=cascade, frontier=frontier, point=point)
 
     def _train_members(
@@ -159,8 +167,7 @@ class _Fit:
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
-        train = self.parts.train
-        weights = train.weights * self._class_weights(train)
+        weights = self._weights(self.parts.train)
         return self.assembly.cut_members(companions, companion_exits, exits, weights)
 
     def _check_auto(self, companions: list[Member]) -> None:
@@ -175,18 +182,29 @@ class _Fit:
                 f"companion={self.spec.companion!r} they are counted."
             )
 
-    def _class_weights(self, samples: Samples) -> np.ndarray:
+    def _weights(self, samples: Samples) -> np.ndarray:
+        """Return weights that include those of classes and have mean 1, in double precision."""
         labels = self.schema.classes[samples.codes]
-        weights: np.ndarray = compute_sample_weight(self.spec.class_weight, labels)
-        return weights
+        of_classes = compute_sample_weight(self.spec.class_weight, labels)
+        # Divided by the largest first, so that no product or sum overflows.
+        given, of_classes = (
+            own / max(own.max(), LEAST_WEIGHT) for own in (samples.weights, of_classes)
+        )
+        weights = given * of_classes
+        if not weights.any():
+            raise ValueError(
+                f"class_weight={self.spec.class_weight!r} (times sample_weight) is 0 for all of {len(samples)} "
+                f"samples; give a weight above 0 to at least one class that is there."
+            )
+        normalised: np.ndarray = weights / weights.mean()
+        return normalised
 
     def _dataset(self, samples: Samples) -> SamplesDataset:
-        """Return samples as skorch takes them; weights include those of classes, and have mean 1."""
-        weights = np.float64(samples.weights) * self._class_weights(samples)
+        """Return samples as skorch takes them, with their normalised weights."""
         return SamplesDataset(
             as_tensors(self.schema.encode(samples.inputs)),
             torch.as_tensor(samples.codes),
-            torch.as_tensor(np.float32(weights / weights.mean())),
+            torch.as_tensor(np.float32(self._weights(samples))),
         )
 
     def _unlabeled(self, X: Any) -> SamplesDataset | None:
@@ -314,6 +332,7 @@ class _Fit:
             max_epochs=self.spec.max_epochs,
             batch_size=batch_size,
         )
+        check_finite(network.heads, network.gates)
         return self._bilevel_point(priced_network, held_out)
 
     def _bilevel_point(

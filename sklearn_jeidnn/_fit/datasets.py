@@ -41,8 +41,9 @@ class SamplesDataset(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, rows: int | Sequence[int] | torch.Tensor) -> Batch:
         rows = torch.as_tensor(rows)
+        # A user's collate_fn may write into a sample.
         inputs = tuple(
-            take_rows(tensor, rows) if rows.ndim else tensor[rows] for tensor in self.inputs
+            take_rows(tensor, rows) if rows.ndim else tensor[rows].clone() for tensor in self.inputs
         )
         return {"X": inputs, "sample_weight": self.weight[rows]}, self.y[rows]
 

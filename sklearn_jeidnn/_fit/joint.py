@@ -9,7 +9,7 @@ from .._exits.gate_points import GatePoints
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
 from .._exits.policy import exit_distribution
-from .._operate.exit_answers import ExitAnswers
+from .._operate.exit_answers import ExitAnswers, with_gaps
 from .._operate.frontier import LEARNED, Frontier
 from .._operate.gate_descent import descend_gates
 from .._operate.objective import expected_cost
@@ -88,7 +88,7 @@ def answers_of(network: EarlyExitNetwork, held_out: ExitFeatures) -> ExitAnswers
     """Return the answers of every exit for held-out samples, from their exit features."""
     logits = network.heads(held_out.features)
     return ExitAnswers(
-        logits=logits.cpu().numpy(),
+        logits=with_gaps(logits.cpu().numpy()),
         gate_inputs=all_gate_inputs(logits).cpu().numpy(),
         codes=held_out.y.cpu().numpy(),
         weights=held_out.weight.cpu().numpy(),
@@ -136,7 +136,8 @@ class HeadTurns:
             modules = (self.network.heads, self.network.gates)
             states = [copy.deepcopy(module.state_dict()) for module in modules]
             objective = self._take_turn()
-            if objective >= least:
+            # Also where it is NaN.
+            if not objective < least:
                 for module, state in zip(modules, states, strict=True):
                     module.load_state_dict(state)
                 return has_moved
@@ -153,6 +154,7 @@ class HeadTurns:
 
     def _objective(self, answers: ExitAnswers, gates: GatePoints) -> float:
         """Return the objective, with log-loss as the loss, on held-out samples."""
+        answers = answers.of_complete()
         leaving = gates.leaving(gates.standardised(answers.gate_inputs))[:, 0]
         distribution = exit_distribution(leaving, self.network.exit_mass)
         objective = expected_cost(

@@ -83,6 +83,7 @@ class MemberTrainer:
         inputs, weight = self.train.inputs, self.train.weight
         if unlabeled is not None:
             further = self._features(teacher.cut.network, unlabeled).features[-1]
+            _check_teacher(further)
             logits = torch.cat([logits, further])
             inputs = tuple(torch.cat(pair) for pair in zip(inputs, unlabeled.inputs, strict=True))
             weight = torch.cat([weight, unlabeled.weight])
@@ -174,4 +175,14 @@ class MemberTrainer:
             device=str(self.spec.device),
             code=describe(affects),
             **affects,
+        )
+
+
+def _check_teacher(logits: torch.Tensor) -> None:
+    """Refuse unlabeled samples for which the backbone, from which companions learn, has no answer."""
+    n_bad = int((~logits.amax(1).isfinite()).sum())
+    if n_bad:
+        raise ValueError(
+            f"module answers {n_bad} of {len(logits)} samples of X_unlabeled with NaN or infinity, from which "
+            f"companions with companion_training='distilled' cannot learn; leave these samples out."
         )

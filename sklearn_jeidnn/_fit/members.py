@@ -104,7 +104,8 @@ class ClassifierStage(Stage):
         """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
         arrays = tuple(tensor.cpu().numpy() for tensor in inputs)
         probs = np.zeros((len(arrays[0]), self.schema.n_classes), dtype=np.float32)
-        probs[:, self.columns] = self.classifier.predict_proba(self.schema.as_user_input(arrays))
+        # The classifier may write into what it is given, as a scaler with copy=False does.
+        probs[:, self.columns] = self.classifier.predict_proba(self.schema.as_own_input(arrays))
         logits = np.log(np.maximum(probs, LEAST_PROBABILITY))
         return torch.as_tensor(logits, device=inputs[0].device)
 
@@ -121,6 +122,7 @@ def fitted_classifier(
     ----------
     classifier : classifier
     X : ndarray (n_samples, ...) or dict of such
+        Read by nobody else, since the classifier may write into it.
     y : ndarray (n_samples,)
     sample_weight : ndarray (n_samples,)
 

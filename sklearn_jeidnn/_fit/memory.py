@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_memory
 from torch import fx, nn
 
 from .. import __version__
-from .._operate.warn import warn_caller
+from .._warn import warn_caller
 from .code import as_bytes, describe, is_library_class
 
 Result = TypeVar("Result")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from .._exits.exit_heads import ExitHeads, ExitOutput, PreviousExit
+from .._operate.exit_answers import with_gaps
 from .._operate.temperatures import (
     MAX_LOG_TEMPERATURE,
     bounded_minimum,
@@ -32,6 +33,7 @@ def fit_mixing_weights(heads: ExitHeads, held_out: ExitFeatures) -> None:
     n_exits = len(held_out.features)
     weights = np.zeros((2, n_exits))
     heads.mix(0.0, 0.0)
+    held_out = _answered(heads, held_out)
     before = None
     for exit_index, feature in enumerate(held_out.features):
         output = heads.one(exit_index, feature, before)
@@ -41,6 +43,19 @@ def fit_mixing_weights(heads: ExitHeads, held_out: ExitFeatures) -> None:
             output = output.combined(before, *best)
         before = heads.passed_on(exit_index, output, before)
     heads.mix(*weights)
+
+
+def _answered(heads: ExitHeads, held_out: ExitFeatures) -> ExitFeatures:
+    """Samples for which every exit has an answer; refuse held-out samples among which there are none."""
+    answered = heads(held_out.features).amax(-1).isfinite().all(1)
+    if bool(answered.all()):
+        return held_out
+    if not bool(answered.any()):
+        raise ValueError(
+            f"module (or a companion) answers all {len(answered)} held-out samples that set the gates with NaN or "
+            f"infinity; give other samples as X_val, or mend the module's forward."
+        )
+    return held_out.take(answered.nonzero().flatten())
 
 
 def _best_weights(
@@ -69,14 +84,16 @@ def _best_weights(
 def _mean_errors(logits: torch.Tensor, held_out: ExitFeatures) -> float:
     tensors = (logits[:, None], held_out.y, held_out.weight)
     logits_of_exit, codes, weights = (tensor.cpu().numpy() for tensor in tensors)
-    return float(weights @ smoothed_errors(logits_of_exit, codes, weights)[:, 0])
+    return float(weights @ smoothed_errors(with_gaps(logits_of_exit), codes, weights)[:, 0])
 
 
 def _fit_weights(
     head_logits: torch.Tensor, others: Sequence[torch.Tensor], held_out: ExitFeatures
 ) -> tuple[float, ...]:
     """Fit softmax(a (head_logits + sum_i w_i others_i)) over a > 0 and w >= 0 by log-loss, and return w."""
-    head, *previous = (tensor.cpu().double().numpy() for tensor in (head_logits, *others))
+    head, *previous = (
+        with_gaps(tensor.cpu().double().numpy()) for tensor in (head_logits, *others)
+    )
     codes, weights = held_out.y.cpu().numpy(), held_out.weight.cpu().double().numpy()
     samples = np.arange(len(codes))
 

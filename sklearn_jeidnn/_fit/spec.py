@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._operate.warn import warn_caller
 from .._schema import InputSchema
+from .._warn import warn_caller
 from .prices import TIMED
 
 SKORCH_PREFIXES = ("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
@@ -139,7 +139,7 @@ class CascadeSpec:
 
 def check_budget(budget: float | None, exit_costs: np.ndarray) -> None:
     """Refuse a budget below the cost of the first exit."""
-    if budget is not None and budget < exit_costs[0]:
+    if budget is not None and not budget >= exit_costs[0]:
         raise ValueError(
             f"budget={budget!r} is less than the first exit costs, {exit_costs[0]:.3g}; give more, "
             f"an earlier exit, or a cheaper companion in front."

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
 from .datasets import BatchInputs, SamplesDataset, whole_batch
+from .divergence import learns_finite, reason_of_divergence
 from .features import ExitFeatures
 from .losses import exits_together
 
@@ -149,8 +150,36 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
 def _brier_scores(probs: torch.Tensor, y: torch.Tensor) -> np.ndarray:
     """Squared distance of probabilities (n_samples, n_classes) from the truth: (n_samples,)"""
     truth = torch.nn.functional.one_hot(y.to(probs.device), probs.shape[1])
-    scores: np.ndarray = (probs - truth).square().sum(1).cpu().numpy()
+    # A sample without an answer is as bad as it can be in every epoch.
+    scores: np.ndarray = (probs - truth).square().sum(1).nan_to_num(2.0).cpu().numpy()
     return scores
+
+
+class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hints
+    """End the training with an error after the first epoch in which learned weights are not finite.
+
+    Parameters
+    ----------
+    samples : SamplesDataset
+        The training samples, among which the error looks for a reason.
+    """
+
+    def __init__(self, samples: SamplesDataset) -> None:
+        self.samples = samples
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        self.start_ = copy.deepcopy(net.module_.state_dict())
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        if learns_finite(net.module_):
+            return
+        epoch = len(net.history)
+        raise ValueError(
+            reason_of_divergence(net.module_, self.start_, self.samples, epoch=epoch, lr=net.lr)
+        )
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        del self.start_
 
 
 class WarmUpAndCosine:
@@ -242,6 +271,7 @@ def train_exits(
             ("lr_schedule", schedule),
             ("best_epoch", KeepBestEpoch()),
             *(callbacks or []),
+            ("stop_if_not_finite", StopIfNotFinite(train)),
         ],
         **options,
     )

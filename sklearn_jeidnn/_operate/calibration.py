@@ -1,5 +1,6 @@
 """Calibrated probabilities and prediction sets of one operating point."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from .cascade import Cascade
 from .exit_answers import ExitAnswers
 from .operating_point import OperatingPoint
 from .temperatures import fit_leavers_temperatures, softmax
+from .warn import OF_CALIBRATION, warn_of_gaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,10 @@ class SetRule:
     ) -> np.ndarray:
         """Group labels of samples, given or from ``condition_on``: (n_samples,), all 0 if there are none.
 
-        ``X`` are checked samples, as a callable ``condition_on`` takes them.
+        ``X`` are checked samples, of which a callable ``condition_on`` gets a copy.
         """
         if groups is None and callable(self.condition_on):
-            groups = self.condition_on(X)
+            groups = self.condition_on(copy.deepcopy(X))
         labels = np.zeros(n_samples, int) if groups is None else np.asarray(groups)
         if labels.shape != (n_samples,):
             raise ValueError(f"groups has shape {labels.shape}, but there are {n_samples} samples.")
@@ -79,7 +81,8 @@ class SetRule:
         score = conformal.SCORES[self.conformity_score]
         if score is not conformal.raps_scores:
             return score
-        return conformal.smallest_raps(routed.probabilities, codes)
+        answered = ~np.isnan(routed.probabilities[:, 0])
+        return conformal.smallest_raps(routed.probabilities[answered], codes[answered])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +119,10 @@ class CalibrationSamples:
         encoded = schema.encode(arrays)
         labels = rule.group_labels(schema.as_user_input(encoded), len(codes), groups)
         known_groups, numbers = np.unique(labels, return_inverse=True)
+        answers = cascade.answers(encoded, codes)
+        warn_of_gaps(answers.n_gaps, len(answers), "calibration samples", OF_CALIBRATION)
         return cls(
-            answers=cascade.answers(encoded, codes),
+            answers=answers,
             uniform=rule.uniform(encoded),
             groups=numbers,
             known_groups=known_groups,
@@ -168,7 +173,10 @@ class Calibration:
         """Fit temperatures on the samples that set the gates, and scores on those that calibrate."""
         taken = gate_answers.exits(point.gates, exit_mass)
         found = fit_leavers_temperatures(
-            gate_answers.at(taken), gate_answers.codes, taken, gate_answers.unweighted_temperatures
+            gate_answers.without_gaps[np.arange(len(taken)), taken],
+            gate_answers.codes,
+            taken,
+            gate_answers.unweighted_temperatures,
         )
         return cls.of_scores(rule, point, gate_answers, samples, exit_mass, temperatures=found)
 
@@ -200,11 +208,11 @@ class Calibration:
             temperatures=temperatures,
             sets=sets,
             exit_index=calibrating.exit_index,
-            confidence=calibrating.probabilities.max(axis=1),
+            confidence=with_uniform_gaps(calibrating.probabilities).max(axis=1),
         )
 
     def probabilities(self, logits: np.ndarray, exit_index: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities: (n_samples, n_classes), (n_samples,) -> (n_samples, n_classes)."""
+        """Calibrated probabilities, NaN where the exit has no answer: (n_samples, n_classes)."""
         return calibrated_probabilities(logits, exit_index, self.temperatures)
 
 
@@ -213,6 +221,14 @@ def calibrated_probabilities(
 ) -> np.ndarray:
     """Softmax of logits divided by the temperature of the exit taken.
 
-    It is computed in double precision, so that few probabilities round to 1 and few scores tie.
+    NaN stays NaN. It is computed in double precision, so that few probabilities round to 1 and few scores tie.
     """
     return softmax(logits.astype(np.float64) / temperatures[exit_index][:, None])
+
+
+def with_uniform_gaps(probabilities: np.ndarray) -> np.ndarray:
+    """The same, uniform where there are none (NaN): (n_samples, n_classes)."""
+    if np.isfinite(probabilities.sum()):
+        return probabilities
+    filled: np.ndarray = np.nan_to_num(probabilities, nan=1 / probabilities.shape[1])
+    return filled

@@ -8,7 +8,9 @@ import numpy as np
 from .._exits.gate_points import GatePoints
 from .._exits.policy import EXIT_DISTRIBUTIONS, ExitMass
 from .._schema import Arrays
-from .exit_answers import ExitAnswers
+from .exit_answers import ExitAnswers, with_gaps
+
+NO_ROWS = np.empty(0, dtype=int)
 
 
 class RoutedArrays(NamedTuple):
@@ -16,6 +18,9 @@ class RoutedArrays(NamedTuple):
 
     logits: np.ndarray  # (n_samples, n_classes), of the exit taken
     exit_index: np.ndarray  # (n_samples,)
+    gaps: np.ndarray = (
+        NO_ROWS  # numbers of the samples whose exit has no answer; their logits are NaN
+    )
 
 
 class Engine(Protocol):
@@ -28,6 +33,10 @@ class Engine(Protocol):
     @property
     def network(self) -> Any:
         """Stages, heads and gates, which the estimator shows as ``network_``."""
+
+    @property
+    def gates(self) -> GatePoints:
+        """The gates of the network, as one point."""
 
     @property
     def module(self) -> Any:
@@ -44,7 +53,7 @@ class Engine(Protocol):
         """
 
     def answer(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and gate inputs of every exit."""
+        """Logits, NaN where an exit has no answer, and gate inputs of every exit."""
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone."""
@@ -94,6 +103,23 @@ class Cascade:
         logits, gate_inputs = self.engine.answer(arrays)
         weights = np.ones(len(codes), dtype=np.float32) if weights is None else weights
         return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+
+    def route(self, arrays: Arrays) -> RoutedArrays:
+        """Logits and exits of samples that run stage by stage until they leave.
+
+        An exit without an answer spoils those that read it, so samples without one are run through all
+        exits, of which each then answers for itself.
+        """
+        routed = self.engine.route(arrays)
+        if np.isfinite(routed.logits.sum(dtype=np.float64)):
+            return routed
+        logits, exit_index = with_gaps(routed.logits), routed.exit_index.copy()
+        gaps = np.flatnonzero(np.isnan(logits[:, 0]))
+        if len(gaps):
+            of_exits, gate_inputs = self.engine.answer(tuple(array[gaps] for array in arrays))
+            exit_index[gaps] = self.engine.gates.exits(gate_inputs, self.exit_mass)[:, 0]
+            logits[gaps] = of_exits[np.arange(len(gaps)), exit_index[gaps]]
+        return RoutedArrays(logits, exit_index, np.flatnonzero(np.isnan(logits[:, 0])))
 
     def with_gates(self, gates: GatePoints) -> "Cascade":
         """The same cascade with other gates."""

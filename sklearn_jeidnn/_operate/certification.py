@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from .._exits.gate_points import GatePoints
+from .._warn import warn_caller
 from . import risk as p_values
 from .exit_answers import ExitAnswers
 from .frontier import Frontier
 from .operating_point import OperatingPoint, RiskControl
-from .warn import warn_caller
 
 ACCURACY_DROP, DISAGREEMENT, MEAN_COST = "accuracy_drop", "disagreement", "mean_cost"
 
@@ -69,7 +69,7 @@ def risk_losses(
     if risk == MEAN_COST:
         costs: np.ndarray = frontier.exit_costs[taken]
         return costs
-    full, here = answers.logits[:, -1].argmax(-1), answers.at(taken).argmax(-1)
+    full, here = answers.labels[:, -1], answers.labels[np.arange(len(answers)), taken]
     disagreements: np.ndarray = here != full
     drops: np.ndarray = (full == answers.codes).astype(int) - (here == answers.codes).astype(int)
     return disagreements if risk == DISAGREEMENT else drops

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2_contingency, ks_2samp
 
-from .warn import warn_caller
+from .._warn import warn_caller
+from .ties import tied
 
 # Exits with fewer expected samples in the smaller group are counted together with their neighbours.
 LEAST_EXPECTED = 5
@@ -24,8 +25,14 @@ class Exchangeability(NamedTuple):
 def compare_samples(known: ExitsAndScores, new: ExitsAndScores) -> Exchangeability:
     """Compare two groups of samples by the exits they take and by a score."""
     of_exits = _rates_p_value(known[0], new[0])
-    of_scores = float(ks_2samp(known[1], new[1]).pvalue)
+    of_scores = float(ks_2samp(*_without_rounding(known[1], new[1])).pvalue)
     return Exchangeability(of_exits, of_scores, min(1.0, 2 * min(of_exits, of_scores)))
+
+
+def _without_rounding(known: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same scores; equal samples have equal ones, whatever their batches."""
+    scores = tied(np.concatenate([known, new]))
+    return scores[: len(known)], scores[len(known) :]
 
 
 def warn_if_different(

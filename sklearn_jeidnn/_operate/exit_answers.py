@@ -9,6 +9,22 @@ from .._exits.gate_points import GatePoints
 from .._exits.policy import ExitMass
 from .temperatures import fit_temperatures, log_losses, smoothed_errors
 
+# Instead of minus infinity, of which differences and products are NaN.
+LEAST_LOGIT = np.float32(-1e30)
+
+
+def with_gaps(logits: np.ndarray) -> np.ndarray:
+    """Logits (..., n_classes) with NaN alone where an exit has no answer.
+
+    It has none where a logit is NaN or plus infinity, or all are minus infinity. Single classes may be
+    excluded by minus infinity.
+    """
+    if np.isfinite(logits.sum(dtype=np.float64)):
+        return logits
+    answered = np.isfinite(logits.max(-1, keepdims=True))
+    gaps: np.ndarray = np.where(answered, np.maximum(logits, LEAST_LOGIT), np.float32(np.nan))
+    return gaps
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExitAnswers:
@@ -17,7 +33,7 @@ class ExitAnswers:
     Parameters
     ----------
     logits : ndarray (n_samples, n_exits, n_classes)
-        The last exit is the backbone's end.
+        The last exit is the backbone's end. NaN where an exit has no answer for a sample.
     gate_inputs : ndarray (n_samples, n_exits - 1, n_inputs)
     codes : ndarray of int (n_samples,)
         Column of each sample's label in ``classes_``.
@@ -38,25 +54,56 @@ class ExitAnswers:
         return n_exits
 
     @cached_property
+    def answered(self) -> np.ndarray:
+        """Whether the exit has an answer: bool (n_samples, n_exits)."""
+        answered: np.ndarray = ~np.isnan(self.logits[..., 0])
+        return answered
+
+    @property
+    def n_gaps(self) -> int:
+        """Number of samples for which some exit has no answer."""
+        return int((~self.answered).any(axis=1).sum())
+
+    @cached_property
+    def without_gaps(self) -> np.ndarray:
+        """Logits that give uniform probabilities where an exit has no answer: shape of ``logits``."""
+        if self.answered.all():
+            return self.logits
+        filled: np.ndarray = np.where(self.answered[..., None], self.logits, np.float32(0))
+        return filled
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Code of the label at each exit, of the last answer up to there; -1 if there is none: (n_samples, n_exits)."""
+        labels: np.ndarray = self.logits.argmax(-1)
+        if not self.answered.all():
+            labels = np.where(self.answered, labels, -1)
+            for exit_index in range(1, self.n_exits):
+                gaps = labels[:, exit_index] < 0
+                labels[gaps, exit_index] = labels[gaps, exit_index - 1]
+        return labels
+
+    @cached_property
     def errors(self) -> np.ndarray:
-        """1.0 if the exit's label is wrong, else 0.0: (n_samples, n_exits)."""
-        wrong: np.ndarray = self.logits.argmax(-1) != self.codes[:, None]
+        """1.0 if the exit's label is wrong or it has none, else 0.0: (n_samples, n_exits)."""
+        wrong: np.ndarray = (self.labels != self.codes[:, None]) | ~self.answered
         return wrong.astype(self.logits.dtype)
 
     @cached_property
     def log_losses(self) -> np.ndarray:
         """Minus the logarithm of the true label's probability: (n_samples, n_exits)."""
-        return log_losses(self.logits, self.codes)
+        return log_losses(self.without_gaps, self.codes)
 
     @cached_property
     def smoothed_errors(self) -> np.ndarray:
         """Errors, half observed and half expected by calibrated exits: (n_samples, n_exits)."""
-        return smoothed_errors(self.logits, self.codes, self.weights)
+        smoothed = smoothed_errors(self.without_gaps, self.codes, self.weights)
+        return np.where(self.answered, smoothed, np.float32(1))
 
     @cached_property
     def unweighted_temperatures(self) -> np.ndarray:
         """Temperature of each exit if every sample left there and all had the same weight: (n_exits,)."""
-        return fit_temperatures(self.logits, self.codes, np.ones(len(self)))
+        return fit_temperatures(self.without_gaps, self.codes, np.ones(len(self)))
 
     def mean(self, values: np.ndarray) -> float:
         """Weighted mean over the samples: (n_samples,) -> float."""
@@ -75,8 +122,26 @@ class ExitAnswers:
             weights=self.weights[rows],
         )
 
+    def of_complete(self) -> "ExitAnswers":
+        """Answers for the samples whose gate inputs are all there.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        complete = ~np.isnan(self.gate_inputs).any(axis=(1, 2))
+        if complete.all():
+            return self
+        if not complete.any():
+            raise ValueError(
+                f"module (or a companion) answers all {len(self)} held-out samples that set the gates with NaN or "
+                f"infinity; give other samples as X_val, or mend the module's forward."
+            )
+        return self.take(np.flatnonzero(complete))
+
     def at(self, exit_index: np.ndarray) -> np.ndarray:
-        """Logits of the exits taken: (n_samples,) -> (n_samples, n_classes)."""
+        """Logits of the exits taken, NaN where they have no answer: (n_samples,) -> (n_samples, n_classes)."""
         logits: np.ndarray = self.logits[np.arange(len(self)), exit_index]
         return logits
 
@@ -90,6 +155,6 @@ class ExitAnswers:
         return ExitAnswers(
             logits=self.logits,
             gate_inputs=self.gate_inputs,
-            codes=self.logits[:, -1].argmax(-1),
+            codes=np.maximum(self.labels[:, -1], 0),
             weights=np.ones_like(self.weights),
         )

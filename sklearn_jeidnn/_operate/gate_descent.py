@@ -41,6 +41,7 @@ def descend_gates(
     GatePoints
         Of NumPy arrays.
     """
+    answers = answers.of_complete()
     points = _initial_gates(answers.gate_inputs, len(cost_weights))
     standardised = points.standardised(torch.as_tensor(answers.gate_inputs))
     sample_weights, losses, costs, prices = (
@@ -58,7 +59,17 @@ def descend_gates(
         ((sample_weights @ objective).sum() / len(answers) + penalty).backward()
         optimizer.step()
         schedule.step()
-    return _as_arrays(points)
+    return _as_arrays(_checked(points, cost_weights))
+
+
+def _checked(points: GatePoints, cost_weights: Sequence[float]) -> GatePoints:
+    """The same gates; refuse those that are not finite."""
+    if not all(bool(torch.isfinite(of_gates).all()) for of_gates in (points.weight, points.bias)):
+        raise ValueError(
+            f"the training of gates ended in weights that are not finite (cost_weight={max(cost_weights):g}); give a "
+            f"smaller cost_weight, and exit costs that are finite."
+        )
+    return points
 
 
 def _initial_gates(gate_inputs: np.ndarray, n_points: int) -> GatePoints:

@@ -104,7 +104,8 @@ def last_certified(
     passed, its_p_value = -1, math.nan
     for point, losses in enumerate(losses_of_points):
         p_value = p_value_of(losses, limit, significance)
-        if p_value > significance:
+        # A p-value of NaN shows nothing.
+        if not p_value <= significance:
             break
         passed, its_p_value = point, p_value
     return passed, its_p_value

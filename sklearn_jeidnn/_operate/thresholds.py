@@ -10,6 +10,7 @@ import numpy as np
 
 from .._exits.gate_points import CONFIDENCE, ENTROPY, MARGIN, STREAK, GatePoints
 from .exit_answers import ExitAnswers
+from .ties import tied
 
 # Column of the gate inputs, and its sign: larger means more confident.
 STATISTICS = {
@@ -60,10 +61,10 @@ def gates_within(
 
 
 def _scores(answers: ExitAnswers, exit_policy: str) -> np.ndarray:
-    """What a policy compares with thresholds: (n_samples, n_gates)."""
+    """What a policy compares with thresholds, which must not part equal samples: (n_samples, n_gates)."""
     column, sign = STATISTICS[exit_policy.removesuffix(PER_EXIT)]
     scores: np.ndarray = np.float32(sign) * answers.gate_inputs[..., column]
-    return scores
+    return np.apply_along_axis(tied, 0, scores)
 
 
 def _as_gates(thresholds: np.ndarray, answers: ExitAnswers, exit_policy: str) -> GatePoints:
@@ -111,7 +112,7 @@ def _first(leaving: np.ndarray) -> np.ndarray:
 
 def _candidates(scores: np.ndarray) -> np.ndarray:
     """At most ``N_CANDIDATES`` values between scores, one below all, and one above all, at which no sample leaves."""
-    values = np.unique(scores)
+    values = np.unique(scores[~np.isnan(scores)])
     middles = (values[1:] + values[:-1]) / 2
     ranks = np.linspace(0, max(0, len(middles) - 1), min(N_CANDIDATES, len(middles))).astype(int)
     return np.concatenate([values[:1] - 1, middles[ranks], values[-1:] + 1])
@@ -129,7 +130,7 @@ def _one_each(
 def _swept(scores: np.ndarray, answers: ExitAnswers, spent: np.ndarray) -> np.ndarray:
     """Thresholds (n_gates,) that make the sum of ``spent`` (n_samples, n_exits) small."""
     n_samples, n_gates = scores.shape
-    thresholds: np.ndarray = scores.max(0) + 1
+    thresholds: np.ndarray = np.fmax.reduce(scores) + 1
     for _ in range(SWEEPS):
         for gate in reversed(range(n_gates)):
             arrived = ~(scores[:, :gate] >= thresholds[:gate]).any(1)
@@ -142,6 +143,8 @@ def _swept(scores: np.ndarray, answers: ExitAnswers, spent: np.ndarray) -> np.nd
 
 def _best_threshold(score: np.ndarray, gain: np.ndarray) -> float:
     """Threshold with the largest total gain of the samples whose score reaches it; it lies between two scores."""
+    answered = ~np.isnan(score)
+    score, gain = score[answered], gain[answered]
     order = np.argsort(-score, kind="stable")
     ordered, sums = score[order], np.cumsum(gain[order])
     # Samples with equal scores leave together.
