@@ -20,6 +20,8 @@ from sklearn.utils.validation import (
 from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
 from ._splits import halve, hold_out
 
+LOGIT_BYTES = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class GivenSamples:
@@ -191,7 +193,7 @@ def checked_chunks(schema: InputSchema, chunks: Iterable[Any], least: int) -> It
         Fewest samples of a chunk, but of the last.
     """
     for chunk in chunks:
-        yield from iter_chunks(check_inputs(schema, chunk), least)
+        yield from iter_chunks(check_inputs(schema, chunk), least, schema.n_classes * LOGIT_BYTES)
 
 
 def iter_user_chunks(X: Any, least: int) -> Iterator[Any]:

@@ -161,7 +161,7 @@ def as_integers(array: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def iter_chunks(arrays: Arrays, least: int) -> Iterator[Arrays]:
+def iter_chunks(arrays: Arrays, least: int, answer_bytes: int = 0) -> Iterator[Arrays]:
     """Samples of arrays of one length, a chunk at a time, as views; no samples are one chunk.
 
     Parameters
@@ -169,9 +169,11 @@ def iter_chunks(arrays: Arrays, least: int) -> Iterator[Arrays]:
     arrays : tuple of ndarray (n_samples, ...)
     least : int
         Fewest samples of a chunk.
+    answer_bytes : int, default=0
+        What the answer for a sample takes, beside the sample.
     """
     n_samples = len(arrays[0])
-    sample_bytes = sum(array.nbytes for array in arrays) / max(n_samples, 1)
+    sample_bytes = sum(array.nbytes for array in arrays) / max(n_samples, 1) + answer_bytes
     step = max(least, int(CHUNK_BYTES / max(sample_bytes, 1)))
     for start in range(0, max(n_samples, 1), step):
         yield tuple(array[start : start + step] for array in arrays)

@@ -18,6 +18,7 @@ from .._exits.network import EarlyExitNetwork
 from .._operate.cascade import Cascade
 from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
+from .._operate.warn import warn_caller
 from .._samples import check_inputs
 from .._schema import InputSchema, Parts, Samples
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
@@ -29,7 +30,7 @@ from .joint import answers_of, train_jointly
 from .learning import LearnedMember, MemberTrainer
 from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
-from .prices import time_exits
+from .prices import COUNTED, time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 
 
@@ -146,7 +147,17 @@ class _Fit:
         if makes_companions:
             members = self._keep_companions(members)
             priced_network = self.assembly.chain([member.cut for member in members])
+        self._warn_if_nothing_is_saved(priced_network)
         return members, priced_network
+
+    def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
+        costs = priced_network.exit_costs
+        if self.spec.exits == "auto" and self.spec.cost == COUNTED and costs[0] >= 1:
+            warn_caller(
+                f"exits='auto' found no early exit that saves anything: with {self.schema.n_classes} classes a head "
+                f"costs more than what it saves, and leaving at the first exit costs {costs[0]:.3g} passes of the "
+                f"plain backbone. A larger module, head='linear' or a companion in front may save something."
+            )
 
     def _cut_members(self, companions: list[Member]) -> list[Cut]:
         makes_companions = self.spec.makes_companions(self.schema)
