@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._given import as_array_like, naming_columns, read_labels
 from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
 from ._splits import halve, hold_out
 
@@ -108,13 +109,15 @@ def _first_inputs(
     witness: BaseEstimator, given: GivenSamples, keeps_integers: bool
 ) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray]:
     """Names and arrays of the training samples, and their labels."""
+    y = given.y if given.y is None else read_labels(given.y, "y")
     if is_named(given.X):
-        y = validate_data(witness, X="no_validation", y=given.y)
+        y = validate_data(witness, X="no_validation", y=y)
         arrays = named_arrays(given.X)
         check_consistent_length(next(iter(arrays.values())), y)
         return tuple(arrays), tuple(arrays.values()), y
-    dtype = _dtype(given.X, keeps_integers)
-    X, y = validate_data(witness, given.X, given.y, dtype=dtype, allow_nd=True)
+    X = as_array_like(given.X)
+    with naming_columns(X):
+        X, y = validate_data(witness, X, y, dtype=_dtype(X, keeps_integers), allow_nd=True)
     return None, (X,), y
 
 
@@ -133,10 +136,15 @@ def _weights(weights: Any, inputs: Arrays) -> np.ndarray:
 def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Samples:
     """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
     inputs = check_inputs(schema, given.X)
-    codes = schema.codes(given.y, len(inputs[0]), name)
+    codes = codes_of(schema, given.y, len(inputs[0]), name)
     weights = _weights(given.weights, inputs)
     samples = Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
     return samples.take(weights > 0)
+
+
+def codes_of(schema: InputSchema, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
+    """Columns of the labels in ``classes``: whatever ``fit`` takes as labels -> (n_samples,)."""
+    return schema.codes(read_labels(y, name), n_samples, name)
 
 
 def check_inputs(schema: InputSchema, X: Any) -> Arrays:
@@ -161,7 +169,21 @@ def _checked_mapping(schema: InputSchema, X: Mapping[str, Any]) -> Arrays:
         raise ValueError(
             f"X has keys {sorted(arrays)}, but {name} was fitted on keys {sorted(schema.input_names)}."
         )
-    return tuple(arrays[key] for key in schema.input_names)
+    dtypes = zip(schema.input_names, schema.dtypes, strict=True)
+    return tuple(_as_fitted(arrays[key], dtype, f"X[{key!r}]") for key, dtype in dtypes)
+
+
+def _as_fitted(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """Numbers of the dtype of ``fit``, if they have the same values in it."""
+    if array.dtype == dtype:
+        return array
+    cast = array.astype(dtype)
+    changed = dtype.kind != "f" and cast != array
+    if np.any(changed):
+        raise ValueError(
+            f"{name} has {array.dtype} numbers such as {array[changed][0]}, but fit was given {dtype} there."
+        )
+    return cast
 
 
 def _checked_array(schema: InputSchema, X: Any) -> Arrays:
@@ -171,8 +193,10 @@ def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     witness.n_features_in_ = schema.n_features
     if schema.feature_names is not None:
         witness.feature_names_in_ = schema.feature_names
+    X = as_array_like(X)
     dtype = _dtype(X, schema.keeps_integers)
-    return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=False),)
+    with naming_columns(X):
+        return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=False),)
 
 
 @lru_cache
@@ -240,6 +264,13 @@ def named_arrays(X: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:
+    values = as_array_like(values)
+    given = np.asarray(values)
+    if given.dtype.kind in "USmM" or given.ndim == 0:
+        raise ValueError(
+            f"{name} is {given.dtype} of shape {given.shape}; it must hold numbers for each sample, such as the "
+            f"tokens of words."
+        )
     array: np.ndarray = check_array(values, ensure_2d=False, allow_nd=True, input_name=name)
     if array.dtype.kind == "b":
         return array
@@ -248,7 +279,9 @@ def _numbers(values: Any, name: str) -> np.ndarray:
 
 def unpack_batch(batch: Any) -> np.ndarray | dict[str, np.ndarray]:
     """A batch as arrays; labels that stand beside the samples are left out."""
-    if isinstance(batch, list | tuple) and len(batch) == 2:
+    # A loader gives the samples of a dataset without labels in a list of one.
+    alone = isinstance(batch, list | tuple) and len(batch) == 1 and np.ndim(batch[0]) > 1
+    if alone or isinstance(batch, list | tuple) and len(batch) == 2:
         batch = batch[0]
     if is_named(batch):
         return {name: np.asarray(values) for name, values in batch.items()}
