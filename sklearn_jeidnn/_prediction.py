@@ -202,11 +202,15 @@ class PredictionMixin:
         levels = _as_levels(confidence_level)
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
-        found, n_samples = [], 0
-        for arrays in self._chunks(X):
-            own = None if groups is None else groups[n_samples : n_samples + len(arrays[0])]
-            found.append(self._predictor.sets(arrays, levels, allow_empty=allow_empty, groups=own))
-            n_samples += len(arrays[0])
+        n_samples = 0
+
+        def sets_of(predictor: Predictor, arrays: Arrays) -> np.ndarray:
+            nonlocal n_samples
+            first, n_samples = n_samples, n_samples + len(arrays[0])
+            own = None if groups is None else groups[first:n_samples]
+            return predictor.sets(arrays, levels, allow_empty=allow_empty, groups=own)
+
+        found = self._over_chunks(X, sets_of)
         if groups is not None and len(groups) != n_samples:
             raise ValueError(
                 f"groups has {len(groups)} entries, but there are {n_samples} samples."
@@ -295,7 +299,11 @@ class PredictionMixin:
     def _over_chunks(self, X: Any, answer: Callable[[Predictor, Arrays], T]) -> list[T]:
         """What a method of the predictor answers for each chunk: the one road of every prediction."""
         check_is_fitted(self)
-        return [answer(self._predictor, arrays) for arrays in self._chunks(X)]
+        found = []
+        for arrays in self._chunks(X):
+            with self._predictor.schema.explaining(arrays):
+                found.append(answer(self._predictor, arrays))
+        return found
 
     def _chunks(self, X: Any) -> Iterator[Arrays]:
         """Checked and encoded samples, a chunk at a time: all of them are never held at once."""

@@ -190,13 +190,15 @@ def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     if schema.input_names is not None:
         raise ValueError(f"X is an array, but {schema.estimator_name} was fitted on a mapping.")
     witness = _witness_class(schema.estimator_name)()
-    witness.n_features_in_ = schema.n_features
+    # Of tokens, check_shapes says whether another length will do.
+    if not schema.embeds:
+        witness.n_features_in_ = schema.n_features
     if schema.feature_names is not None:
         witness.feature_names_in_ = schema.feature_names
     X = as_array_like(X)
     dtype = _dtype(X, schema.keeps_integers)
     with naming_columns(X):
-        return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=False),)
+        return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=schema.embeds),)
 
 
 @lru_cache

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
-from .._cut import LogitsModule
+from .._cut import LogitsModule, takes_other_lengths, token_counts, token_length
 from .._cut.graphs import embeds
 from .._engines.torch_engine import TorchEngine, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
@@ -20,7 +20,7 @@ from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import warn_caller
 from .._samples import check_inputs
-from .._schema import InputSchema, Parts, Samples
+from .._schema import InputSchema, Parts, Samples, as_integers
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
 from .companions import simplest_of_best
@@ -88,7 +88,8 @@ def fit_cascade(
             module=module,
         )
         fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly)
-        return fit.run(companions, X_unlabeled)
+        with schema.explaining(parts.train.inputs, parts.gates.inputs):
+            return fit.run(companions, X_unlabeled)
 
 
 def _backbone(
@@ -99,10 +100,16 @@ def _backbone(
         check_is_trained(backbone)
     inputs = parts.train.inputs
     module = instantiate(backbone, schema.as_user_input(inputs), schema, spec.device)
-    takes_tokens = schema.input_names is None and embeds(
-        LogitsModule(module, None), inputs[0][:N_PROBE_SAMPLES], spec.device
-    )
-    return replace(schema, embeds=takes_tokens), module
+    logits_module = LogitsModule(module, schema.input_names)
+    few = tuple(array[:N_PROBE_SAMPLES] for array in inputs)
+    takes_tokens = schema.input_names is None and embeds(logits_module, few[0], spec.device)
+    if takes_tokens:
+        few = (as_integers(few[0]),)
+        schema = replace(schema, embeds=True, dtypes=(few[0].dtype,))
+    if not (takes_tokens or schema.input_names):
+        return schema, module
+    tensors = tuple(tensor.to(spec.device) for tensor in as_tensors(few))
+    return replace(schema, n_tokens=token_counts(logits_module, tensors)), module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +139,28 @@ class _Fit:
             plain_seconds=plain_seconds,
             history=members[-1].history,
         )
-        return FittedCascade(schema=self.schema, cascade=cascade, frontier=frontier, point=point)
+        schema = self._with_length(priced_network.network)
+        return FittedCascade(schema=schema, cascade=cascade, frontier=frontier, point=point)
+
+    def _with_length(self, network: EarlyExitNetwork) -> InputSchema:
+        """Return the schema that knows whether sentences may have another length than those of the training."""
+        if not any(self.schema.n_tokens):
+            return self.schema
+        samples = self.assembly.probe
+        module = LogitsModule(self.assembly.module, self.schema.input_names)
+
+        def plain(*inputs: torch.Tensor) -> torch.Tensor:
+            with network.inference():
+                logits: torch.Tensor = module(*inputs)
+            return logits
+
+        def run(*inputs: torch.Tensor) -> torch.Tensor:
+            with network.inference():
+                network(*inputs)
+            return network.plain(*inputs)
+
+        free = takes_other_lengths(run, plain, samples)
+        return replace(self.schema, length=token_length(samples) if free else None)
 
     def _train_members(
         self, companions: list[Member], X_unlabeled: Any
