@@ -122,23 +122,8 @@ class InputSchema:
             raise
 
     def codes(self, y: Any, n_samples: int, name: str) -> np.ndarray:
-        """Labels -> columns of ``classes``.
-
-        Raises
-        ------
-        ValueError
-            If there are more or fewer labels than samples, or a label that ``fit`` did not see.
-        """
-        y = np.asarray(y)
-        if y.shape != (n_samples,):
-            raise ValueError(f"{name} has shape {y.shape}, but there are {n_samples} samples.")
-        unknown = sorted(set(y.tolist()) - set(self.classes.tolist()), key=str)
-        if unknown:
-            raise ValueError(
-                f"{name} has labels {unknown[:5]} that are not among classes_ {self.classes[:12].tolist()}."
-            )
-        codes: np.ndarray = np.searchsorted(self.classes, y)
-        return codes
+        """Labels -> columns of ``classes``."""
+        return class_codes(self.classes, y, n_samples, name)
 
     def as_user_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
         """One array, or a dict of them where the inputs have names: as a user gives ``X``."""
@@ -200,6 +185,26 @@ class Parts:
     train: Samples
     gates: Samples
     calibration: Samples
+
+
+def class_codes(classes: np.ndarray, y: Any, n_samples: int, name: str) -> np.ndarray:
+    """Labels -> columns of ``classes``, which are sorted.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer labels than samples, or a label that ``fit`` did not see.
+    """
+    y = np.asarray(y)
+    if y.shape != (n_samples,):
+        raise ValueError(f"{name} has shape {y.shape}, but there are {n_samples} samples.")
+    unknown = sorted(set(y.tolist()) - set(classes.tolist()), key=str)
+    if unknown:
+        raise ValueError(
+            f"{name} has labels {unknown[:5]} that are not among classes_ {classes[:12].tolist()}."
+        )
+    codes: np.ndarray = np.searchsorted(classes, y)
+    return codes
 
 
 def as_integers(array: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ import sklearn_jeidnn
 PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
-    {"_cut", "_given", "_schema", "_splits", "conformal"},
-    {"_exits", "metrics", "_samples", "_encoding"},
+    {"_cut", "_given", "_image_shapes", "_schema", "_splits", "conformal"},
+    {"_exits", "metrics", "_samples", "_encoding", "pipeline"},
     {"_datasets", "_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
     {"_fit", "_prediction"},
@@ -40,7 +40,15 @@ NUMPY_ONLY = [
     "_operate.thresholds",
 ]
 # Must run without torch.
-NO_TORCH = [*NUMPY_ONLY, "_samples", "_splits", "metrics", "model_selection", "_operate.drift"]
+NO_TORCH = [
+    *NUMPY_ONLY,
+    "_samples",
+    "_splits",
+    "metrics",
+    "model_selection",
+    "pipeline",
+    "_operate.drift",
+]
 
 
 def module_name(path):

@@ -1,4 +1,4 @@
-"""What a module embeds: which of its inputs are tokens, how many there are, and whether sentences may differ in length."""
+"""What a module embeds: how many tokens each of its inputs may hold, and whether sentences may differ in length."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -175,7 +175,8 @@ class _Fit:
         if makes_companions:
             members = self._keep_companions(members)
             priced_network = self.assembly.chain([member.cut for member in members])
-        self._warn_if_nothing_is_saved(priced_network)
+        if len(members) == 1:
+            self._warn_if_nothing_is_saved(priced_network)
         return members, priced_network
 
     def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
