@@ -32,6 +32,7 @@ from ._predictor import Predictor
 from ._samples import (
     GivenSamples,
     check_inputs,
+    check_weights,
     codes_of,
     read_parts,
 )
@@ -724,7 +725,8 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         answers = self._answers(X, y)
         if sample_weight is None:
             return answers
-        return replace(answers, weights=np.asarray(sample_weight, dtype=np.float32))
+        weights = check_weights(sample_weight, (answers.codes,))
+        return replace(answers, weights=weights.astype(np.float32))
 
 
 def _one_limit(

@@ -20,14 +20,26 @@ def as_array_like(X: Any) -> Any:
     Raises
     ------
     ValueError
-        If images differ in size or mode, or are numbers of a palette; or if ``X`` holds dates.
+        If images differ in size or mode, or are numbers of a palette; or if ``X`` holds dates or masked cells.
     """
-    if isinstance(X, list | tuple) and len(X) and is_image(X[0]):
+    if is_image(X):
+        raise ValueError("X is one image; give a list of images, [image].")
+    if _is_list(X) and len(X) and is_image(next(iter(X))):
         return _stacked_images(X)
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            f"X has {np.ma.count_masked(X)} masked cells, which would count as what stands under the mask; fill "
+            f"them: X.filled(value)."
+        )
     if isinstance(X, Sequence) and not isinstance(X, list | tuple | str):
         X = np.asarray(X)
     _refuse_dates(X)
     return X
+
+
+def _is_list(X: Any) -> bool:
+    """Whether ``X`` is a list, or a one-dimensional array or series of objects."""
+    return isinstance(X, list | tuple) or getattr(X, "ndim", 0) == 1 and X.dtype == object
 
 
 def is_image(value: Any) -> bool:
@@ -100,8 +112,8 @@ def naming_columns(X: Any) -> Iterator[None]:
 def _columns_of_words(X: Any) -> dict[Any, Any]:
     """Columns that are no numbers, and such a value of each."""
     found = {}
-    for name in _columns(X):
-        values = np.asarray(X[name], dtype=object)
+    for i, name in enumerate(_columns(X)):
+        values = np.asarray(X.iloc[:, i] if hasattr(X, "iloc") else X[name], dtype=object)
         wrong = next((v for v in values if not (v is None or _is_number(v))), None)
         if wrong is not None:
             found[name] = wrong

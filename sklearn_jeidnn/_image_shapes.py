@@ -1,5 +1,6 @@
 """Which axes of an image are its channels, height and width (no torch)."""
 
+import operator
 from collections.abc import Iterable
 
 # Of an image whose shape is seen, not given.
@@ -8,11 +9,14 @@ MAX_IMAGE_CHANNELS = 4
 
 def checked_image_shape(image_shape: Iterable[int]) -> tuple[int, ...]:
     """An image shape that a user gives, as a tuple of int, if it is one."""
-    shape = tuple(int(length) for length in image_shape)
+    try:
+        shape = tuple(map(operator.index, image_shape))
+    except TypeError:
+        shape = ()
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(
-            f"image_shape={shape} is not the shape of an image; give (height, width), (channels, height, width) or "
-            f"(height, width, channels)."
+            f"image_shape={image_shape!r} is not the shape of an image; give (height, width), (channels, height, "
+            f"width) or (height, width, channels)."
         )
     return shape
 
@@ -23,10 +27,11 @@ def seen_image_shape(sample_shape: tuple[int, ...]) -> tuple[int, ...]:
         len(sample_shape) == 3 and min(sample_shape[0], sample_shape[-1]) <= MAX_IMAGE_CHANNELS
     )
     if not channels_fit or min(sample_shape) < 1:
+        more = f" For images of more channels give module__image_shape={sample_shape}."
         raise ValueError(
             f"X has samples of shape {sample_shape}, which is not the shape of an image: (height, width), (channels, "
-            f"height, width) or (height, width, channels) with at most {MAX_IMAGE_CHANNELS} channels. For images of "
-            f"more channels give module__image_shape={sample_shape}."
+            f"height, width) or (height, width, channels) with at most {MAX_IMAGE_CHANNELS} channels."
+            f"{more * (len(sample_shape) == 3)}"
         )
     return sample_shape
 

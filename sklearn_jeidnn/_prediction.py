@@ -77,7 +77,9 @@ class PredictionMixin:
         log_probabilities : ndarray (n_samples, n_classes)
             Columns as ``classes_``.
         """
-        return np.log(np.maximum(self.predict_proba(X), np.finfo(np.float64).tiny))
+        probabilities = self.predict_proba(X)
+        logs: np.ndarray = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+        return logs
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the exit that each sample takes.

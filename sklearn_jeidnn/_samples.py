@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._given import as_array_like, naming_columns, read_labels
+from ._given import as_array_like, is_image, naming_columns, read_labels
 from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
 from ._splits import halve, hold_out
 
@@ -83,7 +83,7 @@ def _read_training(
     witness = _witness_class(estimator_name)()
     names, inputs, y = _first_inputs(witness, given, keeps_integers)
     check_classification_targets(y)
-    weights = _weights(given.weights, inputs)
+    weights = check_weights(given.weights, inputs)
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
     classes, codes = np.unique(y, return_inverse=True)
@@ -126,7 +126,8 @@ def _dtype(X: Any, keeps_integers: bool) -> type:
     return np.int64 if keeps_integers and np.asarray(X).dtype.kind in "iu" else np.float32
 
 
-def _weights(weights: Any, inputs: Arrays) -> np.ndarray:
+def check_weights(weights: Any, inputs: Arrays) -> np.ndarray:
+    """Weights of samples, not negative: (n_samples,); None gives 1 for each."""
     checked: np.ndarray = _check_sample_weight(
         weights, inputs[0], dtype=np.float64, ensure_non_negative=True
     )
@@ -137,7 +138,7 @@ def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Sample
     """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
     inputs = check_inputs(schema, given.X)
     codes = codes_of(schema, given.y, len(inputs[0]), name)
-    weights = _weights(given.weights, inputs)
+    weights = check_weights(given.weights, inputs)
     samples = Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
     return samples.take(weights > 0)
 
@@ -281,6 +282,13 @@ def _numbers(values: Any, name: str) -> np.ndarray:
 
 def unpack_batch(batch: Any) -> np.ndarray | dict[str, np.ndarray]:
     """A batch as arrays; labels that stand beside the samples are left out."""
+    if isinstance(batch, tuple) and len(batch) > 2:
+        raise ValueError(
+            f"a batch has {len(batch)} entries; give an array (n_samples, ...), a dict of such, or a pair (samples, "
+            f"labels)."
+        )
+    if isinstance(batch, list | tuple) and len(batch) and is_image(batch[0]):
+        return np.asarray(as_array_like(batch))
     # A loader gives the samples of a dataset without labels in a list of one.
     alone = isinstance(batch, list | tuple) and len(batch) == 1 and np.ndim(batch[0]) > 1
     if alone or isinstance(batch, list | tuple) and len(batch) == 2:

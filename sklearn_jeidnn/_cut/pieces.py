@@ -127,4 +127,5 @@ def _size_anew(
             first = piece.call_function(joined, (first, other))
         return first
 
-    return computed(size.node.expr)
+    found: fx.Node | int = computed(size.node.expr)
+    return found

@@ -76,9 +76,11 @@ def spread_by_cost(
     worth = {spent[i]: names[i] for i in places if saved[i] > 0}
     if how_many == "auto" and places and not worth:
         return [names[max(saved, key=saved.__getitem__)]]
-    n_exits = how_many
     if isinstance(how_many, str):
-        n_exits = min(AUTO_EXITS, len(worth), int(spent[-1] / max([1, *head_costs])) or 1)
+        affordable = int(spent[-1] / max([1, *head_costs])) or 1
+        n_exits = min(AUTO_EXITS, len(worth), affordable)
+    else:
+        n_exits = how_many
     if not worth or n_exits > len(worth):
         raise CutError(
             f"exits={how_many!r} asks for more places to leave at than there are blocks that save anything "
