@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from . import conformal
+from ._datasets import collate, is_dataset, read_dataset
 from ._engines.torch_engine import as_tensors
 from ._exits.heads import HEADS
 from ._exits.network import PRECISIONS
@@ -37,7 +38,7 @@ from ._samples import (
     GivenSamples,
     check_inputs,
     check_weights,
-    count_samples,
+    codes_of,
     read_parts,
 )
 
@@ -357,7 +358,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: Any = None,
         *,
         X_val: Any = None,
@@ -371,15 +372,16 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
         Parameters
         ----------
-        X : array-like (n_samples, ...) or dict of str to array-like
+        X : array-like (n_samples, ...), dict of str to array-like, or torch Dataset
             2-D for tables, 3-D or 4-D for images; made float32. For a module of several inputs, the
-            arrays by the names of its forward's arguments; integers stay integers.
-        y : array-like (n_samples,)
-            Labels.
+            arrays by the names of its forward's arguments; integers stay integers. A dataset is read
+            once, into memory.
+        y : array-like (n_samples,) or None
+            Labels. None if ``X`` is a dataset of pairs (sample, label).
         sample_weight : array-like (n_samples,), default=None
             Weights in what is minimised; samples of weight 0 are left out. Calibration takes the
             others alike.
-        X_val, y_val : array-like, default=None
+        X_val, y_val : array-like or torch Dataset, default=None
             Held-out samples, halved at random for the gates and for calibration; all of ``X`` then
             trains. None splits off ``validation_fraction`` of ``X``.
         sample_weight_val : array-like, default=None
@@ -399,15 +401,18 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         _refuse_unexpected(type(self).__name__, vars(self).get("_unexpected"))
         self._check_operating_point()
         rng = check_random_state(self.random_state)
+        # A user's collate_fn joins what skorch trains on, not samples of a dataset.
+        options = {**self._loader_options(), "collate_fn": collate}
         schema, parts = read_parts(
-            GivenSamples(X=X, y=y, weights=sample_weight),
-            GivenSamples(X=X_val, y=y_val, weights=sample_weight_val),
+            read_dataset(GivenSamples(X=X, y=y, weights=sample_weight), options),
+            read_dataset(GivenSamples(X=X_val, y=y_val, weights=sample_weight_val), options),
             estimator_name=type(self).__name__,
             keeps_integers=self.module is not None,
             centres_columns=has_ready_networks_only(self.module),
             validation_fraction=self.validation_fraction,
             rng=rng,
         )
+        X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
         fitted = fit_cascade(CascadeSpec.of(self), schema, parts, X_unlabeled, rng)
         rule = self._set_rule(seed=rng.randint(2**31))
         calibrating = parts.calibration
@@ -566,10 +571,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
             Samples that trained, chose and calibrate nothing.
         y : array-like (n_samples,), default=None
-            Only for ``max_accuracy_drop``.
+            Only for ``max_accuracy_drop``; a dataset of pairs (sample, label) brings it.
         max_disagreement : float, default=None
             Largest share of samples whose label is not the last exit's. Gates are made for it.
         max_accuracy_drop : float, default=None
@@ -596,25 +601,25 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             ACCURACY_DROP: max_accuracy_drop,
             MEAN_COST: budget,
         }
-        risk, limit = _one_limit(limits, y, risk_confidence)
+        brings_labels = is_dataset(X) and max_accuracy_drop is not None
+        risk, limit = _one_limit(limits, y is not None or brings_labels, risk_confidence)
         check_budget(budget, self.exit_costs_)
-        answers = self._answers(
-            X, np.repeat(self.classes_[:1], count_samples(X)) if y is None else y
-        )
+        answers = self._answers(X, y, needs_labels=risk == ACCURACY_DROP)
         controlled = self._predictor.controlled(
             answers, risk=risk, limit=limit, confidence=risk_confidence
         )
         return copy.copy(self)._adopt(controlled)
 
-    def conformalize(self, X: Any, y: Any, *, groups: Any = None) -> "EarlyExitClassifier":
+    def conformalize(self, X: Any, y: Any = None, *, groups: Any = None) -> "EarlyExitClassifier":
         """Calibrate prediction sets on samples that trained and chose nothing.
 
         ``conformity_score`` and ``condition_on`` are read anew.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
         y : array-like (n_samples,)
+            None if ``X`` is a dataset of pairs (sample, label).
         groups : array-like (n_samples,), default=None
             Groups of these samples, in the place of ``condition_on``; :meth:`predict_set` then takes
             those of its samples.
@@ -627,8 +632,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         check_is_fitted(self)
         self._validate_params()
         predictor = self._predictor
-        arrays = check_inputs(predictor.schema, X)
-        codes = predictor.schema.codes(y, len(arrays[0]), "y")
+        given = read_dataset(GivenSamples(X=X, y=y), self._loader_options())
+        arrays = check_inputs(predictor.schema, given.X)
+        codes = codes_of(predictor.schema, given.y, len(arrays[0]))
         rule = self._set_rule(predictor.rule.seed, takes_groups=groups is not None)
         samples = CalibrationSamples.read(
             rule, predictor.schema, predictor.cascade, arrays, codes, groups
@@ -675,13 +681,16 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         table: dict[str, np.ndarray] = predictor.frontier.table
         return table
 
-    def frontier(self, X: Any, y: Any, *, exit_policy: str | None = None) -> dict[str, np.ndarray]:
+    def frontier(
+        self, X: Any, y: Any = None, *, exit_policy: str | None = None
+    ) -> dict[str, np.ndarray]:
         """What each operating point of ``frontier_`` does to other samples.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
         y : array-like (n_samples,)
+            None if ``X`` is a dataset of pairs (sample, label).
         exit_policy : str, default=None
             Another policy on the same exits, tuned on the same held-out samples: one of those of the
             constructor. None keeps the policy.
@@ -707,13 +716,14 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             raise ValueError(f"exit_policy={policy!r} is not known; give one of {EXIT_POLICIES}.")
         return self._predictor.frontier.with_policy(policy).measured(self._answers(X, y))
 
-    def exit_answers(self, X: Any, y: Any, sample_weight: Any = None) -> ExitAnswers:
+    def exit_answers(self, X: Any, y: Any = None, sample_weight: Any = None) -> ExitAnswers:
         """What every exit answers for some samples, whichever exit they would take.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
         y : array-like (n_samples,)
+            None if ``X`` is a dataset of pairs (sample, label).
         sample_weight : array-like (n_samples,), default=None
 
         Returns
@@ -728,7 +738,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
 
 def _one_limit(
-    limits: dict[str, float | None], y: Any, risk_confidence: float
+    limits: dict[str, float | None], has_labels: bool, risk_confidence: float
 ) -> tuple[str, float]:
     """Name and limit of the risk that is asked for."""
     asked = {name: limit for name, limit in limits.items() if limit is not None}
@@ -743,9 +753,9 @@ def _one_limit(
         raise ValueError(
             f"risk_confidence={risk_confidence!r} is not allowed; give a number above 0 and below 1."
         )
-    if (risk == ACCURACY_DROP) != (y is not None):
+    if (risk == ACCURACY_DROP) != has_labels:
         raise ValueError(
-            f"y is {'missing' if y is None else 'given'}; max_accuracy_drop alone needs it."
+            f"y is {'given' if has_labels else 'missing'}; max_accuracy_drop alone needs it."
         )
     return risk, limit
 

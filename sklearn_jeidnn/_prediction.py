@@ -5,19 +5,21 @@ from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from . import metrics
-from ._engines.torch_engine import dataset_batches, is_dataset
+from ._datasets import DatasetBatches, is_dataset, no_samples
+from ._given import read_labels
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._predictor import Predictor
-from ._samples import checked_chunks, count_samples, iter_user_chunks, unpack_batch
+from ._samples import checked_chunks, codes_of, count_samples, iter_user_chunks, unpack_batch
 from ._schema import Arrays
 
 T = TypeVar("T")
 VALID = "iterator_valid__"
-STREAMED = ("predict", "predict_proba", "predict_exit", "predict_set")
+STREAMED = ("predict", "predict_proba", "predict_log_proba", "predict_exit", "predict_set")
 BAR_AFTER_SECONDS = 1
 
 
@@ -34,7 +36,8 @@ class PredictionMixin:
         Parameters
         ----------
         X : array-like (n_samples, ...) or torch Dataset
-            A memory map is read a chunk at a time; so is a dataset, of samples or of (sample, label).
+            A memory map is read a chunk at a time; so is a dataset, of samples, of 1-tuples of them or of
+            (sample, label).
 
         Returns
         -------
@@ -43,6 +46,42 @@ class PredictionMixin:
             answers it, and is warned of.
         """
         return np.concatenate(self._over_chunks(X, Predictor.labels))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Share of samples whose label is right.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...) or torch Dataset
+        y : array-like (n_samples,)
+            None if ``X`` is a dataset of pairs (sample, label).
+        sample_weight : array-like (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        X = self._dataset_batches(X) if is_dataset(X) else X
+        labels = self.predict(X)
+        y = X.all_labels() if y is None and isinstance(X, DatasetBatches) else y
+        return float(accuracy_score(read_labels(y, "y"), labels, sample_weight=sample_weight))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of :meth:`predict_proba`; all are finite.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...) or torch Dataset
+
+        Returns
+        -------
+        log_probabilities : ndarray (n_samples, n_classes)
+            Columns as ``classes_``.
+        """
+        probabilities = self.predict_proba(X)
+        logs: np.ndarray = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+        return logs
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the exit that each sample takes.
@@ -95,7 +134,8 @@ class PredictionMixin:
         batches : iterable
             Of arrays (n_samples, ...), or of pairs of such and labels, which are left out; a torch
             ``DataLoader`` is one.
-        method : {"predict", "predict_proba", "predict_exit", "predict_set"}, default="predict"
+        method : str, default="predict"
+            "predict", "predict_proba", "predict_log_proba", "predict_exit" or "predict_set".
 
         Yields
         ------
@@ -166,11 +206,15 @@ class PredictionMixin:
         levels = _as_levels(confidence_level)
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
-        found, n_samples = [], 0
-        for arrays in self._chunks(X):
-            own = None if groups is None else groups[n_samples : n_samples + len(arrays[0])]
-            found.append(self._predictor.sets(arrays, levels, allow_empty=allow_empty, groups=own))
-            n_samples += len(arrays[0])
+        n_samples = 0
+
+        def sets_of(predictor: Predictor, arrays: Arrays) -> np.ndarray:
+            nonlocal n_samples
+            first, n_samples = n_samples, n_samples + len(arrays[0])
+            own = None if groups is None else groups[first:n_samples]
+            return predictor.sets(arrays, levels, allow_empty=allow_empty, groups=own)
+
+        found = self._over_chunks(X, sets_of)
         if groups is not None and len(groups) != n_samples:
             raise ValueError(
                 f"groups has {len(groups)} entries, but there are {n_samples} samples."
@@ -204,47 +248,78 @@ class PredictionMixin:
         known = (calibration.exit_index, calibration.confidence)
         return warn_if_different(known, (exit_index, confidence), significance)
 
-    def calibration_report(self, X: Any, y: Any) -> np.ndarray:
+    def calibration_report(self, X: Any, y: Any = None) -> np.ndarray:
         """How good probabilities are, for the samples that leave at each exit and for all samples.
 
         Parameters
         ----------
-        X : array-like (n_samples, ...)
+        X : array-like (n_samples, ...) or torch Dataset
         y : array-like (n_samples,)
+            None if ``X`` is a dataset of pairs (sample, label).
 
         Returns
         -------
         structured ndarray (n_exits + 1,)
             As :func:`metrics.calibration_report` gives it.
         """
-        check_is_fitted(self)
-        codes = self._predictor.schema.codes(y, count_samples(X), "y")
-        found = self._over_chunks(X, Predictor.probabilities_and_exits)
+        codes, found = self._labelled(X, y, Predictor.probabilities_and_exits)
         probabilities, exit_index = _concatenated(found)
         return metrics.calibration_report(probabilities, codes, exit_index, len(self.exit_costs_))
 
-    def _answers(self, X: Any, y: Any) -> ExitAnswers:
-        """Answers of every exit for labelled samples."""
-        codes = self._predictor.schema.codes(y, count_samples(X), "y")
-        logits, gate_inputs = _concatenated(self._over_chunks(X, Predictor.exit_logits))
+    def _answers(self, X: Any, y: Any, *, needs_labels: bool = True) -> ExitAnswers:
+        """Answers of every exit for samples; without labels all have the first class."""
+        if needs_labels:
+            codes, found = self._labelled(X, y, Predictor.exit_logits)
+        else:
+            found = self._over_chunks(X, Predictor.exit_logits)
+            codes = np.zeros(sum(len(logits) for logits, _ in found), dtype=int)
+        logits, gate_inputs = _concatenated(found)
         weights = np.ones(len(codes), dtype=np.float32)
         return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+
+    def _labelled(
+        self, X: Any, y: Any, answer: Callable[[Predictor, Arrays], T]
+    ) -> tuple[np.ndarray, list[T]]:
+        """Codes of the labels, given or a dataset's own, and what a method answers for each chunk."""
+        check_is_fitted(self)
+        schema = self._predictor.schema
+        if not is_dataset(X):
+            codes = codes_of(schema, y, count_samples(X))
+            return codes, self._over_chunks(X, answer)
+        batches = self._dataset_batches(X)
+        found = self._over_chunks(batches, answer)
+        labels = batches.all_labels() if y is None else y
+        return codes_of(schema, labels, batches.n_samples), found
+
+    def _dataset_batches(self, X: Any) -> DatasetBatches:
+        batch_size = self._predictor.cascade.engine.batch_size
+        return DatasetBatches(X, batch_size, self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        """Options with which datasets are loaded."""
+        given = vars(self).items()
+        return {n.removeprefix(VALID): value for n, value in given if n.startswith(VALID)}
 
     def _over_chunks(self, X: Any, answer: Callable[[Predictor, Arrays], T]) -> list[T]:
         """What a method of the predictor answers for each chunk: the one road of every prediction."""
         check_is_fitted(self)
-        return [answer(self._predictor, arrays) for arrays in self._chunks(X)]
+        found = []
+        for arrays in self._chunks(X):
+            with self._predictor.schema.explaining(arrays):
+                found.append(answer(self._predictor, arrays))
+        return found
 
     def _chunks(self, X: Any) -> Iterator[Arrays]:
         """Checked and encoded samples, a chunk at a time: all of them are never held at once."""
         schema, least = self._predictor.schema, self._predictor.cascade.engine.batch_size
-        given: Iterable[Any] = iter_user_chunks(X, least)
-        if is_dataset(X):
-            of_loader = {n: v for n, v in vars(self).items() if n.startswith(VALID)}
-            options = {n.removeprefix(VALID): v for n, v in of_loader.items()}
-            given = map(unpack_batch, dataset_batches(X, least, options))
+        X = self._dataset_batches(X) if is_dataset(X) else X
+        given = X if isinstance(X, DatasetBatches) else iter_user_chunks(X, least)
+        n_chunks = 0
         for arrays in checked_chunks(schema, _with_progress(given, self.verbose), least):
+            n_chunks += 1
             yield schema.encode(arrays)
+        if not n_chunks:
+            raise no_samples()
 
 
 def _concatenated(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._given import as_array_like, is_image, naming_columns, read_labels
 from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
 from ._splits import halve, hold_out
 from ._warn import warn_caller
@@ -26,6 +27,8 @@ FLOATS = (np.float64, np.float32)
 # A column's size is this many times its spread: float32 then resolves less than a 10,000th of the spread.
 NARROW = 1000
 OFFSET_SAMPLES = 10_000
+
+LOGIT_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +121,19 @@ def _first_inputs(
     witness: BaseEstimator, given: GivenSamples, keeps_integers: bool, centres_columns: bool
 ) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray, np.ndarray | None]:
     """Names and arrays of the training samples, their labels, and what is subtracted from columns."""
+    y = given.y if given.y is None else read_labels(given.y, "y")
     if is_named(given.X):
-        y = validate_data(witness, X="no_validation", y=given.y)
+        y = validate_data(witness, X="no_validation", y=y)
         arrays = named_arrays(given.X)
         check_consistent_length(next(iter(arrays.values())), y)
         return tuple(arrays), tuple(arrays.values()), y, None
-    in_double = centres_columns and np.ndim(given.X) == 2
-    dtype = FLOATS if in_double else _dtype(given.X, keeps_integers)
-    X, y = validate_data(witness, given.X, given.y, dtype=dtype, allow_nd=True)
+    X = as_array_like(given.X)
+    in_double = centres_columns and np.ndim(X) == 2
     if not in_double:
-        _warn_of_narrow_columns(given.X)
+        _warn_of_narrow_columns(X)
+    dtype = FLOATS if in_double else _dtype(X, keeps_integers)
+    with naming_columns(X):
+        X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
     offset = column_offsets(X) if X.dtype == np.float64 else None
     return None, (as_float32(X, offset) if in_double else X,), y, offset
 
@@ -177,10 +183,15 @@ def check_weights(weights: Any, samples: np.ndarray) -> np.ndarray:
 def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Samples:
     """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
     inputs = check_inputs(schema, given.X)
-    codes = schema.codes(given.y, len(inputs[0]), name)
+    codes = codes_of(schema, given.y, len(inputs[0]), name)
     weights = check_weights(given.weights, inputs[0])
     samples = Samples(inputs=inputs, codes=codes, weights=weights)
     return samples.take(weights > 0)
+
+
+def codes_of(schema: InputSchema, y: Any, n_samples: int, name: str = "y") -> np.ndarray:
+    """Columns of the labels in ``classes``: whatever ``fit`` takes as labels -> (n_samples,)."""
+    return schema.codes(read_labels(y, name), n_samples, name)
 
 
 def check_inputs(schema: InputSchema, X: Any) -> Arrays:
@@ -205,18 +216,36 @@ def _checked_mapping(schema: InputSchema, X: Mapping[str, Any]) -> Arrays:
         raise ValueError(
             f"X has keys {sorted(arrays)}, but {name} was fitted on keys {sorted(schema.input_names)}."
         )
-    return tuple(arrays[key] for key in schema.input_names)
+    dtypes = zip(schema.input_names, schema.dtypes, strict=True)
+    return tuple(_as_fitted(arrays[key], dtype, f"X[{key!r}]") for key, dtype in dtypes)
+
+
+def _as_fitted(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """Numbers of the dtype of ``fit``, if they have the same values in it."""
+    if array.dtype == dtype:
+        return array
+    cast = array.astype(dtype)
+    changed = dtype.kind != "f" and cast != array
+    if np.any(changed):
+        raise ValueError(
+            f"{name} has {array.dtype} numbers such as {array[changed][0]}, but fit was given {dtype} there."
+        )
+    return cast
 
 
 def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     if schema.input_names is not None:
         raise ValueError(f"X is an array, but {schema.estimator_name} was fitted on a mapping.")
     witness = _witness_class(schema.estimator_name)()
-    witness.n_features_in_ = schema.n_features
+    # Of tokens, check_shapes says whether another length will do.
+    if not schema.embeds:
+        witness.n_features_in_ = schema.n_features
     if schema.feature_names is not None:
         witness.feature_names_in_ = schema.feature_names
+    X = as_array_like(X)
     dtype = FLOATS if schema.offset is not None else _dtype(X, schema.keeps_integers)
-    array = validate_data(witness, X, dtype=dtype, allow_nd=True, reset=False)
+    with naming_columns(X):
+        array = validate_data(witness, X, dtype=dtype, allow_nd=True, reset=schema.embeds)
     return (array if schema.offset is None else as_float32(array, schema.offset),)
 
 
@@ -238,7 +267,7 @@ def checked_chunks(schema: InputSchema, chunks: Iterable[Any], least: int) -> It
         Fewest samples of a chunk, but of the last.
     """
     for chunk in chunks:
-        yield from iter_chunks(check_inputs(schema, chunk), least)
+        yield from iter_chunks(check_inputs(schema, chunk), least, schema.n_classes * LOGIT_BYTES)
 
 
 def iter_user_chunks(X: Any, least: int) -> Iterator[Any]:
@@ -285,6 +314,13 @@ def named_arrays(X: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:
+    values = as_array_like(values)
+    given = np.asarray(values)
+    if given.dtype.kind in "USmM" or given.ndim == 0:
+        raise ValueError(
+            f"{name} is {given.dtype} of shape {given.shape}; it must hold numbers for each sample, such as the "
+            f"tokens of words."
+        )
     array: np.ndarray = check_array(values, ensure_2d=False, allow_nd=True, input_name=name)
     if array.dtype.kind == "b":
         return array
@@ -293,7 +329,16 @@ def _numbers(values: Any, name: str) -> np.ndarray:
 
 def unpack_batch(batch: Any) -> Any:
     """A batch as arrays, or as the data frame that it is; labels that stand beside the samples are left out."""
-    if isinstance(batch, list | tuple) and len(batch) == 2:
+    if isinstance(batch, tuple) and len(batch) > 2:
+        raise ValueError(
+            f"a batch has {len(batch)} entries; give an array (n_samples, ...), a dict of such, or a pair (samples, "
+            f"labels)."
+        )
+    if isinstance(batch, list | tuple) and len(batch) and is_image(batch[0]):
+        return np.asarray(as_array_like(batch))
+    # A loader gives the samples of a dataset without labels in a list of one.
+    alone = isinstance(batch, list | tuple) and len(batch) == 1 and np.ndim(batch[0]) > 1
+    if alone or isinstance(batch, list | tuple) and len(batch) == 2:
         batch = batch[0]
     if is_named(batch):
         return {name: np.asarray(values) for name, values in batch.items()}

@@ -1,5 +1,6 @@
 """What samples look like, and their parts: those that train, set the gates, calibrate (NumPy only)."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,10 @@ class InputSchema:
     offset : ndarray (n_features,) or None, default=None
         Subtracted from a table in double precision before it becomes float32, so that a column whose spread is
         small against its size (dates as numbers) keeps it. None subtracts nothing.
+    n_tokens : tuple of (int or None), default=()
+        For each input the number of tokens that the module embeds; None for other inputs.
+    length : int or None, default=None
+        Length of the sentences of ``fit``, where the module takes other lengths, too.
     """
 
     estimator_name: str
@@ -48,6 +53,8 @@ class InputSchema:
     keeps_integers: bool
     embeds: bool = False
     offset: np.ndarray | None = None
+    n_tokens: tuple[int | None, ...] = ()
+    length: int | None = None
 
     @property
     def n_classes(self) -> int:
@@ -56,37 +63,71 @@ class InputSchema:
     def check_shapes(self, arrays: Arrays) -> None:
         """Refuse samples of another shape than those of ``fit``."""
         shapes = tuple(array.shape[1:] for array in arrays)
-        if shapes != self.sample_shapes:
-            came, fitted = (s[0] if len(s) == 1 else s for s in (shapes, self.sample_shapes))
-            raise ValueError(
-                f"X has samples of shape {came}, but {self.estimator_name} was fitted on samples of shape {fitted}."
-            )
+        if shapes in (self.sample_shapes, self._shapes_of_length(shapes)):
+            return
+        came, fitted = (s[0] if len(s) == 1 else s for s in (shapes, self.sample_shapes))
+        sentences = self.length is None and (self.embeds or any(self.n_tokens))
+        remedy = " Pad or cut sentences to the length of fit: the module takes no other."
+        raise ValueError(
+            f"X has samples of shape {came}, but {self.estimator_name} was fitted on samples of shape {fitted}."
+            f"{remedy * sentences}"
+        )
+
+    def _shapes_of_length(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        """The shapes of ``fit`` with the length of these sentences, where that may differ."""
+        fitted = self.sample_shapes
+        pairs = list(zip(shapes, fitted, strict=True))
+        new = {came[0] for came, own in pairs if came and own[:1] == (self.length,)}
+        if len(new) != 1 or 0 in new:
+            return fitted
+        return tuple((*new, *own[1:]) if own[:1] == (self.length,) else own for own in fitted)
 
     def encode(self, arrays: Arrays) -> Arrays:
         """What the module takes: of a lone array floats, unless it embeds whole numbers."""
-        if self.input_names is not None:
-            return arrays
-        (array,) = arrays
-        return (as_integers(array) if self.embeds else np.asarray(array, np.float32),)
+        if self.input_names is None:
+            (array,) = arrays
+            arrays = (as_integers(array) if self.embeds else np.asarray(array, np.float32),)
+        for i, (array, n_tokens) in enumerate(zip(arrays, self.n_tokens, strict=False)):
+            if n_tokens is not None and len(array):
+                self._check_tokens(array, n_tokens, i)
+        return arrays
+
+    def _check_tokens(self, array: np.ndarray, n_tokens: int, i: int) -> None:
+        """Refuse numbers that the module does not embed, before torch does without naming them."""
+        wrong = next(
+            (n for n in (int(array.max()), int(array.min())) if not 0 <= n < n_tokens), None
+        )
+        if wrong is not None:
+            name = "X" if self.input_names is None else f"X[{self.input_names[i]!r}]"
+            raise ValueError(
+                f"{name} has the token {wrong}, but the module embeds {n_tokens} tokens, 0 to {n_tokens - 1}. Map "
+                f"unknown tokens to one of these, or give the module a larger embedding."
+            )
+
+    @contextlib.contextmanager
+    def explaining(self, *parts: Arrays) -> Iterator[None]:
+        """Say what it is about these samples that a module does not take, where torch does not."""
+        try:
+            yield
+        except (IndexError, RuntimeError) as error:
+            shapes = tuple(array.shape[1:] for array in parts[0])
+            if shapes != self.sample_shapes:
+                raise ValueError(
+                    f"the module does not take samples of shapes {shapes}; those of fit had {self.sample_shapes}: "
+                    f"{error}. Pad or cut sentences to the length of fit."
+                ) from error
+            whole = [a for arrays in parts for a in arrays if a.dtype.kind in "iu" and a.size]
+            if isinstance(error, IndexError) and whole:
+                least, largest = min(a.min() for a in whole), max(a.max() for a in whole)
+                raise ValueError(
+                    f"X has whole numbers from {least} to {largest}, and the module looks up one that it does not "
+                    f"have: {error}. An nn.Embedding of n has 0 to n - 1."
+                ) from error
+            raise
 
     def codes(self, y: Any, n_samples: int, name: str) -> np.ndarray:
-        """Labels -> columns of ``classes``.
-
-        Raises
-        ------
-        ValueError
-            If there are more or fewer labels than samples, or a label that ``fit`` did not see.
-        """
-        y = np.asarray(y)
-        if y.shape != (n_samples,):
-            raise ValueError(f"{name} has shape {y.shape}, but there are {n_samples} samples.")
-        unknown = sorted(set(y.tolist()) - set(self.classes.tolist()), key=str)
-        if unknown:
-            raise ValueError(
-                f"{name} has labels {unknown[:5]} that are not among classes_ {self.classes[:12].tolist()}."
-            )
-        codes: np.ndarray = np.searchsorted(self.classes, y)
-        return codes
+        """Labels -> columns of ``classes``."""
+        return class_codes(self.classes, y, n_samples, name)
 
     def as_user_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
         """Checked samples as a user gives ``X``: one array, or a dict of them where the inputs have names."""
@@ -162,6 +203,26 @@ class Parts:
     calibration: Samples
 
 
+def class_codes(classes: np.ndarray, y: Any, n_samples: int, name: str) -> np.ndarray:
+    """Labels -> columns of ``classes``, which are sorted.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer labels than samples, or a label that ``fit`` did not see.
+    """
+    y = np.asarray(y)
+    if y.shape != (n_samples,):
+        raise ValueError(f"{name} has shape {y.shape}, but there are {n_samples} samples.")
+    unknown = sorted(set(y.tolist()) - set(classes.tolist()), key=str)
+    if unknown:
+        raise ValueError(
+            f"{name} has labels {unknown[:5]} that are not among classes_ {classes[:12].tolist()}."
+        )
+    codes: np.ndarray = np.searchsorted(classes, y)
+    return codes
+
+
 def as_integers(array: np.ndarray) -> np.ndarray:
     """float32 or integers -> int64.
 
@@ -177,7 +238,7 @@ def as_integers(array: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def iter_chunks(arrays: Arrays, least: int) -> Iterator[Arrays]:
+def iter_chunks(arrays: Arrays, least: int, answer_bytes: int = 0) -> Iterator[Arrays]:
     """Samples of arrays of one length, a chunk at a time, as views; no samples are one chunk.
 
     Parameters
@@ -185,9 +246,11 @@ def iter_chunks(arrays: Arrays, least: int) -> Iterator[Arrays]:
     arrays : tuple of ndarray (n_samples, ...)
     least : int
         Fewest samples of a chunk.
+    answer_bytes : int, default=0
+        What the answer for a sample takes, beside the sample.
     """
     n_samples = len(arrays[0])
-    sample_bytes = sum(array.nbytes for array in arrays) / max(n_samples, 1)
+    sample_bytes = sum(array.nbytes for array in arrays) / max(n_samples, 1) + answer_bytes
     step = max(least, int(CHUNK_BYTES / max(sample_bytes, 1)))
     for start in range(0, max(n_samples, 1), step):
         yield tuple(array[start : start + step] for array in arrays)

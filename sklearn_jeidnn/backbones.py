@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ._image_shapes import checked_image_shape, has_channels_last, seen_image_shape
 from ._tables import (
     InputNoise,
     PiecewiseLinearEncoding,
@@ -32,7 +33,6 @@ __all__ = [
     "default_backbone",
 ]
 
-MAX_IMAGE_CHANNELS = 4
 # Pixels that tell their range.
 LIMIT_PIXELS = 1_000_000
 
@@ -44,7 +44,9 @@ class ImageInput(nn.Module):
     ----------
     image_shape : tuple of int
         Shape of one sample: ``(height, width)``, ``(channels, height, width)`` or
-        ``(height, width, channels)``, with at most four channels. Channels come first if both fit.
+        ``(height, width, channels)``. Of three numbers, the first or the last is the channels': the one
+        that is at most 4, else the one besides two equal ones, else the smaller one. Channels come first
+        if both fit.
     mean, scale : float
         Mean that is subtracted from every pixel, and scale by which it is divided.
     limits : tuple of float, default=(-inf, inf)
@@ -62,14 +64,14 @@ class ImageInput(nn.Module):
         limits: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
         super().__init__()
-        self.image_shape = _checked_image_shape(image_shape)
+        self.image_shape = checked_image_shape(image_shape)
         self.limits = limits
         self.register_buffer("mean", torch.tensor(float(mean)))
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     @property
     def channels_last(self) -> bool:
-        return len(self.image_shape) == 3 and self.image_shape[0] > MAX_IMAGE_CHANNELS
+        return has_channels_last(self.image_shape)
 
     @property
     def n_channels(self) -> int:
@@ -90,21 +92,6 @@ class ImageInput(nn.Module):
             return images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         images = images.reshape(-1, self.n_channels, *self.size)
         return images.contiguous(memory_format=torch.channels_last)
-
-
-def _checked_image_shape(image_shape: Iterable[int]) -> tuple[int, ...]:
-    """Return an image shape as a tuple of int, if it is one."""
-    image_shape = tuple(int(length) for length in image_shape)
-    channels_fit = len(image_shape) == 2 or (
-        len(image_shape) == 3 and min(image_shape[0], image_shape[-1]) <= MAX_IMAGE_CHANNELS
-    )
-    if not channels_fit or min(image_shape) < 1:
-        raise ValueError(
-            f"image_shape={image_shape} is not the shape of an image; give (height, width), "
-            f"(channels, height, width) or (height, width, channels) with at most "
-            f"{MAX_IMAGE_CHANNELS} channels."
-        )
-    return image_shape
 
 
 class ImageBlock(nn.Module):
@@ -211,7 +198,8 @@ class ImageResNet(nn.Module):
         X : ndarray (n_samples, ...)
         n_classes : int
         image_shape : tuple of int, default=None
-            Shape of one sample. If None, that of the samples in ``X``; needed if these are flat.
+            Shape of one sample. If None, that of the samples in ``X``; needed if these are flat, or have
+            more than four channels.
         **params
             Passed to the constructor: ``width``, ``n_blocks``.
 
@@ -220,7 +208,9 @@ class ImageResNet(nn.Module):
         ValueError
             If ``image_shape`` is not the shape of an image, or has not as many values as a sample.
         """
-        image_shape = _checked_image_shape(X.shape[1:] if image_shape is None else image_shape)
+        if image_shape is None:
+            image_shape = seen_image_shape(X.shape[1:])
+        image_shape = checked_image_shape(image_shape)
         if np.prod(image_shape) != np.prod(X.shape[1:]):
             raise ValueError(
                 f"module__image_shape={image_shape} has {np.prod(image_shape)} values, but a row of X "

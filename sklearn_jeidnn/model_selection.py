@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.pipeline import Pipeline
+
+from .pipeline import last_step
 
 __all__ = [
     "accuracy_at_budget",
@@ -39,7 +40,7 @@ def mean_cost(estimator: Any, X: Any, y: Any = None) -> float:
 
     Parameters
     ----------
-    estimator : EarlyExitClassifier, or Pipeline that ends in one
+    estimator : EarlyExitClassifier, Pipeline that ends in one, or search over such
         Fitted.
     X : array-like (n_samples, ...)
     y : ignored
@@ -49,7 +50,7 @@ def mean_cost(estimator: Any, X: Any, y: Any = None) -> float:
     float
         Relative to one pass of the plain backbone.
     """
-    classifier, X = _last_step(estimator, X)
+    classifier, X = last_step(estimator, X)
     cost: float = classifier.mean_cost(X)
     return cost
 
@@ -67,7 +68,7 @@ class accuracy_at_budget:
 
     def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
         """Score a fitted estimator on samples (n_samples, ...) and labels (n_samples,)."""
-        classifier, X = _last_step(estimator, X)
+        classifier, X = last_step(estimator, X)
         accuracy: float = classifier.at(budget=self.budget).score(X, y)
         return accuracy
 
@@ -86,7 +87,7 @@ class cost_adjusted_accuracy:
 
     def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
         """Score a fitted estimator on samples (n_samples, ...) and labels (n_samples,)."""
-        classifier, X = _last_step(estimator, X)
+        classifier, X = last_step(estimator, X)
         score: float = classifier.score(X, y) - self.cost_weight * classifier.mean_cost(X)
         return score
 
@@ -144,10 +145,3 @@ def _columns(cv_results: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         )
     accuracy, cost = (np.asarray(cv_results[name]) for name in names)
     return accuracy, cost
-
-
-def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """The classifier itself, and samples as it takes them."""
-    if isinstance(estimator, Pipeline):
-        return estimator[-1], estimator[:-1].transform(X) if len(estimator) > 1 else X
-    return estimator, X

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import accuracy_score
 
 from . import metrics
+from ._given import read_labels
 from ._operate.frontier import oracle
+from ._schema import class_codes
+from .pipeline import last_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +78,7 @@ class AccuracyCostDisplay:
 
         Parameters
         ----------
-        estimator : EarlyExitClassifier
+        estimator : EarlyExitClassifier, Pipeline that ends in one, or search over such
             Fitted, with ``gate_training="joint"``.
         X : array-like (n_samples, ...)
         y : array-like (n_samples,)
@@ -94,15 +96,17 @@ class AccuracyCostDisplay:
         ValueError
             If a policy is not known, or gates are bilevel.
         """
+        estimator, X = last_step(estimator, X)
         names = dict.fromkeys([estimator.exit_policy, *policies])
         tables = {name: estimator.frontier(X, y, exit_policy=name) for name in names}
         answers, costs = estimator.exit_answers(X, y), estimator.exit_costs_
+        labels = estimator.classes_[answers.codes]
         display = cls(
             {**tables, ORACLE: oracle(answers, costs)},
             single_costs=costs,
             single_accuracies=1 - answers.exit_errors(),
-            plain_accuracy=accuracy_score(y, estimator.predict_backbone(X)),
-            estimator_point=(estimator.mean_cost(X), estimator.score(X, y)),
+            plain_accuracy=float((labels == estimator.predict_backbone(X)).mean()),
+            estimator_point=(estimator.mean_cost(X), estimator.score(X, labels)),
         )
         return display.plot(ax=ax)
 
@@ -217,7 +221,7 @@ class ReliabilityDisplay:
 
         Parameters
         ----------
-        estimator : EarlyExitClassifier
+        estimator : EarlyExitClassifier, Pipeline that ends in one, or search over such
             Fitted.
         X : array-like (n_samples, ...)
         y : array-like (n_samples,)
@@ -230,8 +234,9 @@ class ReliabilityDisplay:
         -------
         ReliabilityDisplay
         """
+        estimator, X = last_step(estimator, X)
         probabilities, exit_index = estimator.predict_proba(X), estimator.predict_exit(X)
-        codes = np.searchsorted(estimator.classes_, y)
+        codes = class_codes(estimator.classes_, read_labels(y, "y"), len(exit_index), "y")
         confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
         curves = {}
         for exit_number, n_rows in enumerate(np.bincount(exit_index)):
@@ -310,7 +315,7 @@ class PredictionSetDisplay:
 
         Parameters
         ----------
-        estimator : EarlyExitClassifier
+        estimator : EarlyExitClassifier, Pipeline that ends in one, or search over such
             Fitted.
         X : array-like (n_samples, ...)
         y : array-like (n_samples,)
@@ -324,8 +329,9 @@ class PredictionSetDisplay:
         -------
         PredictionSetDisplay
         """
+        estimator, X = last_step(estimator, X)
         exit_index = estimator.predict_exit(X)
-        codes = np.searchsorted(estimator.classes_, y)
+        codes = class_codes(estimator.classes_, read_labels(y, "y"), len(exit_index), "y")
         sets = estimator.predict_set(X, confidence_level=confidence_level, groups=groups)
         n_exits = len(estimator.exit_costs_)
         drawn = metrics.sets_by_exit(sets, codes, exit_index, n_exits)

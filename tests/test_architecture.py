@@ -15,9 +15,9 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_warn"},
-    {"_cut", "_schema", "_splits", "_conformal"},
-    {"_exits", "conformal", "metrics", "_samples", "_tables"},
-    {"_operate", "backbones"},
+    {"_cut", "_given", "_image_shapes", "_schema", "_splits", "_conformal"},
+    {"_exits", "conformal", "metrics", "_samples", "_tables", "pipeline"},
+    {"_datasets", "_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
     {"_fit", "_prediction", "_portable"},
     {"_classifier"},
@@ -42,7 +42,15 @@ NUMPY_ONLY = [
     "_operate.ties",
 ]
 # Must run without torch.
-NO_TORCH = [*NUMPY_ONLY, "_samples", "_splits", "metrics", "model_selection", "_operate.drift"]
+NO_TORCH = [
+    *NUMPY_ONLY,
+    "_samples",
+    "_splits",
+    "metrics",
+    "model_selection",
+    "pipeline",
+    "_operate.drift",
+]
 
 
 def module_name(path):

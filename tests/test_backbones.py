@@ -22,10 +22,42 @@ def test_channels_are_moved_not_mixed():
     torch.testing.assert_close(ImageInput((5, 6, 3))(X), X.permute(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("shape", [(8,), (9, 8, 8), (0, 8), (2, 3, 8, 8)])
+@pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 3, 8, 8)])
 def test_shapes_of_no_image_are_refused(shape):
     with pytest.raises(ValueError, match="is not the shape of an image"):
         ImageInput(shape)
+
+
+@pytest.mark.parametrize(
+    "shape, channels_first",
+    [
+        ((12, 16, 16), True),
+        ((16, 16, 12), False),
+        ((64, 8, 8), True),
+        ((8, 8, 64), False),
+        ((6, 9, 20), True),
+        ((20, 9, 6), False),
+        ((16, 16, 16), True),
+        ((3, 9, 5), True),
+        ((5, 9, 3), False),
+    ],
+)
+def test_an_image_shape_that_is_given_may_have_many_channels_in_either_order(shape, channels_first):
+    layout = ImageInput(shape)
+    first, middle, last = shape
+    if channels_first:
+        assert (layout.n_channels, layout.size) == (first, (middle, last))
+    else:
+        assert (layout.n_channels, layout.size) == (last, (first, middle))
+    assert layout(torch.zeros(2, *shape)).shape == (2, layout.n_channels, *layout.size)
+
+
+def test_many_channels_that_nobody_speaks_of_are_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"give module__image_shape=\(12, 8, 8\)"):
+        ImageResNet.from_data(np.zeros((2, 12, 8, 8)), 3)
+    X = np.random.default_rng(0).random((5, 12, 8, 8)).astype(np.float32)
+    network = ImageResNet.from_data(X, 3, image_shape=(12, 8, 8), width=4, n_blocks=3)
+    assert network(torch.as_tensor(X)).shape == (5, 3)
 
 
 def test_an_image_shape_that_does_not_fit_the_rows_is_refused():

@@ -197,6 +197,17 @@ def test_images_take_the_convolutional_network(digits, shape):
     assert clf.score(X.reshape(shape), y) > 0.5
 
 
+@pytest.mark.parametrize("axis", [1, 3])
+def test_images_of_many_channels_are_learned_from_where_their_shape_is_given(digits, axis):
+    images = np.repeat(np.expand_dims(digits[0].reshape(-1, 8, 8), axis), 5, axis)
+    shape = images.shape[1:]
+    clf = quick_classifier(
+        module__width=8, module__n_blocks=3, module__image_shape=shape, max_epochs=2
+    ).fit(images, digits[1])
+    assert clf.module_.input.n_channels == 5
+    assert clf.predict(images[:20]).shape == (20,)
+
+
 def test_flattened_images_take_it_through_image_shape(digits):
     X, y = digits
     clf = quick_classifier(module__width=4, module__n_blocks=3, module__image_shape=(8, 8)).fit(

@@ -2,6 +2,9 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_jeidnn._operate.frontier import COST_WEIGHT_GRID
 from sklearn_jeidnn.plotting import (
@@ -10,6 +13,8 @@ from sklearn_jeidnn.plotting import (
     PredictionSetDisplay,
     ReliabilityDisplay,
 )
+
+from .conftest import quick_classifier
 
 matplotlib.use("Agg")
 
@@ -89,3 +94,17 @@ def test_coverage_and_set_size_are_drawn_as_bars_of_exits(fitted, fresh_digits):
     covered = sets[np.arange(len(y)), y]
     np.testing.assert_allclose(heights[0], [covered[taken == i].mean() for i in exits])
     np.testing.assert_allclose(heights[1], [sets[taken == i].sum(1).mean() for i in exits])
+
+
+@pytest.mark.parametrize("build", [lambda p: p, lambda p: GridSearchCV(p, {}, cv=2)])
+def test_displays_take_pipelines_searches_and_columns_of_labels(build, digits, fresh_digits):
+    X, y = digits
+    piped = make_pipeline(StandardScaler(), quick_classifier(max_epochs=1))
+    estimator = build(piped).fit(X, y)
+    display = AccuracyCostDisplay.from_estimator(estimator, *fresh_digits, policies=[])
+    assert display.estimator_point[1] == estimator.score(*fresh_digits)
+    ReliabilityDisplay.from_estimator(estimator, *fresh_digits)
+    with pytest.warns(match="column-vector y"):
+        PredictionSetDisplay.from_estimator(estimator, X, y[:, None])
+    with pytest.raises(ValueError, match=r"y has labels \[11\] that are not among classes_"):
+        ReliabilityDisplay.from_estimator(estimator, X, np.full(300, 11))

@@ -5,6 +5,7 @@ from .cutting import cut
 from .graphs import CutError, LogitsModule
 from .stage import CutInfo, Stage
 from .tensors import join_rows, repeat_samples, take_rows
+from .tokens import takes_other_lengths, token_counts, token_length
 
 __all__ = [
     "CutError",
@@ -16,4 +17,7 @@ __all__ = [
     "multiply_adds",
     "repeat_samples",
     "take_rows",
+    "takes_other_lengths",
+    "token_counts",
+    "token_length",
 ]

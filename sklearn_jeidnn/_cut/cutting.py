@@ -14,6 +14,7 @@ from .pieces import cut_graph
 from .places import check_names, outer_blocks, repeated_blocks, spread_by_cost
 from .probing import Form, check_backbone, probed_stages, whole_stage
 from .stage import Stage
+from .tokens import token_length
 
 
 def cut(
@@ -68,7 +69,7 @@ def cut(
     if not isinstance(exits, str | int):
         check_names(module, exits)
     reasons = []
-    for way in (_cut_traced, _cut_exported):
+    for way in (_cut_traced, _cut_exported_for_any_length, _cut_exported):
         try:
             forms, names = way(logits_module, exits, inputs, head_cost, frozen)
             return probed_stages(forms, inputs, expected), names
@@ -104,21 +105,36 @@ def _cut_traced(
     return [(piece, None) for piece in pieces], names
 
 
-def _cut_exported(
+def _cut_exported_for_any_length(
     logits_module: LogitsModule,
     exits: list[str] | int | str,
     inputs: tuple[torch.Tensor, ...],
     head_cost: Callable[[torch.Tensor], float],
     frozen: bool,
 ) -> tuple[list[Form], list[str]]:
+    """Stages of a module whose inputs are sentences, exported for any length of them."""
+    if token_length(inputs) is None:
+        raise CutError("none of its inputs is a sentence")
+    return _cut_exported(logits_module, exits, inputs, head_cost, frozen, any_length=True)
+
+
+def _cut_exported(
+    logits_module: LogitsModule,
+    exits: list[str] | int | str,
+    inputs: tuple[torch.Tensor, ...],
+    head_cost: Callable[[torch.Tensor], float],
+    frozen: bool,
+    *,
+    any_length: bool = False,
+) -> tuple[list[Form], list[str]]:
     """Stages of an exported module, and the names of its cuts."""
-    graph = export(logits_module, inputs)
+    graph = export(logits_module, inputs, any_length=any_length)
     if isinstance(exits, str | int):
         blocks = repeated_blocks(logits_module.module, graph)
         exits = spread_by_cost(graph, blocks, exits, inputs, head_cost)
     pieces, names = cut_graph(graph, exits)
     if frozen:
         return [(piece, None) for piece in pieces], names
-    learning, _ = cut_graph(export(logits_module.train(), inputs), exits)
+    learning, _ = cut_graph(export(logits_module.train(), inputs, any_length=any_length), exits)
     logits_module.eval()
     return list(zip(pieces, learning, strict=True)), names

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from .tokens import has_length, token_length
+
 
 class CutError(ValueError):
     """A module cannot be cut this way; the message says why."""
@@ -61,9 +63,9 @@ def _logits_of(output: Any) -> Any:
 
 @torch.no_grad()
 def embeds(logits_module: LogitsModule, array: np.ndarray, device: str | torch.device) -> bool:
-    """Whether a module takes this array of integers only as integers."""
-    if array.dtype.kind != "i":
-        return False
+    """Whether a module takes numbers of this array's shape only as integers."""
+    # Tokens that are too large are said where the module's number of them is known.
+    array = np.ones(array.shape, dtype=np.int64)
     try:
         logits_module(torch.as_tensor(array, dtype=torch.float32, device=device))
         return False
@@ -112,7 +114,9 @@ def trace(module: nn.Module, exits: Iterable[str]) -> ModuleGraph:
     return ModuleGraph(nodes=nodes, root=module, answer=output.args[0], ends=ends)
 
 
-def export(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> ModuleGraph:
+def export(
+    logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...], *, any_length: bool = False
+) -> ModuleGraph:
     """Graph of a module's tensor operations, in its current mode (training or evaluation).
 
     Parameters
@@ -120,13 +124,18 @@ def export(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> Mod
     logits_module : LogitsModule
     inputs : tuple of tensor (n_samples, ...)
         At least two samples; the graph takes any number.
+    any_length : bool, default=False
+        Whether the graph takes sentences of any length, as far as the module does.
 
     Raises
     ------
     CutError
         If ``torch.export`` cannot follow the module; the message names the operation.
     """
-    axes = [{0: torch.export.Dim("n_samples", min=1)} for _ in inputs]
+    length = token_length(inputs) if any_length else None
+    n_samples: Any = {0: torch.export.Dim("n_samples", min=1)}
+    any_size = {1: torch.export.Dim.AUTO}
+    axes = [n_samples | (any_size if has_length(t, length) else {}) for t in inputs]
     try:
         with attention_as_operations(), torch.enable_grad():
             program = torch.export.export(logits_module, inputs, dynamic_shapes=(tuple(axes),))

@@ -84,7 +84,7 @@ def _piece(
         if node not in copies and node.op == "get_attr":
             copies[node] = piece.node_copy(node)
         elif node not in copies and _is_size(node):
-            copies[node] = _size_anew(piece, node, taken[0], copies)
+            copies[node] = _size_anew(piece, node, taken, copies)
         return copies[node]
 
     for node in own_nodes:
@@ -98,17 +98,34 @@ def _piece(
 
 
 def _size_anew(
-    piece: fx.Graph, node: fx.Node, tensor: fx.Node, copies: dict[fx.Node, Any]
+    piece: fx.Graph, node: fx.Node, taken: Sequence[fx.Node], copies: dict[fx.Node, Any]
 ) -> fx.Node | int:
-    """A multiple of the batch size, computed from the shape of a tensor that this stage takes."""
+    """The number of samples or tokens, or a product or sum, from the shapes of tensors that this stage takes."""
     size = node.meta["val"]
     if isinstance(size, int):
         return size
-    for axis, length in enumerate(tensor.meta["val"].shape):
-        ratio = None if isinstance(length, int) else size.node.expr / length.node.expr
-        if ratio is not None and ratio.is_Integer:
-            n_samples = piece.call_function(torch.ops.aten.sym_size.int, (copies[tensor], axis))
-            if ratio == 1:
-                return n_samples
-            return piece.call_function(operator.mul, (n_samples, int(ratio)))
-    raise CutError(f"the number {size} crosses a cut, which the tensor {tensor.name} does not tell")
+    axes = [
+        (copies[tensor], axis, length.node.expr)
+        for tensor in taken
+        for axis, length in enumerate(tensor.meta["val"].shape)
+        if not isinstance(length, int)
+    ]
+
+    def computed(expression: Any) -> Any:
+        if expression.is_Integer:
+            return int(expression)
+        for tensor, axis, length in axes:
+            ratio = expression / length
+            if ratio.is_Integer:
+                n = piece.call_function(torch.ops.aten.sym_size.int, (tensor, axis))
+                return n if ratio == 1 else piece.call_function(operator.mul, (n, int(ratio)))
+        if not (expression.is_Mul or expression.is_Add):
+            raise CutError(f"the number {size} crosses a cut, which no tensor there tells")
+        joined = operator.mul if expression.is_Mul else operator.add
+        first, *others = map(computed, expression.args)
+        for other in others:
+            first = piece.call_function(joined, (first, other))
+        return first
+
+    found: fx.Node | int = computed(size.node.expr)
+    return found

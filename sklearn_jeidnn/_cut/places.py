@@ -65,17 +65,22 @@ def spread_by_cost(
     """Choose evenly by cost among the candidates that save more than a head costs.
 
     Of candidates that cost the same the last one counts: a nonlinearity belongs to the layer
-    before.
+    before. "auto" takes as many as have heads that together cost less than the module, but at least
+    the one that saves most, even if that is nothing.
     """
     pieces, names = cut_graph(graph, candidates)
     counts, head_costs = _costs_of_pieces(pieces, inputs, head_cost)
     spent = list(accumulate(counts))
-    worth = {
-        spent[i]: name
-        for i, name in enumerate(names)
-        if spent[i] > 0 and spent[-1] - spent[i] > head_costs[i]
-    }
-    n_exits = min(AUTO_EXITS, len(worth)) if isinstance(how_many, str) else how_many
+    places = [i for i in range(len(names)) if spent[i] > 0]
+    saved = {i: spent[-1] - spent[i] - head_costs[i] for i in places}
+    worth = {spent[i]: names[i] for i in places if saved[i] > 0}
+    if how_many == "auto" and places and not worth:
+        return [names[max(saved, key=saved.__getitem__)]]
+    if isinstance(how_many, str):
+        affordable = int(spent[-1] / max([1, *head_costs])) or 1
+        n_exits = min(AUTO_EXITS, len(worth), affordable)
+    else:
+        n_exits = how_many
     if not worth or n_exits > len(worth):
         raise CutError(
             f"exits={how_many!r} asks for more places to leave at than there are blocks that save anything "

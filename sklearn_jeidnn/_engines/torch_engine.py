@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from .._exits.gate_points import GatePoints
 from .._exits.gates import all_gate_inputs
@@ -91,17 +89,3 @@ def as_tensors(arrays: Arrays) -> tuple[torch.Tensor, ...]:
     """Arrays as tensors on the CPU, which share their memory if torch can."""
     # torch warns of arrays that it may not write to, and takes no negative strides.
     return tuple(torch.as_tensor(np.require(array, requirements=["C", "W"])) for array in arrays)
-
-
-def is_dataset(X: Any) -> bool:
-    """Whether ``X`` is a torch dataset."""
-    return isinstance(X, Dataset)
-
-
-def dataset_batches(
-    dataset: Dataset[Any], batch_size: int, options: dict[str, Any]
-) -> DataLoader[Any]:
-    """Load a torch dataset in batches, with the options of a ``DataLoader``."""
-    # With a separate generator the DataLoader does not draw from torch's random numbers.
-    defaults = {"batch_size": batch_size, "generator": torch.Generator()}
-    return DataLoader(dataset, **{**defaults, **options})

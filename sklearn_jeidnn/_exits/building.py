@@ -90,9 +90,9 @@ def _make_heads(
     stages: Sequence[Stage],
     samples: tuple[torch.Tensor, ...],
 ) -> tuple[list[Head], int]:
-    """Untrained heads, and the most numbers of a sample that enter a stage."""
+    """Untrained heads, and the most numbers of a sample that enter a stage or are its logits."""
     heads = []
-    carried, widest = samples, _numbers_of_a_sample(samples)
+    carried, widest = samples, max(n_classes, _numbers_of_a_sample(samples))
     for stage in stages[:-1]:
         carried = stage(*carried)
         widest = max(widest, _numbers_of_a_sample(carried))

@@ -9,6 +9,8 @@ from torch import nn
 from .pools import average_pool, detailed_pool
 
 HIDDEN_UNITS = 64
+# Above this number of classes, a matrix between the answers of two exits would cost more than the rest of the head.
+MOST_MIXED_CLASSES = 256
 
 
 class LinearHead(nn.Module):
@@ -27,21 +29,26 @@ class LinearHead(nn.Module):
 
 
 class VectorHead(nn.Module):
-    """One layer on a normalised vector and on the log-probabilities of the previous exit."""
+    """One layer on a normalised vector and, unless classes are many, on the previous exit's log-probabilities."""
 
     pool = staticmethod(detailed_pool)
+    from_previous: nn.Linear | None
 
     def __init__(self, n_features: int, n_classes: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(n_features)
         self.linear = nn.Linear(n_features, n_classes)
-        self.from_previous = nn.Linear(n_classes, n_classes, bias=False)
-        nn.init.zeros_(self.from_previous.weight)
+        self.from_previous = None
+        if n_classes <= MOST_MIXED_CLASSES:
+            self.from_previous = nn.Linear(n_classes, n_classes, bias=False)
+            nn.init.zeros_(self.from_previous.weight)
 
     def forward(self, feature: torch.Tensor, previous: torch.Tensor | None) -> torch.Tensor:
         """feature, log-probabilities of the previous exit or None -> logits (n_samples, n_classes)"""
         logits: torch.Tensor = self.linear(torch.relu(self.norm(feature)))
-        return logits if previous is None else _plus(logits, self.from_previous, previous)
+        if previous is None or self.from_previous is None:
+            return logits
+        return _plus(logits, self.from_previous, previous)
 
 
 class PooledHead(nn.Module):

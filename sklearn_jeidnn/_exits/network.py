@@ -44,7 +44,7 @@ class EarlyExitNetwork(nn.Module):
     precision : str
         A name in ``PRECISIONS``, in which stages and heads compute when they are not trained.
     widest : int
-        Most numbers of a sample that enter a stage.
+        Most numbers of a sample that enter a stage, or are its logits.
     narrow_strides : bool
         See :func:`has_narrow_strides`.
     told_costs : tuple of (float or None), default=None

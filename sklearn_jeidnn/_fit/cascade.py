@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
-from .._cut import LogitsModule
+from .._cut import LogitsModule, takes_other_lengths, token_counts, token_length
 from .._cut.graphs import embeds
 from .._engines.torch_engine import TorchEngine, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
@@ -21,7 +21,8 @@ from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._samples import check_inputs
-from .._schema import InputSchema, Parts, Samples
+from .._schema import InputSchema, Parts, Samples, as_integers
+from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
 from .companions import simplest_of_best
@@ -32,7 +33,7 @@ from .joint import answers_of, train_jointly
 from .learning import LearnedMember, MemberTrainer
 from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
-from .prices import time_exits
+from .prices import COUNTED, time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 
@@ -95,7 +96,8 @@ def fit_cascade(
             module=module,
         )
         fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly)
-        return fit.run(companions, X_unlabeled)
+        with schema.explaining(parts.train.inputs, parts.gates.inputs):
+            return fit.run(companions, X_unlabeled)
 
 
 def _backbone(
@@ -106,10 +108,16 @@ def _backbone(
         check_is_trained(backbone)
     inputs = parts.train.inputs
     module = instantiate(backbone, schema.as_module_input(inputs), schema, spec.device)
-    takes_tokens = schema.input_names is None and embeds(
-        LogitsModule(module, None), inputs[0][:N_PROBE_SAMPLES], spec.device
-    )
-    return replace(schema, embeds=takes_tokens), module
+    logits_module = LogitsModule(module, schema.input_names)
+    few = tuple(array[:N_PROBE_SAMPLES] for array in inputs)
+    takes_tokens = schema.input_names is None and embeds(logits_module, few[0], spec.device)
+    if takes_tokens:
+        few = (as_integers(few[0]),)
+        schema = replace(schema, embeds=True, dtypes=(few[0].dtype,))
+    if not (takes_tokens or schema.input_names):
+        return schema, module
+    tensors = tuple(tensor.to(spec.device) for tensor in as_tensors(few))
+    return replace(schema, n_tokens=token_counts(logits_module, tensors)), module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +150,28 @@ class _Fit:
         answers = frontier.answers
         what = "held-out samples that set the gates"
         warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
-        return FittedCascade(schema=self.schema, cascade=cascade, frontier=frontier, point=point)
+        schema = self._with_length(priced_network.network)
+        return FittedCascade(schema=schema, cascade=cascade, frontier=frontier, point=point)
+
+    def _with_length(self, network: EarlyExitNetwork) -> InputSchema:
+        """Return the schema that knows whether sentences may have another length than those of the training."""
+        if not any(self.schema.n_tokens):
+            return self.schema
+        samples = self.assembly.probe
+        module = LogitsModule(self.assembly.module, self.schema.input_names)
+
+        def plain(*inputs: torch.Tensor) -> torch.Tensor:
+            with network.inference():
+                logits: torch.Tensor = module(*inputs)
+            return logits
+
+        def run(*inputs: torch.Tensor) -> torch.Tensor:
+            with network.inference():
+                network(*inputs)
+            return network.plain(*inputs)
+
+        free = takes_other_lengths(run, plain, samples)
+        return replace(self.schema, length=token_length(samples) if free else None)
 
     def _train_members(
         self, companions: list[Member], X_unlabeled: Any
@@ -157,7 +186,19 @@ class _Fit:
         if makes_companions:
             members = self._keep_companions(members)
             priced_network = self.assembly.chain([member.cut for member in members])
+        if len(members) == 1:
+            self._warn_if_nothing_is_saved(priced_network)
         return members, priced_network
+
+    def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
+        costs = priced_network.exit_costs
+        is_counted = isinstance(self.spec.cost, str) and self.spec.cost == COUNTED
+        if isinstance(self.spec.exits, str) and is_counted and costs[0] >= 1:
+            warn_caller(
+                f"exits='auto' found no early exit that saves anything: with {self.schema.n_classes} classes a head "
+                f"costs more than what it saves, and leaving at the first exit costs {costs[0]:.3g} passes of the "
+                f"plain backbone. A larger module, head='linear' or a companion in front may save something."
+            )
 
     def _cut_members(self, companions: list[Member]) -> list[Cut]:
         makes_companions = self.spec.makes_companions(self.schema)

@@ -1,0 +1,168 @@
+"""What a user gives, before it is checked: columns, dates, images and labels are named where they do not do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sklearn_jeidnn._given import as_array_like, read_labels
+from sklearn_jeidnn._samples import unpack_batch
+from sklearn_jeidnn._schema import class_codes
+
+from .conftest import quick_classifier
+
+WHEN = pd.date_range("2020-01-01", periods=300)
+
+
+@pytest.fixture(scope="module")
+def frame(digits):
+    return pd.DataFrame(digits[0][:, 20:23], columns=["age", "height", "weight"])
+
+
+@pytest.fixture(scope="module")
+def fitted_on_frame(frame, digits):
+    return quick_classifier(max_epochs=1).fit(frame, digits[1])
+
+
+@pytest.mark.parametrize(
+    "column, match",
+    [
+        (["nurse", "smith"] * 150, r"'weight' \(such as 'nurse'\)\. Encode .*OneHotEncoder.*\['weight'\]"),
+        (pd.Categorical(["u", "v"] * 150), r"'weight' \(such as 'u'\).*OrdinalEncoder"),
+        ([[1, 2]] * 300, r"'weight' \(such as \[1, 2\]\)"),
+        (WHEN, r"dates or times \(columns \['weight'\]\); make numbers"),
+        (WHEN - WHEN[0], r"dates or times \(columns \['weight'\]\)"),
+        (pd.array([1, None] * 150, dtype="Int64"), r"contains NaN, in columns \['weight'\]"),
+        ([np.nan, 1.0] * 150, r"contains NaN, in columns \['weight'\]"),
+        ([None, 1.0] * 150, r"contains NaN, in columns \['weight'\]"),
+        ([np.inf, 1.0] * 150, r"contains infinity .*, in columns \['weight'\]"),
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_do_are_named(frame, digits, fitted_on_frame, column, match):
+    spoilt = frame.assign(weight=column)
+    with pytest.raises(ValueError, match=match):
+        quick_classifier().fit(spoilt, digits[1])
+    for read in (fitted_on_frame.predict, lambda X: fitted_on_frame.conformalize(X, digits[1])):
+        with pytest.raises(ValueError, match=match):
+            read(spoilt)
+
+
+@pytest.mark.parametrize(
+    "column", [[True, False] * 150, pd.Categorical([1, 2] * 150), np.array([1, 2.5] * 150, object)]
+)
+def test_columns_of_numbers_in_other_clothes_are_numbers(frame, fitted_on_frame, column):
+    numbers = np.asarray(column).astype(float)
+    np.testing.assert_array_equal(
+        fitted_on_frame.predict_proba(frame.assign(weight=column)),
+        fitted_on_frame.predict_proba(frame.assign(weight=numbers)),
+    )
+
+
+def test_arrays_of_dates_and_masked_cells_are_refused(fitted, digits):
+    with pytest.raises(ValueError, match=r"dates or times \(an array of datetime64\[D\]\)"):
+        fitted.predict(np.full((2, 64), "2020-01-01", dtype="M8[D]"))
+    X = np.ma.masked_array(digits[0], mask=digits[0] > 15)
+    with pytest.raises(ValueError, match=f"X has {X.mask.sum()} masked cells.*X.filled"):
+        fitted.predict(X)
+    assert fitted.predict(np.ma.masked_array(digits[0])).shape == (300,)
+
+
+def test_missing_cells_of_an_array_are_told_by_their_column(fitted, digits):
+    X = digits[0].copy()
+    X[3, 5] = np.nan
+    with pytest.raises(ValueError, match=r"contains NaN, in columns \[5\]\."):
+        fitted.predict(X)
+
+
+def images(*sizes, mode="L"):
+    return [Image.new(mode, size) for size in sizes]
+
+
+def test_lists_and_series_of_images_become_one_array():
+    alike = images((4, 3), (4, 3))
+    for given in (alike, tuple(alike), pd.Series(alike)):
+        assert as_array_like(given).shape == (2, 3, 4)
+    assert unpack_batch(alike).shape == (2, 3, 4) and unpack_batch(alike[:1]).shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        (images((4, 3))[0], r"X is one image; give a list"),
+        (images((4, 3), (5, 3)), r"images of shapes \[\(3, 4\), \(3, 5\)\]; they must be alike"),
+        (images((4, 3), mode="P"), r"mode 'P'.*image.convert\('RGB'\)"),
+    ],
+)
+def test_images_that_do_not_stack_are_refused_with_what_to_do(given, match):
+    with pytest.raises(ValueError, match=match):
+        as_array_like(given)
+
+
+def test_a_batch_of_a_stream_has_samples_and_labels_and_no_more():
+    X = np.zeros((3, 2))
+    assert unpack_batch((X, [0, 1, 2])).shape == unpack_batch([X]).shape == X.shape
+    with pytest.raises(ValueError, match="a batch has 3 entries; give"):
+        unpack_batch((X, X, X))
+
+
+@pytest.mark.parametrize(
+    "y, kind",
+    [
+        (pd.Series([3, 1], index=[7, 8]), "i"),
+        (pd.Categorical([3, 1]), "i"),
+        ([3, 1], "i"),
+        (["b", "a"], "U"),
+        ([True, False], "b"),
+        (np.array(["b", "a"], object), "O"),
+    ],
+)
+def test_labels_of_any_kind_are_read(y, kind):
+    labels = read_labels(y, "y")
+    assert labels.shape == (2,) and labels.dtype.kind == kind
+    assert class_codes(np.unique(labels), labels, 2, "y").tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "y, match",
+    [
+        (np.eye(3), r"shape \(3, 3\) instead: y_val looks one-hot; give y_val.argmax\(axis=1\)"),
+        (np.ones((3, 2)), r"shape \(3, 2\) instead: y_val needs one label a sample"),
+        (None, "y_val is missing; only a dataset"),
+        (["a", None, None], "y_val has 2 missing labels .*the first of sample 1"),
+        (np.array([1, "a"], object), r"y_val mixes labels of types \['Number', 'str'\]"),
+    ],
+)
+def test_labels_that_do_not_do_are_refused_by_name(y, match):
+    with pytest.raises(ValueError, match=match):
+        read_labels(y, "y_val")
+
+
+def test_labels_in_a_column_are_read_everywhere(digits):
+    X, y = digits
+    column = y[:, None]
+    clf = quick_classifier(max_epochs=1).fit(X, y)
+    expected = clf.frontier(X, y)["accuracy"]
+    calls = [
+        lambda: quick_classifier(max_epochs=1).fit(X, column, X_val=X, y_val=column),
+        lambda: clf.conformalize(X, column),
+        lambda: clf.calibration_report(X, column),
+        lambda: clf.control_risk(X, column, max_accuracy_drop=0.3),
+        lambda: clf.score(X, column),
+        lambda: np.testing.assert_array_equal(clf.frontier(X, column)["accuracy"], expected),
+        lambda: np.testing.assert_array_equal(clf.exit_answers(X, column).codes, y),
+    ]
+    for call in calls:
+        with pytest.warns(match="A column-vector y was passed"):
+            call()
+
+
+def test_weights_of_answers_are_checked(fitted, digits):
+    with pytest.raises(ValueError, match="sample_weight.shape"):
+        fitted.exit_answers(*digits, np.ones(299))
+
+
+def test_logarithms_of_probabilities_are_finite(fitted, digits):
+    X = digits[0] * np.float32(1e6)
+    logs = fitted.predict_log_proba(X)
+    assert np.isfinite(logs).all()
+    np.testing.assert_allclose(np.exp(logs), fitted.predict_proba(X), atol=1e-300)
