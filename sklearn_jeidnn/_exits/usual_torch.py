@@ -6,6 +6,7 @@ call, since other threads would compute with it; functions that make tensors are
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,7 +101,7 @@ def _named_in_errors(dtype: torch.dtype) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        if "dtype" not in str(error):
+        if not re.search("dtype|double|half|bfloat16", str(error), re.IGNORECASE):
             raise
         raise ValueError(
             f"{error} torch's default dtype is {dtype}, in which the module was built or makes tensors; call "

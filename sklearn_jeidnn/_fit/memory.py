@@ -106,7 +106,8 @@ def remembered(memory: joblib.Memory, compute: Callable[[], Result], **affects: 
         key = joblib.hash(affects)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         warn_caller(
-            f"memory: this fit is not remembered, since one of its parameters cannot be told from another: {error}",
+            f"memory: this fit is not remembered, since one of its parameters cannot be told from another: "
+            f"{error.args[0]}",
         )
         return compute()
     result, random_state = _stored(memory, key, lambda: (compute(), torch.get_rng_state()))
