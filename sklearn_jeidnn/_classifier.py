@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from . import conformal
 from ._engines.torch_engine import as_tensors
@@ -19,13 +19,16 @@ from ._exits.heads import HEADS
 from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._fit import CascadeSpec, fit_cascade
+from ._fit.checks import check_valid_options, refuse_booleans, warn_of_unread
 from ._fit.losses import GATE_LOSSES
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
+from ._numbers import check_number, check_probability
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
+from ._operate.warn import warn_caller
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
 from ._samples import (
@@ -222,7 +225,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         "exit_distribution": [StrOptions(set(EXIT_DISTRIBUTIONS))],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({-1})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
         "optimizer": [callable],
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -309,8 +312,9 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
-        self.__dict__.update(kwargs)
-        unexpected = [name for name in kwargs if not name.startswith(PREFIXES)]
+        self.__dict__.update({name: kwargs[name] for name in kwargs if name.startswith(PREFIXES)})
+        # Apart, so that none of them is taken for an attribute.
+        unexpected = {name: kwargs[name] for name in kwargs if not name.startswith(PREFIXES)}
         if unexpected:
             self._unexpected = unexpected
 
@@ -325,10 +329,10 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         -------
         dict
         """
+        prefixed = {name: value for name, value in vars(self).items() if name.startswith(PREFIXES)}
         # Names that fit refuses, too, so that a clone keeps them for it to refuse.
-        kept = (*PREFIXES, *vars(self).get("_unexpected", ()))
-        further = {name: value for name, value in vars(self).items() if name.startswith(kept)}
-        return {**super().get_params(deep=deep), **further}
+        unexpected = vars(self).get("_unexpected", {})
+        return {**super().get_params(deep=deep), **prefixed, **unexpected}
 
     def set_params(self, **params: Any) -> "EarlyExitClassifier":
         """Set parameters by name, those with a skorch prefix included.
@@ -340,6 +344,8 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         self
         """
         prefixed = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
+        if "_predictor" in vars(self):
+            check_valid_options(prefixed)
         super().set_params(**{name: params[name] for name in params if name not in prefixed})
         self.__dict__.update(prefixed)
         if BATCH_SIZE in prefixed and "_predictor" in vars(self):
@@ -389,7 +395,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         ValueError, TypeError
             If a parameter or the data do not fit; the message says what came and what is allowed.
         """
-        _refuse_unexpected(type(self).__name__, vars(self).get("_unexpected"))
+        _refuse_unexpected(type(self).__name__, list(vars(self).get("_unexpected", ())))
         self._check_operating_point()
         rng = check_random_state(self.random_state)
         schema, parts = read_parts(
@@ -400,7 +406,11 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             validation_fraction=self.validation_fraction,
             rng=rng,
         )
-        fitted = fit_cascade(CascadeSpec.of(self), schema, parts, X_unlabeled, rng)
+        spec = CascadeSpec.of(self)
+        given = {"X_val": X_val is not None, "X_unlabeled": X_unlabeled is not None}
+        warn_of_unread(self, spec, schema, **given)
+        try_rule = self._set_rule(seed=0).try_functions
+        fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
         rule = self._set_rule(seed=rng.randint(2**31))
         calibrating = parts.calibration
         predictor = Predictor.fit(
@@ -415,6 +425,10 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         )
         self._advise(predictor)
         return self._adopt(self._certified(predictor))
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        refuse_booleans(self._parameter_constraints, vars(self))
 
     def _set_rule(self, seed: int, takes_groups: bool = False) -> SetRule:
         return SetRule(
@@ -646,8 +660,14 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             If there is no such unit.
         """
         check_is_fitted(self)
-        if cost not in (COUNTED, TIMED):
+        if not isinstance(cost, str) or cost not in (COUNTED, TIMED):
             raise ValueError(f"cost={cost!r} is not known; give {TIMED!r} or {COUNTED!r}.")
+        if batch_size is not None:
+            check_number(batch_size, "batch_size", least=1, whole=True)
+            if cost != TIMED:
+                warn_caller(
+                    f"batch_size={batch_size!r} is not read, since it is for cost={TIMED!r}."
+                )
         schema, engine = self._predictor.schema, self._predictor.cascade.engine
         arrays = schema.example(3)
         if cost == TIMED:
@@ -691,7 +711,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         check_is_fitted(self)
         self._refuse_bilevel("a frontier")
         policy = self.exit_policy if exit_policy is None else exit_policy
-        if policy not in EXIT_POLICIES:
+        if not isinstance(policy, str) or policy not in EXIT_POLICIES:
             raise ValueError(f"exit_policy={policy!r} is not known; give one of {EXIT_POLICIES}.")
         return self._predictor.frontier.with_policy(policy).measured(self._answers(X, y))
 
@@ -714,7 +734,12 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         answers = self._answers(X, y)
         if sample_weight is None:
             return answers
-        return replace(answers, weights=np.asarray(sample_weight, dtype=np.float32))
+        weights = _check_sample_weight(
+            sample_weight, answers.logits, dtype=np.float32, ensure_non_negative=True
+        )
+        if not weights.any():
+            raise ValueError("sample_weight is 0 for every sample; at least one must be above 0.")
+        return replace(answers, weights=weights)
 
 
 def _one_limit(
@@ -727,12 +752,11 @@ def _one_limit(
             f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; got {limits}."
         )
     ((risk, limit),) = asked.items()
-    if risk != MEAN_COST and not 0 <= limit < 1:
-        raise ValueError(f"the limit of {risk} is {limit!r}; give a number from 0 to less than 1.")
-    if not 0 < risk_confidence < 1:
-        raise ValueError(
-            f"risk_confidence={risk_confidence!r} is not allowed; give a number above 0 and below 1."
-        )
+    if risk == MEAN_COST:
+        check_number(limit, "budget", above=0)
+    else:
+        check_number(limit, f"max_{risk}", least=0, below=1)
+    check_probability(risk_confidence, "risk_confidence")
     if (risk == ACCURACY_DROP) != (y is not None):
         raise ValueError(
             f"y is {'missing' if y is None else 'given'}; max_accuracy_drop alone needs it."
@@ -740,7 +764,7 @@ def _one_limit(
     return risk, limit
 
 
-def _refuse_unexpected(name: str, unexpected: list[str] | None) -> None:
+def _refuse_unexpected(name: str, unexpected: list[str]) -> None:
     if unexpected:
         raise TypeError(
             f"{name} got unexpected parameters {unexpected}; besides its own it takes those that "

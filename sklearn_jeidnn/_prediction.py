@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import metrics
 from ._engines.torch_engine import dataset_batches, is_dataset
+from ._numbers import check_number
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._predictor import Predictor
@@ -106,7 +107,7 @@ class PredictionMixin:
             If there is no such method.
         """
         check_is_fitted(self)
-        if method not in STREAMED:
+        if not isinstance(method, str) or method not in STREAMED:
             raise ValueError(f"method={method!r} is not known; give one of {STREAMED}.")
         answer = getattr(self, method)
         return (answer(unpack_batch(batch)) for batch in batches)
@@ -162,17 +163,16 @@ class PredictionMixin:
             If a confidence level is not in (0, 1), or groups are missing.
         """
         levels = _as_levels(confidence_level)
+        if not isinstance(allow_empty, bool | np.bool_):
+            raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
+        groups = None if groups is None else _as_groups(groups, count_samples(X))
         found, n_samples = [], 0
         for arrays in self._chunks(X):
             own = None if groups is None else groups[n_samples : n_samples + len(arrays[0])]
             found.append(self._predictor.sets(arrays, levels, allow_empty=allow_empty, groups=own))
             n_samples += len(arrays[0])
-        if groups is not None and len(groups) != n_samples:
-            raise ValueError(
-                f"groups has {len(groups)} entries, but there are {n_samples} samples."
-            )
         sets = np.concatenate(found)
         return sets[..., 0] if isinstance(confidence_level, Real) else sets
 
@@ -196,6 +196,7 @@ class PredictionMixin:
             p-values ``exit_rates``, ``scores``, and ``p_value`` of both together.
         """
         check_is_fitted(self)
+        check_number(significance, "significance", least=0, most=1)
         found = self._over_chunks(X, Predictor.exits_and_confidence)
         exit_index, confidence = _concatenated(found)
         calibration = self._predictor.calibration
@@ -248,6 +249,14 @@ class PredictionMixin:
 def _concatenated(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     first, second = zip(*found, strict=True)
     return np.concatenate(first), np.concatenate(second)
+
+
+def _as_groups(groups: Any, n_samples: int) -> np.ndarray:
+    """Group labels as an array, one for each sample."""
+    labels = np.asarray(groups)
+    if labels.ndim != 1 or len(labels) != n_samples:
+        raise ValueError(f"groups has shape {labels.shape}, but there are {n_samples} samples.")
+    return labels
 
 
 def _as_levels(confidence_level: float | Sequence[float]) -> list[float]:

@@ -184,7 +184,7 @@ def test_members_are_remembered_one_by_one(digits, tmp_path):
         ({"module": [RidgeClassifier(), None]}, "not a torch module"),
         ({"module": [SMALL, None], "exits": [1, 2, 3]}, "one entry"),
         ({"module": [SMALL, None], "companion_costs": [0.1, 0.2]}, "one entry for each of the 1"),
-        ({"module": [SMALL, None], "companion_costs": [-1.0]}, "numbers above 0"),
+        ({"module": [SMALL, None], "companion_costs": [-1.0]}, "number above 0"),
         ({"budget": 0.01}, "less than the first exit costs"),
         ({"budget": 0.5, "gate_training": "bilevel"}, "gate_training='joint'"),
     ],
