@@ -407,8 +407,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             rng=rng,
         )
         spec = CascadeSpec.of(self)
-        given = {"X_val": X_val is not None, "X_unlabeled": X_unlabeled is not None}
-        warn_of_unread(self, spec, schema, **given)
+        warn_of_unread(self, spec, schema, holds_out=X_val is None)
         try_rule = self._set_rule(seed=0).try_functions
         fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
         rule = self._set_rule(seed=rng.randint(2**31))

@@ -23,7 +23,6 @@ __all__ = [
     "by_exit",
     "by_exit_and_class",
     "by_own_groups",
-    "check_scores",
     "group_quantiles",
     "lac_scores",
     "least_calibration_size",
@@ -263,18 +262,6 @@ def group_quantiles(scores: np.ndarray, groups: np.ndarray, confidence_level: fl
 def prediction_sets(scores: np.ndarray, quantile: ArrayLike) -> np.ndarray:
     """Labels whose score is at most the quantile: bool (n_samples, n_classes)."""
     return scores <= quantile
-
-
-def check_scores(scores: ArrayLike, shape: tuple[int, ...], name: str) -> None:
-    """Refuse scores of another shape, or that are not numbers; ``name`` is the parameter that they come from."""
-    array = np.asarray(scores)
-    if array.shape != shape or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} returned {array.dtype} of shape {array.shape}; it must return numbers of shape (n_samples, "
-            f"n_classes) = {shape}."
-        )
-    if np.isnan(array).any():
-        raise ValueError(f"{name} returned NaN; every label needs a score.")
 
 
 class RoutedSamples(NamedTuple):

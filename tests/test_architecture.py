@@ -25,6 +25,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Must run where there is NumPy only: what remains after fit, and all that it holds.
 NUMPY_ONLY = [
+    "_numbers",
     "_predictor",
     "_schema",
     "conformal",
@@ -39,6 +40,7 @@ NUMPY_ONLY = [
     "_operate.risk",
     "_operate.temperatures",
     "_operate.thresholds",
+    "_operate.user_functions",
 ]
 # Must run without torch.
 NO_TORCH = [*NUMPY_ONLY, "_samples", "_splits", "metrics", "model_selection", "_operate.drift"]

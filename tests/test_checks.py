@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import warnings
 
 import numpy as np
 import pytest

@@ -240,37 +240,26 @@ def _try_collate_fn(
 
 
 def warn_of_unread(
-    estimator: Any,
-    spec: CascadeSpec,
-    schema: InputSchema,
-    *,
-    X_val: bool,
-    X_unlabeled: bool,
+    estimator: Any, spec: CascadeSpec, schema: InputSchema, *, holds_out: bool
 ) -> None:
     """Warn of parameters that are not the default, but are not read beside the others.
 
-    ``X_val`` and ``X_unlabeled`` say whether these are given.
+    ``holds_out`` says whether samples are held out of ``X``.
     """
-    distils = spec.companion_training == "distilled"
-    trains_companions = _trains_companions(spec, schema)
     limits = [name for name in ("budget", "max_accuracy_drop") if getattr(spec, name) is not None]
     unread = {
-        "companion_training": (not trains_companions, "no companion is trained"),
+        "companion_training": (not _trains_companions(spec, schema), "no companion is trained"),
         "cost_batch_size": (not spec.is_timed, "it is for cost='seconds'"),
         "gate_loss": (spec.is_joint, "it is for gate_training='bilevel'"),
         "feature_passes": (not spec.freeze_backbone, "no backbone is frozen"),
-        "cost_weight": (bool(limits), f"{limits} is given"),
-        "validation_fraction": (X_val, "X_val is given"),
+        "cost_weight": (bool(limits), f"{' and '.join(limits)} is given"),
+        "validation_fraction": (not holds_out, "X_val is given"),
     }
     defaults = inspect.signature(type(estimator)).parameters
     for name, (is_unread, reason) in unread.items():
         value = getattr(estimator, name)
         if is_unread and value != defaults[name].default:
             warn_caller(f"{name}={value!r} is not read, since {reason}.")
-    if X_unlabeled and not (distils and trains_companions):
-        warn_caller(
-            "X_unlabeled is not read: it is for companions with companion_training='distilled'."
-        )
 
 
 def _trains_companions(spec: CascadeSpec, schema: InputSchema) -> bool:

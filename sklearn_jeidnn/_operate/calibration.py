@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,10 @@ from .cascade import Cascade
 from .exit_answers import ExitAnswers
 from .operating_point import OperatingPoint
 from .temperatures import fit_leavers_temperatures, softmax
+from .user_functions import called, check_scores, kind_of_labels
 
 # Samples on which a user's functions are tried.
 N_TRIED = 5
-# Kinds of labels by the kind of their dtype; labels of one kind compare.
-KINDS = {**dict.fromkeys("biuf", "number"), **dict.fromkeys("US", "text")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class SetRule:
         ``X`` are checked samples, as a callable ``condition_on`` takes them.
         """
         if groups is None and callable(self.condition_on):
-            groups = _called(self.condition_on, f"condition_on={self.condition_on!r}", X)
+            groups = called(self.condition_on, f"condition_on={self.condition_on!r}", X)
         labels = np.zeros(n_samples, int) if groups is None else np.asarray(groups)
         source = "groups" if self.takes_groups else f"condition_on={self.condition_on!r}: groups"
         if labels.shape != (n_samples,):
@@ -77,8 +75,8 @@ class SetRule:
             random = np.random.default_rng(0)
             probabilities = random.dirichlet(np.ones(schema.n_classes), N_TRIED)
             name = f"conformity_score={self.conformity_score!r}"
-            scores = _called(self.conformity_score, name, probabilities, random.random(N_TRIED))
-            conformal.check_scores(scores, probabilities.shape, name)
+            scores = called(self.conformity_score, name, probabilities, random.random(N_TRIED))
+            check_scores(scores, probabilities.shape, name)
 
     def check_groups(self, groups: ArrayLike | None) -> None:
         """Refuse groups if ``conformalize`` was given none, and require them if it was given some."""
@@ -102,40 +100,6 @@ class SetRule:
         if score is not conformal.raps_scores:
             return score
         return conformal.smallest_raps(routed.probabilities, codes)
-
-
-def _called(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
-    """What a user's function returns; an error in it names the parameter."""
-    try:
-        return function(*arguments)
-    except Exception as error:
-        raise ValueError(f"{name} fails: {error!r}") from error
-
-
-def kind_of_labels(labels: np.ndarray, name: str) -> str | None:
-    """Whether group labels are numbers, text, or of another kind; None if there are none.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, or they are of several kinds, which have no order.
-    """
-    if labels.dtype.kind != "O":
-        if labels.dtype.kind in "fmM" and (labels != labels).any():
-            raise ValueError(f"{name} hold missing values (NaN or NaT); every sample needs one.")
-        return (KINDS.get(labels.dtype.kind) or str(labels.dtype)) if len(labels) else None
-    kinds = {_kind_of_label(label) for label in labels}
-    if len(kinds) > 1 or "NoneType" in kinds:
-        raise ValueError(
-            f"{name} are of several kinds or missing: {sorted(kinds)}; every sample needs one of the same kind."
-        )
-    return next(iter(kinds), None)
-
-
-def _kind_of_label(label: Any) -> str:
-    if isinstance(label, Real | np.bool_):
-        return "number" if label == label else "NoneType"
-    return "text" if isinstance(label, str) else type(label).__name__
 
 
 @dataclass(frozen=True, kw_only=True)
