@@ -11,7 +11,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from . import conformal
 from ._engines.torch_engine import as_tensors
@@ -33,6 +33,7 @@ from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
 from ._samples import (
     GivenSamples,
+    as_sample_weight,
     check_inputs,
     count_samples,
     read_parts,
@@ -733,12 +734,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         answers = self._answers(X, y)
         if sample_weight is None:
             return answers
-        weights = _check_sample_weight(
-            sample_weight, answers.logits, dtype=np.float32, ensure_non_negative=True
-        )
-        if not weights.any():
-            raise ValueError("sample_weight is 0 for every sample; at least one must be above 0.")
-        return replace(answers, weights=weights)
+        return replace(answers, weights=as_sample_weight(sample_weight, len(answers)))
 
 
 def _one_limit(

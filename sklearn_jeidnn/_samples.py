@@ -128,6 +128,21 @@ def _weights(weights: Any, inputs: Arrays) -> np.ndarray:
     return checked
 
 
+def as_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
+    """Weights of samples as float32: finite, none negative, one above 0."""
+    try:
+        with np.errstate(over="ignore"):
+            weights = np.asarray(sample_weight, dtype=np.float32)
+    except (TypeError, ValueError):
+        weights = np.empty(0, dtype=np.float32)
+    is_right = weights.shape == (n_samples,) and np.isfinite(weights).all()
+    if not is_right or (weights < 0).any() or not weights.any():
+        raise ValueError(
+            f"sample_weight must hold a finite number from 0 for each of the {n_samples} samples, one of them above 0."
+        )
+    return weights
+
+
 def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Samples:
     """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
     inputs = check_inputs(schema, given.X)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._numbers import check_probability
+
 __all__ = [
     "GROUPS",
     "SCORES",
@@ -213,6 +215,7 @@ def true_label_values(values: np.ndarray, codes: ArrayLike) -> np.ndarray:
 
 def least_calibration_size(confidence_level: float) -> int:
     """Fewest calibration samples for which a set at this level can be less than full."""
+    check_probability(confidence_level, "confidence_level")
     return math.ceil(round(confidence_level / (1 - confidence_level), 9))
 
 
@@ -232,6 +235,7 @@ def score_quantile(scores: np.ndarray, confidence_level: float) -> float:
     confidence_level : float
         In (0, 1).
     """
+    check_probability(confidence_level, "confidence_level")
     # Rounded first: (9 + 1) * 0.9 must be 9, not the next float above it.
     rank = math.ceil(round((len(scores) + 1) * confidence_level, 9))
     return np.inf if rank > len(scores) else float(np.partition(scores, rank - 1)[rank - 1])

@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 
+from ._numbers import check_number
+
 __all__ = [
     "accuracy_at_budget",
     "cheapest_within",
@@ -63,6 +65,7 @@ class accuracy_at_budget:
     """
 
     def __init__(self, budget: float) -> None:
+        check_number(budget, "budget", above=0)
         self.budget = budget
 
     def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
@@ -82,6 +85,7 @@ class cost_adjusted_accuracy:
     """
 
     def __init__(self, cost_weight: float) -> None:
+        check_number(cost_weight, "cost_weight", least=0)
         self.cost_weight = cost_weight
 
     def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
@@ -102,6 +106,7 @@ class cheapest_within:
     """
 
     def __init__(self, max_accuracy_drop: float = 0.01) -> None:
+        check_number(max_accuracy_drop, "max_accuracy_drop", least=0, below=1)
         self.max_accuracy_drop = max_accuracy_drop
 
     def __call__(self, cv_results: Mapping[str, Any]) -> int:
@@ -123,6 +128,7 @@ class most_accurate_within:
     """
 
     def __init__(self, budget: float) -> None:
+        check_number(budget, "budget", above=0)
         self.budget = budget
 
     def __call__(self, cv_results: Mapping[str, Any]) -> int:

@@ -208,6 +208,11 @@ class _Fit:
     def _class_weights(self, samples: Samples) -> np.ndarray:
         labels = self.schema.classes[samples.codes]
         weights: np.ndarray = compute_sample_weight(self.spec.class_weight, labels)
+        if not weights.any():
+            raise ValueError(
+                f"class_weight={self.spec.class_weight!r} is 0 for all of {len(labels)} samples that train or are "
+                f"held out for the gates."
+            )
         return weights
 
     def _dataset(self, samples: Samples) -> SamplesDataset:

@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from .._numbers import check_number
 from .._operate.warn import warn_caller
 from .._schema import InputSchema, Parts
 from .datasets import (
+    BATCH_SAMPLER,
     DROP_LAST,
+    SAMPLER,
     TRAIN,
     SamplesBatch,
     SamplesDataset,
@@ -107,6 +110,8 @@ def _check_batches(spec: CascadeSpec, n_samples: int) -> None:
     given = {name: value for name, value in spec.prefixed.items() if name.startswith(TRAIN)}
     if TRAIN + "batch_size" in given:
         check_batch_size(given[TRAIN + "batch_size"], TRAIN + "batch_size")
+    _check_sampler(given.get(SAMPLER), SAMPLER, n_samples, ndim=1)
+    _check_sampler(given.get(BATCH_SAMPLER), BATCH_SAMPLER, n_samples, ndim=2)
     options = {**loader_defaults(given, n_samples, spec.batch_size), **given}
     of_loader = {name: value for name, value in options.items() if name.startswith(TRAIN)}
     batch_size = of_loader.pop(TRAIN + "batch_size", spec.batch_size)
@@ -123,6 +128,22 @@ def _check_batches(spec: CascadeSpec, n_samples: int) -> None:
             f"{sorted(given)} leave no step of training: an epoch has {n_samples} samples, a batch {batch_size}. "
             f"Give a smaller batch_size, or leave out {DROP_LAST}."
         )
+
+
+def _check_sampler(sampler: Any, name: str, n_samples: int, ndim: int) -> None:
+    """Refuse what cannot be iterated over, and lists that hold anything but numbers of training samples."""
+    if sampler is None:
+        return
+    if isinstance(sampler, str | bytes | Mapping) or not hasattr(sampler, "__iter__"):
+        raise TypeError(f"{name}={sampler!r} is not a torch sampler.")
+    if isinstance(sampler, list | tuple | np.ndarray):
+        batches = [np.asarray(batch) for batch in (sampler if ndim == 2 else [sampler])]
+        for batch in batches:
+            is_numbers = batch.ndim == 1 and batch.dtype.kind in "iu"
+            if len(sampler) and not (is_numbers and ((batch >= 0) & (batch < n_samples)).all()):
+                raise ValueError(
+                    f"{name} has {batch!r}; it must hold numbers of training samples, from 0 to {n_samples - 1}."
+                )
 
 
 def check_callbacks(callbacks: Any, options: dict[str, Any]) -> None:
@@ -172,6 +193,9 @@ def _check_optimizer(spec: CascadeSpec) -> None:
     """Build the optimizer for a parameter of no meaning, and refuse what it refuses."""
     given = {name: value for name, value in spec.prefixed.items() if name.startswith(OPTIMIZER)}
     options = {name.removeprefix(OPTIMIZER): value for name, value in given.items()}
+    for name, value in given.items():
+        if isinstance(value, Real) and not isinstance(value, bool):
+            check_number(value, name)
     # Groups are named by patterns for the parameters of the module.
     options.pop("param_groups", None)
     parameter = nn.Parameter(torch.zeros(1, 1, device=spec.device))
@@ -258,7 +282,7 @@ def warn_of_unread(
     defaults = inspect.signature(type(estimator)).parameters
     for name, (is_unread, reason) in unread.items():
         value = getattr(estimator, name)
-        if is_unread and value != defaults[name].default:
+        if is_unread and name in defaults and value != defaults[name].default:
             warn_caller(f"{name}={value!r} is not read, since {reason}.")
 
 
