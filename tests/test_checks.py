@@ -450,6 +450,12 @@ def test_entries_of_exits_are_checked_one_by_one():
     refused("exits", "one entry", module=[Tiny, Tiny], exits=[0, 1, 1])
 
 
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, True])
+@pytest.mark.parametrize("name", ["width", "n_blocks", "n_bins", "noise", "dropout"])
+def test_numbers_of_which_no_ready_network_can_be_made_are_refused(name, value):
+    refused(f"module__{name}={value!r}", module=None, **{f"module__{name}": value})
+
+
 @pytest.mark.parametrize("weight", [-1, np.nan, np.inf, "1", None, True])
 def test_class_weights_that_make_no_sense_are_refused(weight):
     refused("class_weight[0]", class_weight={0: weight})

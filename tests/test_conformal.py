@@ -280,3 +280,11 @@ class Given(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         return X.argmax(axis=1)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.1, np.nan, "0.9"])
+def test_levels_outside_of_0_and_1_have_no_quantile(level):
+    with pytest.raises(ValueError, match="confidence_level"):
+        conformal.score_quantile(np.arange(5.0), level)
+    with pytest.raises(ValueError, match="confidence_level"):
+        conformal.least_calibration_size(level)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from .._numbers import check_number
 from .._operate.warn import warn_caller
 from .._schema import InputSchema, Parts
+from ..backbones import ImageResNet, TabularResNet
 from .datasets import (
     BATCH_SAMPLER,
     DROP_LAST,
@@ -36,6 +37,12 @@ from .training import ExitsNet, all_callbacks
 VALID, CALLBACKS, OPTIMIZER = "iterator_valid__", "callbacks__", "optimizer__"
 # Options with which a data loader would leave out or reorder samples that must all be answered in their order.
 REORDERING = ("shuffle", "drop_last", "sampler", "batch_sampler")
+# What numbers among the parameters of ready networks must be.
+READY_BOUNDS: dict[str, Any] = {
+    **dict.fromkeys(("width", "n_blocks", "n_bins"), {"least": 1, "whole": True}),
+    "noise": {"least": 0},
+    "dropout": {"least": 0, "below": 1},
+}
 # Samples on which a user's functions are tried.
 N_TRIED = 3
 COLLATED = "must make ({'X': tuple of tensors, 'sample_weight': tensor}, y) of a list of such pairs"
@@ -53,6 +60,7 @@ def check_parameters(spec: CascadeSpec, n_samples: int) -> None:
     """Refuse values that make no sense, alone or together, for ``n_samples`` training samples."""
     _check_class_weight(spec.class_weight)
     _check_companion_costs(spec.companion_costs)
+    _check_ready_networks(spec)
     _check_prefixed_names(spec.prefixed)
     check_valid_options(spec.prefixed)
     _check_batches(spec, n_samples)
@@ -72,6 +80,15 @@ def _check_companion_costs(costs: Any) -> None:
     for i, cost in enumerate(costs if costs is not None else ()):
         if cost is not None:
             check_number(cost, f"companion_costs[{i}]", above=0)
+
+
+def _check_ready_networks(spec: CascadeSpec) -> None:
+    """Refuse numbers of which no ready network can be made."""
+    for member in as_members(spec.module, spec.module_params):
+        is_ready = member.module is None or member.module in (TabularResNet, ImageResNet)
+        for name, bounds in READY_BOUNDS.items():
+            if is_ready and isinstance(member.params.get(name), Real):
+                check_number(member.params[name], MODULE_PREFIX + name, **bounds)
 
 
 def _check_prefixed_names(prefixed: dict[str, Any]) -> None:
