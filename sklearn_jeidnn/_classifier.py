@@ -633,6 +633,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         arrays = check_inputs(predictor.schema, X)
         codes = predictor.schema.codes(y, len(arrays[0]), "y")
         rule = self._set_rule(predictor.rule.seed, takes_groups=groups is not None)
+        rule.try_functions(predictor.schema, arrays)
         samples = CalibrationSamples.read(
             rule, predictor.schema, predictor.cascade, arrays, codes, groups
         )

@@ -18,6 +18,7 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
 )
 
@@ -26,6 +27,7 @@ from sklearn_jeidnn._fit import prices
 from sklearn_jeidnn._fit.checks import random_numbers_kept
 from sklearn_jeidnn._fit.datasets import whole_batch
 from sklearn_jeidnn._operate import gate_descent
+from sklearn_jeidnn._operate.calibration import CalibrationSamples
 
 rng = np.random.default_rng(0)
 X = np.float32(rng.normal(size=(60, 4)))
@@ -327,6 +329,16 @@ def test_a_sampler_takes_the_place_of_shuffling(freeze_backbone):
             iterator_train__shuffle=True)  # fmt: skip
 
 
+def test_a_sampler_that_weighs_other_samples_than_those_that_train_is_refused():
+    sampler = WeightedRandomSampler(np.ones(60), 60)
+    refused("iterator_train__sampler", "X_val", iterator_train__sampler=sampler)
+    assert tiny(iterator_train__sampler=sampler).fit(X, y, X_val=X, y_val=y).exits_
+
+
+def test_the_learning_rate_may_be_the_optimizers_own():
+    assert tiny(optimizer__lr=0.1, optimizer=torch.optim.SGD).fit(X, y).exits_
+
+
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -414,6 +426,16 @@ def gives_nan(probabilities, uniform):
 )
 def test_functions_are_tried_before_anything_is_trained(name, function, word):
     refused(name, word, **{name: function})
+
+
+@pytest.mark.parametrize(
+    "params", [{"condition_on": wrong_length}, {"conformity_score": gives_nan}]
+)
+def test_functions_are_tried_before_anything_is_calibrated(ready, params, monkeypatch):
+    clf = copy.copy(ready).set_params(**params)
+    monkeypatch.setattr(CalibrationSamples, "read", raises)
+    with pytest.raises(ValueError, match=next(iter(params))):
+        clf.conformalize(X, y)
 
 
 def test_a_collate_fn_that_leaves_samples_out_is_refused_where_the_backbone_is_frozen():

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from .._numbers import check_number
 from .._operate.warn import warn_caller
@@ -153,6 +153,11 @@ def _check_sampler(sampler: Any, name: str, n_samples: int, ndim: int) -> None:
         return
     if isinstance(sampler, str | bytes | Mapping) or not hasattr(sampler, "__iter__"):
         raise TypeError(f"{name}={sampler!r} is not a torch sampler.")
+    n_weights = len(sampler.weights) if isinstance(sampler, WeightedRandomSampler) else n_samples
+    if n_weights != n_samples:
+        raise ValueError(
+            f"{name} weighs {n_weights} samples, but {n_samples} train; give X_val, so that all samples of X do."
+        )
     if isinstance(sampler, list | tuple | np.ndarray):
         batches = [np.asarray(batch) for batch in (sampler if ndim == 2 else [sampler])]
         for batch in batches:
@@ -217,7 +222,7 @@ def _check_optimizer(spec: CascadeSpec) -> None:
     options.pop("param_groups", None)
     parameter = nn.Parameter(torch.zeros(1, 1, device=spec.device))
     try:
-        spec.optimizer([parameter], lr=HEADS_LR if spec.lr is None else spec.lr, **options)
+        spec.optimizer([parameter], **{"lr": HEADS_LR if spec.lr is None else spec.lr, **options})
     except Exception as error:
         raise ValueError(
             f"optimizer={spec.optimizer!r} cannot be built with lr and {given}: {error}"
