@@ -118,8 +118,8 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         Samples of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW
     callbacks : list of skorch callbacks, default=None
-        Added to the learning-rate schedule ("lr_schedule") and to the callback that restores an earlier epoch
-        where the last one overfits ("best_epoch").
+        Added to the learning-rate schedule ("lr_schedule", which an ``LRScheduler`` of yours replaces) and to the
+        callback that restores an earlier epoch where the last one overfits ("best_epoch").
     class_weight : dict or "balanced", default=None
         Weights of the classes in training, as in scikit-learn.
     validation_fraction : float, default=0.1
@@ -338,7 +338,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     def set_params(self, **params: Any) -> "EarlyExitClassifier":
         """Set parameters by name, those with a skorch prefix included.
 
-        ``iterator_valid__batch_size`` also changes how many samples a fitted classifier predicts at once.
+        ``iterator_valid__batch_size`` also changes how many samples a fitted classifier predicts at once (-1: all).
 
         Returns
         -------
