@@ -237,6 +237,7 @@ def refused(*words, error=(ValueError, TypeError), fit=None, **params):
         ({"iterator_train__schuffle": True}, "shuffle"),
         ({"iterator_train__shuffle_": True}, "iterator_train__shuffle_"),
         ({"iterator_valid__drop_last": True}, "order"),
+        ({"iterator_train__num_workers": np.nan}, "whole number"),
         ({"callbacks": [3]}, "skorch callback"),
         ({"callbacks": [("best_epoch", NoTraining())]}, "callbacks"),
     ],

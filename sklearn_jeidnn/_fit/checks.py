@@ -99,6 +99,8 @@ def _check_prefixed_names(prefixed: dict[str, Any]) -> None:
         to_loader = prefix.startswith("iterator")
         # skorch takes names that end with an underscore for its own fitted attributes.
         is_lost = name.endswith("_") and not name.startswith(MODULE_PREFIX)
+        if to_loader and option == "num_workers":
+            check_number(prefixed[name], name, least=0, whole=True)
         if not option or is_lost or (to_loader and option not in known):
             allowed = f"; a data loader takes {sorted(known)}" if to_loader else ""
             raise TypeError(f"{name} is not a parameter of {prefix}{allowed}.")
