@@ -25,7 +25,6 @@ from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
 from .checks import (
-    check_memory,
     check_no_companions,
     check_parameters,
     random_numbers_kept,
@@ -96,8 +95,7 @@ def fit_cascade(
     """
     device = usable_device(spec.device)
     with usual_torch():
-        check_parameters(spec, len(parts.train))
-        check_memory(spec, schema, parts)
+        check_parameters(spec, schema, parts)
     with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
         *companions, backbone = as_members(spec.module, spec.module_params)
         schema, module = _backbone(spec, schema, parts, backbone)
@@ -244,18 +242,16 @@ class _Fit:
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
-        weights = self._weights(self.parts.train)
+        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
         return self.assembly.cut_members(companions, companion_exits, exits, weights)
-
-    def _weights(self, samples: Samples) -> np.ndarray:
-        return normalised_weights(self.spec.class_weight, self.schema, samples)
 
     def _dataset(self, samples: Samples) -> SamplesDataset:
         """Return samples as skorch takes them, with their normalised weights."""
+        weights = normalised_weights(self.spec.class_weight, self.schema, samples)
         return SamplesDataset(
             as_tensors(self.schema.encode(samples.inputs)),
             torch.as_tensor(samples.codes),
-            torch.as_tensor(np.float32(self._weights(samples))),
+            torch.as_tensor(np.float32(weights)),
         )
 
     def _unlabeled(self, X: Any) -> SamplesDataset | None:
