@@ -6,12 +6,30 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
+from torch.fx.graph_module import reduce_graph_module
 
 from .graphs import CutError, ModuleGraph
+from .recording import Recorder
+from .threads import LOCK
 
 
-def cut_graph(graph: ModuleGraph, exits: Iterable[str]) -> tuple[list[fx.GraphModule], list[str]]:
+class GraphStage(fx.GraphModule):
+    """A graph module that several threads can load at once."""
+
+    def __reduce__(self) -> Any:
+        _, stored = super().__reduce__()
+        return _loaded, stored
+
+
+def _loaded(body: dict[str, Any], imports: str) -> GraphStage:
+    # torch puts the code that is loaded into a class that all threads share.
+    with LOCK:
+        graph_module: Any = reduce_graph_module(body, imports)
+    return GraphStage(graph_module, graph_module.graph)
+
+
+def cut_graph(graph: ModuleGraph, exits: Iterable[str]) -> tuple[list[GraphStage], list[str]]:
     """Cut a graph after named submodules; return the pieces, and the names in running order."""
     stage_of, boundaries = stage_of_nodes(graph, exits)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
@@ -75,9 +93,9 @@ def _piece(
     own_nodes: Iterable[fx.Node],
     taken: Sequence[fx.Node],
     returned: Sequence[fx.Node] | None,
-) -> fx.GraphModule:
+) -> GraphStage:
     """Graph module of some nodes; if ``returned`` is None, it returns the logits."""
-    piece = fx.Graph()
+    piece = fx.Graph(tracer_cls=Recorder)
     copies: dict[fx.Node, Any] = {node: piece.placeholder(node.name) for node in taken}
 
     def copy_of(node: fx.Node) -> Any:
@@ -94,7 +112,7 @@ def _piece(
         piece.output(copy_of(graph.answer))
     else:
         piece.output(tuple(copy_of(node) for node in returned))
-    return fx.GraphModule(graph.root, piece)
+    return GraphStage(graph.root, piece)
 
 
 def _size_anew(
@@ -112,3 +130,12 @@ def _size_anew(
                 return n_samples
             return piece.call_function(operator.mul, (n_samples, int(ratio)))
     raise CutError(f"the number {size} crosses a cut, which the tensor {tensor.name} does not tell")
+
+
+def computes_the_same(first: fx.GraphModule, second: fx.GraphModule) -> bool:
+    """Whether two graph modules of the same submodules take the same steps."""
+    buffers = dict(second.named_buffers())
+    return first.code == second.code and all(
+        buffer is buffers[name] or torch.equal(buffer, buffers[name])
+        for name, buffer in first.named_buffers()
+    )

@@ -9,8 +9,8 @@ from torch import nn
 
 from .graphs import CutError, LogitsModule
 from .stage import CutInfo, Stage
+from .tensors import same
 
-TOLERANCE = 1e-3
 # What a stage runs in evaluation mode, and in training mode if that takes other operations.
 Form = tuple[nn.Module, nn.Module | None]
 
@@ -36,7 +36,7 @@ def check_backbone(
             f"(n_samples, n_classes) = {expected}, y having {n_classes} classes."
         )
     logits: torch.Tensor = output
-    if not _same(logits[:2], fewer):
+    if not same(logits[:2], fewer):
         raise ValueError(
             f"module={module_name} answers a row differently when other rows stand beside it"
             f"{_mixing_submodule(logits_module, inputs)}, so rows cannot leave one by one. Normalise with running "
@@ -50,7 +50,7 @@ def _outputs(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> t
     """Output of a module for all samples, and for the first two alone."""
     shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
     try:
-        return logits_module(*inputs), logits_module(*(tensor[:2] for tensor in inputs))
+        return tuple(logits_module(*(tensor[:n].clone() for tensor in inputs)) for n in (None, 2))
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         module_name = type(logits_module.module).__name__
         raise ValueError(
@@ -58,21 +58,12 @@ def _outputs(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> t
         ) from error
 
 
-def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two tensors are equal up to rounding."""
-    if first.shape != second.shape:
-        return False
-    scale = first.nan_to_num().abs().amax().clamp(min=1.0)
-    close = torch.isclose(first, second, rtol=0, atol=float(TOLERANCE * scale), equal_nan=True)
-    return bool(close.all())
-
-
 def _mixing_submodule(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> str:
     """' (first in NAME, TYPE)': the first innermost submodule whose output depends on the batch."""
     all_samples = _outputs_of_leaves(logits_module, inputs)
     first_two = _outputs_of_leaves(logits_module, tuple(tensor[:2] for tensor in inputs))
     for (name, kind, output), (_, _, fewer) in zip(all_samples, first_two, strict=False):
-        if len(output) == len(inputs[0]) and not _same(output[:2], fewer):
+        if len(output) == len(inputs[0]) and not same(output[:2], fewer):
             return f" (first in {name!r}, {kind})"
     return ""
 
@@ -92,9 +83,30 @@ def _outputs_of_leaves(
 
     leaves = [(n, m) for n, m in logits_module.module.named_modules() if not list(m.children())]
     hooks = [module.register_forward_hook(note(name, module)) for name, module in leaves]
-    logits_module(*inputs)
+    logits_module(*(tensor.clone() for tensor in inputs))
     for hook in hooks:
         hook.remove()
+    return outputs
+
+
+@torch.no_grad()
+def outputs_of(
+    logits_module: LogitsModule, names: Sequence[str], inputs: tuple[torch.Tensor, ...]
+) -> dict[str, Any]:
+    """What submodules return while a module runs: submodule name -> output."""
+    outputs = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            outputs[name] = output
+
+        return hook
+
+    submodules = dict(logits_module.module.named_modules())
+    hooks = [submodules[name].register_forward_hook(note(name)) for name in names]
+    logits_module(*(tensor.clone() for tensor in inputs))
+    for handle in hooks:
+        handle.remove()
     return outputs
 
 
@@ -147,7 +159,7 @@ def probed_stages(
         )
         stages.append(Stage(evaluating, learning, info=info).eval())
         taken_axes = row_axes
-    if not _same(carried, expected):
+    if not (isinstance(carried, torch.Tensor) and same(carried, expected)):
         raise CutError("its stages do not answer what it answers as a whole")
     return stages
 
