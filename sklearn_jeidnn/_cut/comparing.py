@@ -10,16 +10,20 @@ import torch
 from torch import nn
 
 from .graphs import CutError
-from .recording import twin_of
+from .recording import python_random_states, twin_of
 from .tensors import same
 
+# A module may change from call to call.
+N_CALLS = 2
 
-class Step(NamedTuple):
-    """What a training step of a module comes to."""
 
-    logits: torch.Tensor
+class Steps(NamedTuple):
+    """What a few training steps of a module come to."""
+
+    logits: torch.Tensor  # of all calls, one after the other
     gradients: dict[str, torch.Tensor]  # parameter name -> gradient, of those that get one
     buffers: dict[str, torch.Tensor]  # buffer name -> its value afterwards
+    random_states: tuple[Any, ...]  # afterwards
 
 
 def check_learning(
@@ -43,11 +47,11 @@ def check_learning(
     CutError
     """
     try:
-        whole, again = _step(module, [module], inputs), _step(module, [module], inputs)
+        whole, again = _steps(module, [module], inputs), _steps(module, [module], inputs)
     except Exception:  # whatever a user's module raises on so few samples
         return
     try:
-        staged = _step(module, stages, inputs)
+        staged = _steps(module, stages, inputs)
     except Exception as error:
         raise CutError(f"its stages fail in training mode: {error}") from error
     replays = _difference(whole, again) is None
@@ -56,34 +60,53 @@ def check_learning(
         raise CutError(f"in training mode its stages do not compute what it computes: {difference}")
 
 
-def _step(module: nn.Module, stages: Sequence[nn.Module], inputs: tuple[torch.Tensor, ...]) -> Step:
+def _steps(
+    module: nn.Module, stages: Sequence[nn.Module], inputs: tuple[torch.Tensor, ...]
+) -> Steps:
     """Run copies of some stages, which share the parameters of ``module``, and differentiate."""
     twin, twins = twin_of(nn.ModuleList(stages).train())
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    with _random_numbers_restored(inputs[0].device), torch.enable_grad(), _kept(_shared_buffers(twin, twins)):
-        carried: Any = tuple(tensor.clone() for tensor in inputs)
-        for stage in twin:
-            carried = stage(*carried)
-        gradients: Any = [None] * len(parameters)
-        if carried.requires_grad and parameters:
-            weights = torch.linspace(-1, 1, carried.numel(), device=carried.device)
-            loss = (carried * weights.view_as(carried)).sum()
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        buffers = {
-            name: twins.get(id(buffer), buffer).clone() for name, buffer in module.named_buffers()
-        }
+    with _random_numbers_restored(inputs[0].device), torch.enable_grad():
+        logits = torch.cat([_run(twin, inputs) for _ in range(N_CALLS)])
+        random_states = (torch.get_rng_state().tolist(), *python_random_states())
+        gradients = _gradients(logits, list(parameters.values()))
     flowing = {
         name: gradient
         for name, gradient in zip(parameters, gradients, strict=True)
         if gradient is not None and gradient.any()
     }
-    return Step(carried.detach(), flowing, buffers)
+    buffers = {
+        name: twins[id(buffer)] for name, buffer in module.named_buffers() if id(buffer) in twins
+    }
+    return Steps(logits.detach(), flowing, buffers, random_states)
 
 
-def _difference(first: Step, second: Step) -> str | None:
+def _run(stages: Any, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    carried: Any = tuple(tensor.clone() for tensor in inputs)
+    for stage in stages:
+        carried = stage(*carried)
+    logits: torch.Tensor = carried
+    return logits
+
+
+def _gradients(
+    logits: torch.Tensor, parameters: list[nn.Parameter]
+) -> Sequence[torch.Tensor | None]:
+    """Gradients of a sum of the logits in which each has a weight of its own."""
+    if not (logits.requires_grad and parameters):
+        return [None] * len(parameters)
+    weights = torch.linspace(-1, 1, logits.numel(), device=logits.device)
+    return torch.autograd.grad(
+        (logits * weights.view_as(logits)).sum(), parameters, allow_unused=True
+    )
+
+
+def _difference(first: Steps, second: Steps) -> str | None:
     """Say what differs between two steps; None if nothing does."""
     if not same(first.logits, second.logits):
         return "other logits"
+    if first.random_states != second.random_states:
+        return "other random numbers are drawn"
     flow = _difference_of_flow(first, second)
     if flow is not None:
         return flow
@@ -92,12 +115,12 @@ def _difference(first: Step, second: Step) -> str | None:
         if not same(gradient, second.gradients[name], least_scale=largest):
             return f"another gradient of {name!r}"
     for name, buffer in first.buffers.items():
-        if not same(buffer, second.buffers[name]):
+        if name in second.buffers and not same(buffer, second.buffers[name]):
             return f"another buffer {name!r} afterwards"
     return None
 
 
-def _difference_of_flow(first: Step, second: Step) -> str | None:
+def _difference_of_flow(first: Steps, second: Steps) -> str | None:
     """Say which parameters get gradients in one step only."""
     names = sorted(first.gradients.keys() ^ second.gradients.keys())
     return f"gradients of {names[:3]} flow in one of them only" if names else None
@@ -106,28 +129,11 @@ def _difference_of_flow(first: Step, second: Step) -> str | None:
 @contextlib.contextmanager
 def _random_numbers_restored(device: torch.device) -> Iterator[None]:
     """Let code draw random numbers, always the same ones, as if it had not."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
-            np.random.set_state(numpy_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)
-
-
-def _shared_buffers(twin: nn.Module, twins: dict[int, Any]) -> list[torch.Tensor]:
-    """Buffers that a copy shares with what it was copied from: those of scripted submodules."""
-    return [buffer for buffer in twin.buffers() if twins.get(id(buffer)) is buffer]
-
-
-@contextlib.contextmanager
-def _kept(tensors: list[torch.Tensor]) -> Iterator[None]:
-    """Restore tensors afterwards."""
-    before = [tensor.clone() for tensor in tensors]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)

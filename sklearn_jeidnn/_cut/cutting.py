@@ -17,6 +17,8 @@ from .places import check_names, outer_blocks, repeated_blocks, spread_by_cost
 from .probing import Form, check_backbone, outputs_of, probed_stages, whole_stage
 from .stage import Stage
 
+NAMED_INPUTS = "it takes named inputs"
+
 
 def cut(
     module: nn.Module,
@@ -87,9 +89,9 @@ def cut(
 
 
 def _both(reasons: list[CutError]) -> str:
-    """Why both ways failed; why tracing did matters only if it is about what the module does in training."""
+    """Why both ways failed, without the first's for modules that are always exported."""
     traced, exported = map(str, reasons)
-    return f"{exported} (traced: {traced})" if "named inputs" not in traced else exported
+    return exported if traced == NAMED_INPUTS else f"{traced}, and {exported}"
 
 
 def _check_learning(
@@ -119,7 +121,7 @@ def _cut_traced(
     """Stages of a traced module, and the names of its cuts."""
     module = logits_module.module
     if logits_module.input_names is not None:
-        raise CutError("it takes named inputs")
+        raise CutError(NAMED_INPUTS)
     candidates = outer_blocks(module) if isinstance(exits, str | int) else exits
     if not len(candidates):
         raise CutError("it has no row of blocks")

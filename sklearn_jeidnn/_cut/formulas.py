@@ -56,7 +56,9 @@ def _embedding_bag(
     return indices.numel() * weight.shape[1]
 
 
-def _fourier(output: torch.Tensor, tensor: torch.Tensor, axes: Sequence[int], *_: Any, **__: Any) -> float:
+def _fourier(
+    output: torch.Tensor, tensor: torch.Tensor, axes: Sequence[int], *_: Any, **__: Any
+) -> float:
     """A complex transform of n numbers takes 5 n log2(n) operations, one with a real side half of them."""
     longer = max(output, tensor, key=lambda side: side.numel())
     n = math.prod(longer.shape[axis] for axis in axes)
@@ -114,7 +116,13 @@ FORMULAS: dict[Any, Callable[..., float]] = {
 # Operations of torch that multiply matrices or solve equations in ways that are not counted.
 UNCOUNTED = ("linalg_", "_linalg_", "sparse_", "_sparse_", "_weight_int", "_int_mm", "_grouped_mm")
 UNCOUNTED += ("cholesky", "ormqr", "geqrf", "lu_", "triangular_solve", "svd", "_mkldnn", "mkldnn_")
-UNCOUNTED += ("_transformer_encoder", "_native_multi_head", "_thnn_", "grid_sampler", "_conv_depthwise")
+UNCOUNTED += (
+    "_transformer_encoder",
+    "_native_multi_head",
+    "_thnn_",
+    "grid_sampler",
+    "_conv_depthwise",
+)
 COUNTS_NOTHING = ("linalg_vector_norm", "_linalg_check_errors", "_linalg_eigvals", "linalg_cross")
 # Libraries whose operations move data, or note something, and those that have names to be read above.
 FREE_NAMESPACES = ("prim", "prims", "profiler", "export", "c10d", "_c10d_functional")

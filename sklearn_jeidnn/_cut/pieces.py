@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.fx.graph_module import reduce_graph_module
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from .graphs import CutError, ModuleGraph
 from .recording import Recorder
@@ -24,9 +26,25 @@ class GraphStage(fx.GraphModule):
 
 def _loaded(body: dict[str, Any], imports: str) -> GraphStage:
     # torch puts the code that is loaded into a class that all threads share.
-    with LOCK:
+    with LOCK, _SizesRecorded():
         graph_module: Any = reduce_graph_module(body, imports)
     return GraphStage(graph_module, graph_module.graph)
+
+
+class _SizesRecorded(TorchFunctionMode):
+    """Records functions that take what is recorded only in a list, as a size, when code is loaded."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if any(isinstance(leaf, fx.Proxy) for leaf in tree_leaves((args, kwargs))):
+            return fx.Proxy.__torch_function__(func, types, args, kwargs)
+        return func(*args, **kwargs)
 
 
 def cut_graph(graph: ModuleGraph, exits: Iterable[str]) -> tuple[list[GraphStage], list[str]]:

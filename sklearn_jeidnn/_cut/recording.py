@@ -47,7 +47,7 @@ def twin_of(
     twins : dict
         Identity of each submodule and buffer of the module -> that of the twin.
     """
-    kept = [*module.parameters(), *_results(module), *_programs(module)]
+    kept = [*module.parameters(), *_results(module)]
     memo = {**{id(thing): thing for thing in kept}, **(instead or {})}
     try:
         twins = dict(memo)
@@ -55,11 +55,6 @@ def twin_of(
     except Exception:  # whatever a user's attribute raises: locks, generators
         twins = {**memo, **_not_copyable(module, memo)}
         return copy.deepcopy(module, twins), twins
-
-
-def _programs(module: nn.Module) -> Iterator[nn.Module]:
-    """Scripted submodules, whose copies would hold parameters of their own."""
-    return (part for part in module.modules() if isinstance(part, torch.jit.ScriptModule))
 
 
 def _results(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -119,8 +114,7 @@ class Recorder(fx.Tracer):
         answer : callable, default=None
             Takes what the module returns, and returns what the graph shall return.
         """
-        stand_ins = {id(program): nn.Module() for program in _programs(root)}
-        twin, twins = twin_of(root, {**stand_ins, **{id(t): t for t, _ in _plain_tensors(root)}})
+        twin, twins = twin_of(root, {id(tensor): tensor for tensor, _ in _plain_tensors(root)})
         self._prepare(root, twins)
         first, constants = self._record(root, twin, answer), self._constants
         # Once more, since what a call leaves behind may change the next one.
@@ -162,7 +156,7 @@ class Recorder(fx.Tracer):
             prefix = f"{name}." if name else ""
             for kept, proxy in (("_parameters", _Parameter), ("_buffers", _Buffer)):
                 read = partial(self._read, prefix, proxy)
-                twin.__dict__[kept] = _Reading(vars(part).get(kept, {}), read)
+                twin.__dict__[kept] = _Reading(vars(part)[kept], read)
             if name and self.is_leaf_module(part, name):
                 if not (_is_called_plainly(part) or isinstance(part, fx.GraphModule)):
                     raise RecordingError(f"{type(part).__name__} has a __call__ of its own")
@@ -317,7 +311,11 @@ class _OnlyRecording(TorchDispatchMode):
     """Refuses random tensors that are drawn while a module is recorded: they would be the same ever after."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()):
             raise RecordingError(f"it draws random numbers ({func._overloadpacket}){user_line()}")
@@ -335,16 +333,17 @@ def recorded(
         Whatever the module raises, or :class:`RecordingError`.
     """
     for _ in range(N_ATTEMPTS):  # other threads draw, too
-        before = _random_states()
+        before = python_random_states()
         recorder = Recorder(**options)
         graph = recorder.trace(module, answer=answer)
-        if before == _random_states():
+        if before == python_random_states():
             return graph, recorder.root
     raise RecordingError("it draws random numbers of `random` or `numpy.random`")
 
 
-def _random_states() -> tuple[Any, ...]:
-    state: Any = np.random.get_state()
+def python_random_states() -> tuple[Any, ...]:
+    """States of the generators that a user's code may draw from, beside torch's."""
+    state: Any = np.random.get_state()  # noqa: NPY002
     return random.getstate(), state[1].tobytes(), state[2:]
 
 

@@ -43,6 +43,8 @@ def same(first: torch.Tensor, second: torch.Tensor, least_scale: float = 1.0) ->
         return False
     if not first.numel():
         return True
+    if not first.is_floating_point():
+        return torch.equal(first, second)
     scale = first.nan_to_num().abs().amax().clamp(min=least_scale)
     close = torch.isclose(first, second, rtol=0, atol=float(TOLERANCE * scale), equal_nan=True)
     return bool(close.all())
