@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .graphs import CutError
+from .graphs import CutError, LogitsModule
 from .recording import python_random_states, twin_of
 from .tensors import same
 
@@ -27,7 +27,7 @@ class Steps(NamedTuple):
 
 
 def check_learning(
-    module: nn.Module, stages: Sequence[nn.Module], inputs: tuple[torch.Tensor, ...]
+    logits_module: LogitsModule, stages: Sequence[nn.Module], inputs: tuple[torch.Tensor, ...]
 ) -> None:
     """Refuse stages that would not learn what the module as a whole would learn.
 
@@ -36,8 +36,8 @@ def check_learning(
 
     Parameters
     ----------
-    module : nn.Module
-        In training mode; returns logits.
+    logits_module : LogitsModule
+        In training mode.
     stages : list of nn.Module
         What the stages run in training mode.
     inputs : tuple of tensor (n_samples, ...)
@@ -46,8 +46,9 @@ def check_learning(
     ------
     CutError
     """
+    module = logits_module.module
     try:
-        whole, again = _steps(module, [module], inputs), _steps(module, [module], inputs)
+        whole, again = (_steps(module, [logits_module], inputs) for _ in range(2))
     except Exception:  # whatever a user's module raises on so few samples
         return
     try:

@@ -55,7 +55,7 @@ class OrdinaryOperations(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no type hints here
     """Counts with torch's formulas and ours.
 
     ``torch.utils.flop_counter.FlopCounterMode`` would also hook into every module of the process.
@@ -64,7 +64,7 @@ class _Counter(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.multiply_adds = 0.0
         self.uncounted: set[str] = set()
 

@@ -11,20 +11,20 @@ aten = torch.ops.aten
 
 
 def _attention(output: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
-    flops: float = sdpa_flop_count(query.shape, key.shape, value.shape)
-    return flops / 2
+    count: Any = sdpa_flop_count  # torch has no type hints here
+    return float(count(query.shape, key.shape, value.shape) / 2)
 
 
 def _recurrent_layer(output: Any, steps: torch.Tensor, *args: Any, **kwargs: Any) -> float:
     """Every step multiplies by every weight matrix, whose biases are vectors."""
     weights = [tensor for tensor in args[:4] if tensor.ndim == 2]
-    return _rows(steps) * sum(tensor.numel() for tensor in weights)
+    return float(_rows(steps) * sum(tensor.numel() for tensor in weights))
 
 
 def _recurrent_stack(
     output: Any, steps: torch.Tensor, weights: Sequence[torch.Tensor], *args: Any, **kwargs: Any
 ) -> float:
-    return _rows(steps) * sum(tensor.numel() for tensor in weights if tensor.ndim == 2)
+    return float(_rows(steps) * sum(tensor.numel() for tensor in weights if tensor.ndim == 2))
 
 
 def _rows(tensor: torch.Tensor) -> int:
@@ -47,7 +47,7 @@ def _trilinear(
         for axis in axes:
             shape.insert(axis, 1)
         shapes.append(shape)
-    return math.prod(map(max, zip(*shapes, strict=True)))
+    return float(math.prod(map(max, zip(*shapes, strict=True))))
 
 
 def _embedding_bag(
@@ -82,7 +82,7 @@ def _added_matrix_vector(
 
 
 def _summed_products(output: Any, added: Any, first: Any, second: Any, **kwargs: Any) -> float:
-    return first.numel() * second.shape[-1]
+    return float(first.numel() * second.shape[-1])
 
 
 def _outer(output: torch.Tensor, *args: Any, **kwargs: Any) -> float:
@@ -113,18 +113,25 @@ FORMULAS: dict[Any, Callable[..., float]] = {
     aten._addmm_activation: _summed_products,
     aten.addr: _outer,
 }
-# Operations of torch that multiply matrices or solve equations in ways that are not counted.
-UNCOUNTED = ("linalg_", "_linalg_", "sparse_", "_sparse_", "_weight_int", "_int_mm", "_grouped_mm")
-UNCOUNTED += ("cholesky", "ormqr", "geqrf", "lu_", "triangular_solve", "svd", "_mkldnn", "mkldnn_")
-UNCOUNTED += (
+# Operations of torch that multiply matrices, or solve equations, and are not counted.
+UNCOUNTED = (
+    "linalg_",
+    "_linalg_",
+    "sparse_",
+    "_sparse_",
+    "_weight_int",
+    "_int_mm",
+    "_grouped_mm",
+    "cholesky",
+    "ormqr",
+    "geqrf",
+    "triangular_solve",
+    "mkldnn_",
     "_transformer_encoder",
     "_native_multi_head",
-    "_thnn_",
-    "grid_sampler",
-    "_conv_depthwise",
 )
-COUNTS_NOTHING = ("linalg_vector_norm", "_linalg_check_errors", "_linalg_eigvals", "linalg_cross")
-# Libraries whose operations move data, or note something, and those that have names to be read above.
+COUNTS_NOTHING = ("linalg_vector_norm", "_linalg_check_errors", "linalg_cross")
+# Libraries whose operations compute nothing.
 FREE_NAMESPACES = ("prim", "prims", "profiler", "export", "c10d", "_c10d_functional")
 
 

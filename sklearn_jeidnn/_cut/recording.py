@@ -129,11 +129,12 @@ class Recorder(fx.Tracer):
         # Tensors that are made on the way are kept in this module, not in the user's.
         self.root = nn.Module()
         self.root.__dict__.update(vars(root))
-        self.root_module_name = root._get_name()
+        self.root_module_name = type(root).__name__
         self.tensor_attrs = dict(_plain_tensors(root))
         self.graph = fx.Graph(tracer_cls=Recorder)
         self._stored: dict[str, fx.Proxy] = {}
-        with torch.enable_grad(), _OnlyRecording():
+        only_recording: Any = _OnlyRecording
+        with torch.enable_grad(), only_recording():
             self._modes = _modes()
             inputs = [self.create_proxy("placeholder", name, (), {}) for name in arguments(root)]
             output = twin(*inputs)
@@ -307,7 +308,7 @@ class _Buffer(_Parameter):
         return self.tensor.tolist()
 
 
-class _OnlyRecording(TorchDispatchMode):
+class _OnlyRecording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no type hints here
     """Refuses random tensors that are drawn while a module is recorded: they would be the same ever after."""
 
     def __torch_dispatch__(
@@ -335,9 +336,14 @@ def recorded(
     for _ in range(N_ATTEMPTS):  # other threads draw, too
         before = python_random_states()
         recorder = Recorder(**options)
-        graph = recorder.trace(module, answer=answer)
-        if before == python_random_states():
-            return graph, recorder.root
+        try:
+            graph = recorder.trace(module, answer=answer)
+        except RecordingError:
+            if before == python_random_states():
+                raise
+        else:
+            if before == python_random_states():
+                return graph, recorder.root
     raise RecordingError("it draws random numbers of `random` or `numpy.random`")
 
 

@@ -40,7 +40,7 @@ def copied(module: nn.Module) -> nn.Module:
     copy_of_module = copy.deepcopy(module, memo)
     for parameter, its_copy in zip(module.parameters(), copy_of_module.parameters(), strict=True):
         for hook in (parameter._backward_hooks or {}).values():
-            its_copy.register_hook(hook)
+            its_copy.register_hook(hook)  # type: ignore[no-untyped-call]  # torch has no type hints here
     return copy_of_module
 
 
