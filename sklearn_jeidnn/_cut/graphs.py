@@ -8,7 +8,7 @@ which knows the submodule that it comes from.
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,32 +147,56 @@ def _with_parts_of_outputs(
         parts = [node]
         if node.op == "call_module":
             name = str(node.target)
-            parts += _parts_of_output(node, outputs.get(name))
+            taken, tensors, _ = _taken_apart(node, outputs.get(name))
+            parts += [part for part in taken if part not in tensors[:1]] + tensors[:1]
             ends.setdefault(name, []).append(len(ordered) + len(parts) - 1)
         ordered += parts
         placed.update(parts)
     return ordered, ends
 
 
-def _parts_of_output(node: fx.Node, output: Any) -> list[fx.Node]:
-    """Nodes that take an output apart, the one with its first tensor last."""
+def _taken_apart(node: fx.Node, output: Any) -> tuple[list[fx.Node], list[fx.Node], Any]:
+    """Nodes that take an output apart, those of them that hold tensors, and the output made of these.
+
+    Whoever takes the output whole takes its parts instead, since only tensors can cross a cut.
+    """
     if output is None or isinstance(output, torch.Tensor):
-        return []
-    found: list[tuple[fx.Node, Any]] = []
-    for user in node.users:
-        if user.target in TAKING_APART and user.args[0] is node:
-            part = TAKING_APART[user.target](output, user.args[1])
-            found.append((user, part))
-    tensors = [user for user, part in found if isinstance(part, torch.Tensor)]
-    inside = [n for user, part in found for n in _parts_of_output(user, part)]
-    rest = [user for user, _ in found if user not in tensors[:1]]
-    return [*rest, *inside, *tensors[:1]]
+        return [], [], node
+    nodes: list[fx.Node] = []
+    tensors: list[fx.Node] = []
+    entries: dict[Any, Any] = {}
+    for part, value in _parts(node, output):
+        inside, tensors_inside, entry = _taken_apart(part, value)
+        nodes += [part, *inside]
+        tensors += [part] if isinstance(value, torch.Tensor) else tensors_inside
+        entries.setdefault(part.args[1], entry)
+    if not isinstance(output, tuple | list):
+        return nodes, tensors, node
+    whole = tuple(entries[index] for index in range(len(output)))
+    for user in set(node.users) - set(nodes):
+        user.args, user.kwargs = fx.map_arg(
+            (user.args, user.kwargs), lambda n: whole if n is node else n
+        )
+    return nodes, tensors, whole
 
 
-TAKING_APART: dict[Any, Callable[[Any, Any], Any]] = {
-    operator.getitem: operator.getitem,
-    getattr: getattr,
-}
+def _parts(node: fx.Node, output: Any) -> list[tuple[fx.Node, Any]]:
+    """Nodes that read a part of an output, and the part; all entries of a tuple, in order."""
+    reading = [
+        user
+        for user in node.users
+        if user.target in (operator.getitem, getattr) and user.args[0] is node
+    ]
+    if isinstance(output, tuple | list):
+        read = {user.args[1] for user in reading}
+        missing = [index for index in range(len(output)) if index not in read]
+        reading += [node.graph.call_function(operator.getitem, (node, index)) for index in missing]
+        reading.sort(key=lambda user: user.args[1] if isinstance(user.args[1], int) else -1)
+    functions: list[Any] = [user.target for user in reading]
+    return [
+        (user, function(output, user.args[1]))
+        for user, function in zip(reading, functions, strict=True)
+    ]
 
 
 def export(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> ModuleGraph:

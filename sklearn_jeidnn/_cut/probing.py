@@ -28,12 +28,13 @@ def check_backbone(
     """
     module_name = type(logits_module.module).__name__
     output, fewer = _outputs(logits_module, inputs)
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else _described(output)
     expected = (len(inputs[0]), n_classes)
     if shape != expected:
         raise ValueError(
             f"module={module_name} answered {shape} for {expected[0]} rows; it must answer logits of shape "
-            f"(n_samples, n_classes) = {expected}, y having {n_classes} classes."
+            f"(n_samples, n_classes) = {expected}, y having {n_classes} classes, or an object or dict that holds them "
+            f"as 'logits', or a tuple that begins with them."
         )
     logits: torch.Tensor = output
     if not same(logits[:2], fewer):
@@ -44,6 +45,12 @@ def check_backbone(
             f"rows and no randomness in evaluation mode."
         )
     return logits
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, dict):
+        return f"{type(output).__name__} with {', '.join(map(repr, output))}"
+    return type(output).__name__
 
 
 def _outputs(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, Any]:
