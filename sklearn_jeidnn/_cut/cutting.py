@@ -14,7 +14,7 @@ from .fusion import fold_normalisation
 from .graphs import CutError, LogitsModule, export, trace
 from .pieces import computes_the_same, cut_graph
 from .places import check_names, outer_blocks, repeated_blocks, spread_by_cost
-from .probing import Form, check_backbone, outputs_of, probed_stages, whole_stage
+from .probing import Form, check_backbone, folds, outputs_of, probed_stages, whole_stage
 from .stage import Stage
 
 NAMED_INPUTS = "it takes named inputs"
@@ -67,7 +67,8 @@ def cut(
     logits_module = LogitsModule(module, input_names).eval()
     expected = check_backbone(logits_module, inputs, n_classes)
     if exits == 0:
-        whole = fold_normalisation(logits_module) if frozen else logits_module
+        is_folded = frozen and folds(logits_module, inputs)
+        whole = fold_normalisation(logits_module) if is_folded else logits_module
         return [whole_stage(whole.eval(), inputs).eval()], []
     if not isinstance(exits, str | int):
         check_names(module, exits)

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
+from .fusion import fold_normalisation
 from .graphs import CutError, LogitsModule
 from .stage import CutInfo, Stage
 from .tensors import same
@@ -122,7 +124,8 @@ def whole_stage(evaluating: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Stag
     """A module as one stage, with no cut before or after it."""
     with _noting_width(evaluating, len(inputs[0])) as widths:
         writes = _writes_into_inputs(evaluating, inputs)
-    return Stage(evaluating, info=CutInfo(widest=max(widths), writes_into_inputs=writes))
+    info = CutInfo(widest=max(widths), writes_into_inputs=writes, folds=folds(evaluating, inputs))
+    return Stage(evaluating, info=info)
 
 
 @torch.no_grad()
@@ -152,7 +155,8 @@ def probed_stages(
     for evaluating, learning in forms:
         is_last, is_first = len(stages) == len(forms) - 1, not stages
         writes = is_first and _writes_into_inputs(evaluating.eval(), inputs)
-        with _noting_width(evaluating.eval(), len(expected)) as widths:
+        is_foldable = folds(evaluating.eval(), carried)
+        with _noting_width(evaluating, len(expected)) as widths:
             carried = _run(evaluating, carried, copies=writes)
         row_axes = None
         if not is_last:
@@ -163,6 +167,7 @@ def probed_stages(
             taken_axes=taken_axes,
             widest=max(widths),
             writes_into_inputs=writes,
+            folds=is_foldable,
         )
         stages.append(Stage(evaluating, learning, info=info).eval())
         taken_axes = row_axes
@@ -181,6 +186,18 @@ def _writes_into_inputs(evaluating: nn.Module, inputs: tuple[torch.Tensor, ...])
     copies = tuple(tensor.clone() for tensor in inputs)
     evaluating(*copies)
     return any(tensor._version > 0 for tensor in copies)
+
+
+@torch.no_grad()
+def folds(evaluating: nn.Module, carried: Sequence[torch.Tensor]) -> bool:
+    """Whether a stage answers the same with its normalisation folded, for which its blocks are opened, too."""
+    folded = fold_normalisation(evaluating)
+    if folded is evaluating:
+        return True
+    outputs = [
+        tree_leaves(run(*(tensor.clone() for tensor in carried))) for run in (evaluating, folded)
+    ]
+    return all(same(output, other) for output, other in zip(*outputs, strict=True))
 
 
 @contextlib.contextmanager
