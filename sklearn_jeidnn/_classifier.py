@@ -64,7 +64,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
     Parameters
     ----------
-    module : torch module (class or instance), or list of members, default=None
+    module : torch module (class, function or instance), or list of members, default=None
         The backbone, from float tensors (or whole numbers that it embeds) to logits. None takes a ready
         network for tables or images; a list puts companions in front of its last entry.
     exits : "auto", int or list of str, default="auto"

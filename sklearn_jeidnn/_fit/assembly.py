@@ -22,7 +22,13 @@ from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
 from .companions import companions_for
 from .members import ClassifierStage, Member, check_classes, fitted_classifier, instantiate
-from .prices import as_price_table, exits_worth, relative_exit_costs, relative_seconds
+from .prices import (
+    as_price_table,
+    exits_worth,
+    relative_exit_costs,
+    relative_seconds,
+    warn_of_uncounted,
+)
 from .spec import CascadeSpec
 
 # Learning rate of modules that suggest none.
@@ -93,7 +99,8 @@ class Assembly:
     def first_samples(self, n_samples: int) -> tuple[torch.Tensor, ...]:
         """Return the first training samples as tensors on the device."""
         tensors = as_tensors(tuple(array[:n_samples] for array in self.train.inputs))
-        return tuple(tensor.to(self.spec.device) for tensor in tensors)
+        # A copy, since modules may write into what they take.
+        return tuple(tensor.clone().to(self.spec.device) for tensor in tensors)
 
     @property
     def probe(self) -> tuple[torch.Tensor, ...]:
@@ -161,7 +168,11 @@ class Assembly:
             self._cut_companion(companion, inside, weights)
             for companion, inside in zip(companions, companion_exits, strict=True)
         ]
-        return [*cuts, self._cut_module(self.backbone, self.module, exits)]
+        cuts.append(self._cut_module(self.backbone, self.module, exits))
+        if isinstance(self.spec.cost, str) and not self.spec.is_timed:
+            torch_networks = [cut.network for cut in cuts if not _is_classifier(cut)]
+            warn_of_uncounted(torch_networks, self.probe)
+        return cuts
 
     def _cut_module(self, member: Member, module: nn.Module, exits: Exits) -> Cut:
         frozen = self.spec.takes_trained and isinstance(member.module, nn.Module)
@@ -261,6 +272,10 @@ class Assembly:
                 )
             costs.append(cost)
         return costs
+
+
+def _is_classifier(cut: Cut) -> bool:
+    return isinstance(cut.network.stages[-1], ClassifierStage)
 
 
 def _is_positive(cost: Any) -> bool:

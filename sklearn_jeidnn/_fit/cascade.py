@@ -33,6 +33,7 @@ from .joint import answers_of, train_jointly
 from .learning import LearnedMember, MemberTrainer
 from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
+from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
@@ -139,6 +140,8 @@ class _Fit:
         priced_network, plain_seconds = self._with_measured_costs(priced_network)
         check_budget(self.spec.budget, priced_network.exit_costs)
         frontier, point = self._train_gates(priced_network, train, held_out)
+        forget_results(priced_network.network)
+        forget_results(self.assembly.module)
         cascade = Cascade(
             engine=self._engine(priced_network.network.requires_grad_(False).eval()),
             exits=priced_network.names,

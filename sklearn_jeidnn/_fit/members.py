@@ -1,6 +1,5 @@
 """Members: the backbone, and the networks or other classifiers in front of it."""
 
-import copy
 import inspect
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from torch import nn
 from .._cut import CutInfo, Stage
 from .._schema import InputSchema
 from ..backbones import TabularResNet, default_backbone
+from .modules import copied, plain_module
 from .turns import FIT_TURNS
 
 LEAST_PROBABILITY = 1e-6
@@ -22,7 +22,9 @@ LEAST_PROBABILITY = 1e-6
 class Member(NamedTuple):
     """A network or another classifier that a sample may go through."""
 
-    module: Any  # torch module (class, instance, or None for the ready backbone), or classifier
+    module: (
+        Any  # torch module (class, function, instance, or None for the ready one), or classifier
+    )
     params: dict[str, Any]  # parameters with which a class is built
 
     @property
@@ -180,14 +182,22 @@ def instantiate(
     """
     module, params = member
     if isinstance(module, nn.Module):
-        return _copied(module, params).to(device).eval()
+        return plain_module(_copied(module, params)).to(device).eval()
     kind = _ready_backbone(X, params) if module is None else module
-    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
-        raise TypeError(
-            f"module={module!r} is not a torch module; give a class or instance of torch.nn.Module, "
-            f"or None for the ready backbone."
-        )
-    return _constructed(kind, params, X, schema.n_classes).to(device).eval()
+    if not callable(kind) or (inspect.isclass(kind) and not issubclass(kind, nn.Module)):
+        raise _no_module(module)
+    built = _constructed(kind, params, X, schema.n_classes)
+    if not isinstance(built, nn.Module):
+        raise _no_module(module, built)
+    return plain_module(built).to(device).eval()
+
+
+def _no_module(module: Any, built: Any = None) -> TypeError:
+    returned = "" if built is None else f", and returned {type(built).__name__}"
+    return TypeError(
+        f"module={module!r} is not a torch module{returned}; give a class or instance of torch.nn.Module, a function "
+        f"that builds one, or None for the ready backbone."
+    )
 
 
 def _ready_backbone(
@@ -201,8 +211,8 @@ def _ready_backbone(
 def check_is_trained(member: Member) -> None:
     """Refuse a backbone that is to stay as it is, but is a class whose weights would be random."""
     module = member.module
-    is_module = module is None or inspect.isclass(module) and issubclass(module, nn.Module)
-    if is_module:
+    is_built_here = module is None or callable(module) and not isinstance(module, nn.Module)
+    if is_built_here:
         raise ValueError(
             "freeze_backbone=True needs module to be a trained instance of a torch module; got "
             f"module={module!r}, whose weights would be random."
@@ -215,7 +225,7 @@ def _copied(module: nn.Module, params: dict[str, Any]) -> nn.Module:
             f"module__* parameters {sorted(params)} build a class, but module is an instance of "
             f"{type(module).__name__}; give the class, or set them on the instance."
         )
-    return copy.deepcopy(module)
+    return copied(module)
 
 
 def _constructed(
@@ -229,5 +239,5 @@ def _constructed(
         return built
     except TypeError as error:
         raise TypeError(
-            f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
+            f"module={getattr(module, '__name__', module)} cannot be built with module__* parameters {params}: {error}"
         ) from error
