@@ -91,8 +91,8 @@ def cut(
 
 
 def _both(reasons: list[CutError]) -> str:
-    """Why both ways failed, without the first's for modules that are always exported."""
-    traced, exported = map(str, reasons)
+    """Why tracing and exporting failed, without the first for modules that are always exported."""
+    traced, exported = str(reasons[0]), str(reasons[-1])
     return exported if traced == NAMED_INPUTS else f"{traced}, and {exported}"
 
 
