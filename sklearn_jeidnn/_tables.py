@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 # Values are set apart from the others of their column if the gap between them is this many times as wide as all that
@@ -15,6 +16,11 @@ FAR, MOST_GAPS, FEW_VALUES, FEW_SAMPLES = 3.0, 4, 3, 0.02
 LARGEST = 1e37
 # Scaled values are clipped smoothly, from about here on.
 CLIP = 3.0
+# Noise of the ready network, in standard deviations; the share of samples that a bearable one may cost the nearest
+# neighbour, and the samples that tell it.
+NOISES = (0.05, 0.1, 0.2)
+MOST_LOST = 0.01
+NEIGHBOUR_SAMPLES, FEWEST_NEIGHBOURS = 4000, 40
 # What is left of a scaled value before it is clipped smoothly.
 MOST_DEVIATIONS = 100.0
 
@@ -195,17 +201,53 @@ def _spread(values: np.ndarray) -> tuple[float, float, float]:
     return median, scale, deviation
 
 
-def noise_deviations(
-    X: ArrayLike, n_bins: int, spread: np.ndarray, noise: float, discrete_noise: float
-) -> np.ndarray:
-    """Standard deviation of the noise on each column (n_features,); 0 for columns of two values or one.
+def gaps_of_few_values(X: ArrayLike, n_bins: int) -> np.ndarray:
+    """Smallest gap between the values of each column; 0 if they are two or one, NaN if more than ``n_bins + 1``."""
+    gaps = []
+    for column in np.asarray(X, dtype=np.float64).T:
+        values = np.unique(column)
+        gap = np.diff(values).min() if len(values) > 2 else 0
+        gaps.append(gap if len(values) <= n_bins + 1 else np.nan)
+    return np.array(gaps)
 
-    See :meth:`TabularResNet.from_data`; ``spread`` (n_features,) is what ``noise`` is relative to.
+
+def bearable_noise(X: ArrayLike, y: np.ndarray, deviations: np.ndarray) -> float:
+    """Largest noise under which a sample's nearest neighbour still tells its class.
+
+    See decision "Noise as large as neighbours bear".
+
+    Parameters
+    ----------
+    X : ndarray (n_samples, n_features)
+    y : ndarray of int (n_samples,)
+    deviations : ndarray (n_features,)
+        What the noise on each column is relative to.
+
+    Returns
+    -------
+    float
+        One of ``NOISES``.
     """
-    distinct = [np.unique(column) for column in np.asarray(X, dtype=np.float64).T]
-    n_values = np.array([len(values) for values in distinct])
-    gap = np.array([np.diff(values).min() if len(values) > 2 else 0 for values in distinct])
-    return np.where(n_values <= n_bins + 1, discrete_noise * gap, noise * spread)
+    rng = np.random.default_rng(0)
+    some = rng.permutation(len(y))[:NEIGHBOUR_SAMPLES]
+    X, y = np.asarray(X, dtype=np.float64)[some], y[some]
+    if not deviations.any() or len(y) < FEWEST_NEIGHBOURS:
+        return min(NOISES)
+    n_known = len(y) // 2
+    scaling = RobustScaling(*column_spreads(X)[:2])
+
+    def scaled(samples: np.ndarray) -> np.ndarray:
+        array: np.ndarray = scaling(torch.as_tensor(samples, dtype=torch.float32)).numpy()
+        return array
+
+    neighbour = KNeighborsClassifier(1).fit(scaled(X[:n_known]), y[:n_known])
+    drawn = deviations * rng.standard_normal((len(y) - n_known, len(deviations)))
+
+    def accuracy(noise: float) -> float:
+        return float(neighbour.score(scaled(X[n_known:] + noise * drawn), y[n_known:]))
+
+    least = accuracy(0) - MOST_LOST
+    return max((noise for noise in NOISES if accuracy(noise) >= least), default=min(NOISES))
 
 
 class InputNoise(nn.Module):
@@ -306,8 +348,9 @@ class TabularResNet(nn.Module):
         X: np.ndarray,
         n_classes: int,
         *,
+        y: np.ndarray | None = None,
         n_bins: int = 16,
-        noise: float = 0.05,
+        noise: float | None = None,
         discrete_noise: float = 0.4,
         **params: Any,
     ) -> "TabularResNet":
@@ -317,24 +360,30 @@ class TabularResNet(nn.Module):
         ----------
         X : ndarray (n_samples, n_features)
         n_classes : int
+        y : ndarray of int (n_samples,), default=None
+            Class codes, which tell how much noise the samples bear.
         n_bins : int, default=16
             Most bins of each column's encoding.
-        noise : float, default=0.05
+        noise : float, default=None
             Noise while training on columns of more than ``n_bins + 1`` values, in standard deviations
-            of the column as its quartiles tell them.
+            of the column as its quartiles tell them. None takes the largest of 0.05, 0.1 and 0.2 that the
+            samples bear (see :func:`bearable_noise`); without ``y`` 0.05.
         discrete_noise : float, default=0.4
             Noise while training on columns of 3 to ``n_bins + 1`` values, as a share of the smallest gap
             between them.
         **params
             Passed to the constructor: ``width``, ``n_blocks``, ``dropout``.
         """
-        edges = bin_edges(X, n_bins)
         spreads = column_spreads(X)
+        gaps = gaps_of_few_values(X, n_bins)
+        continuous = np.where(np.isnan(gaps), spreads.deviation, 0)
+        if noise is None:
+            noise = min(NOISES) if y is None else bearable_noise(X, y, continuous)
         return cls(
-            edges,
+            bin_edges(X, n_bins),
             n_classes,
             scaling=RobustScaling(spreads.centre, spreads.scale),
-            noise=noise_deviations(X, n_bins, spreads.deviation, noise, discrete_noise),
+            noise=noise * continuous + discrete_noise * np.nan_to_num(gaps),
             **params,
         )
 

@@ -217,8 +217,8 @@ class Assembly:
         """
         with torch.random.fork_rng(devices=[]):
             if not member.is_classifier:
-                samples = self.schema.as_module_input(self.train.inputs)
-                module = instantiate(member, samples, self.schema, self.spec.device)
+                X, codes = self.schema.as_module_input(self.train.inputs), self.train.codes
+                module = instantiate(member, X, codes, self.schema, self.spec.device)
                 return self._cut_module(member, module, exits)
         y = self.schema.classes[self.train.codes]
         own = self.schema.as_own_input(self.train.inputs)

@@ -108,7 +108,8 @@ def _backbone(
     if spec.takes_trained:
         check_is_trained(backbone)
     inputs = parts.train.inputs
-    module = instantiate(backbone, schema.as_module_input(inputs), schema, spec.device)
+    X, codes = schema.as_module_input(inputs), parts.train.codes
+    module = instantiate(backbone, X, codes, schema, spec.device)
     logits_module = LogitsModule(module, schema.input_names)
     few = tuple(array[:N_PROBE_SAMPLES] for array in inputs)
     takes_tokens = schema.input_names is None and embeds(logits_module, few[0], spec.device)

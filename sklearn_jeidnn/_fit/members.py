@@ -167,6 +167,7 @@ def check_classes(classifier: Any, classes: np.ndarray) -> None:
 def instantiate(
     member: Member,
     X: np.ndarray | dict[str, np.ndarray],
+    codes: np.ndarray,
     schema: InputSchema,
     device: str | torch.device,
 ) -> nn.Module:
@@ -177,6 +178,8 @@ def instantiate(
     member : Member
     X : ndarray (n_samples, ...) or dict of such
         Training samples.
+    codes : ndarray of int (n_samples,)
+        Their classes.
     schema : InputSchema
     device : str or torch.device
     """
@@ -186,6 +189,9 @@ def instantiate(
     kind = _ready_backbone(X, params) if module is None else module
     if not callable(kind) or (inspect.isclass(kind) and not issubclass(kind, nn.Module)):
         raise _no_module(module)
+    of_data = getattr(kind, "from_data", None)
+    if of_data is not None and "y" in inspect.signature(of_data).parameters:
+        params = {"y": codes, **params}
     built = _constructed(kind, params, X, schema.n_classes)
     if not isinstance(built, nn.Module):
         raise _no_module(module, built)
