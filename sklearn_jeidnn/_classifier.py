@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from . import conformal
@@ -22,11 +22,18 @@ from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._exits.usual_torch import usual_torch
 from ._fit import CascadeSpec, fit_cascade
+from ._fit.checks import (
+    check_prefixed_names,
+    check_valid_options,
+    refuse_booleans,
+    warn_of_unread,
+)
 from ._fit.losses import GATE_LOSSES
 from ._fit.members import has_ready_networks_only
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._fit.turns import FIT_TURNS
+from ._numbers import check_number, check_probability
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
@@ -41,6 +48,7 @@ from ._samples import (
     codes_of,
     read_parts,
 )
+from ._warn import warn_caller
 
 PREFIXES = (MODULE_PREFIX, *SKORCH_PREFIXES)
 BATCH_SIZE = VALID + "batch_size"
@@ -121,9 +129,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Samples of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW
     callbacks : list of skorch callbacks, default=None
-        Added to the learning-rate schedule ("lr_schedule"), to the callback that restores an earlier epoch
-        where the last one overfits ("best_epoch"), and to the error where weights are not finite
-        ("stop_if_not_finite").
+        Added to the learning-rate schedule ("lr_schedule", which an ``LRScheduler`` of yours replaces), to the
+        callback that restores an earlier epoch where the last one overfits ("best_epoch"), and to the error where
+        weights are not finite ("stop_if_not_finite").
     class_weight : dict or "balanced", default=None
         Weights of the classes in training, as in scikit-learn.
     validation_fraction : float, default=0.1
@@ -230,7 +238,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "exit_distribution": [StrOptions(set(EXIT_DISTRIBUTIONS))],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({-1})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
         "optimizer": [callable],
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -317,8 +325,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
-        self.__dict__.update(kwargs)
-        unexpected = [name for name in kwargs if not name.startswith(PREFIXES)]
+        self.__dict__.update({name: kwargs[name] for name in kwargs if name.startswith(PREFIXES)})
+        # Apart, so that none of them is taken for an attribute.
+        unexpected = {name: kwargs[name] for name in kwargs if not name.startswith(PREFIXES)}
         if unexpected:
             self._unexpected = unexpected
 
@@ -333,21 +342,23 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         -------
         dict
         """
+        prefixed = {name: value for name, value in vars(self).items() if name.startswith(PREFIXES)}
         # Names that fit refuses, too, so that a clone keeps them for it to refuse.
-        kept = (*PREFIXES, *vars(self).get("_unexpected", ()))
-        further = {name: value for name, value in vars(self).items() if name.startswith(kept)}
-        return {**super().get_params(deep=deep), **further}
+        unexpected = vars(self).get("_unexpected", {})
+        return {**super().get_params(deep=deep), **prefixed, **unexpected}
 
     def set_params(self, **params: Any) -> "EarlyExitClassifier":
         """Set parameters by name, those with a skorch prefix included.
 
-        ``iterator_valid__batch_size`` also changes how many samples a fitted classifier predicts at once.
+        ``iterator_valid__batch_size`` also changes how many samples a fitted classifier predicts at once (-1: all).
 
         Returns
         -------
         self
         """
         prefixed = {name: value for name, value in params.items() if name.startswith(PREFIXES)}
+        if "_predictor" in vars(self):
+            check_valid_options(prefixed)
         super().set_params(**{name: params[name] for name in params if name not in prefixed})
         self.__dict__.update(prefixed)
         if BATCH_SIZE in prefixed and "_predictor" in vars(self):
@@ -398,7 +409,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         ValueError, TypeError
             If a parameter or the data do not fit; the message says what came and what is allowed.
         """
-        _refuse_unexpected(type(self).__name__, vars(self).get("_unexpected"))
+        _refuse_unexpected(type(self).__name__, list(vars(self).get("_unexpected", ())))
         self._check_operating_point()
         rng = check_random_state(self.random_state)
         # A user's collate_fn joins what skorch trains on, not samples of a dataset.
@@ -413,7 +424,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             rng=rng,
         )
         X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
-        fitted = fit_cascade(CascadeSpec.of(self), schema, parts, X_unlabeled, rng)
+        spec = CascadeSpec.of(self)
+        warn_of_unread(self, spec, schema, holds_out=X_val is None)
+        try_rule = self._set_rule(seed=0).try_functions
+        fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
         rule = self._set_rule(seed=rng.randint(2**31))
         calibrating = parts.calibration
         predictor = Predictor.fit(
@@ -428,6 +442,13 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         )
         self._advise(predictor)
         return self._adopt(self._certified(predictor))
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        refuse_booleans(self._parameter_constraints, vars(self))
+        prefixed = {name: value for name, value in vars(self).items() if name.startswith(PREFIXES)}
+        check_prefixed_names(prefixed)
+        check_valid_options(prefixed)
 
     def _set_rule(self, seed: int, takes_groups: bool = False) -> SetRule:
         return SetRule(
@@ -636,6 +657,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         arrays = check_inputs(predictor.schema, given.X)
         codes = codes_of(predictor.schema, given.y, len(arrays[0]))
         rule = self._set_rule(predictor.rule.seed, takes_groups=groups is not None)
+        rule.try_functions(predictor.schema, arrays)
         samples = CalibrationSamples.read(
             rule, predictor.schema, predictor.cascade, arrays, codes, groups
         )
@@ -663,8 +685,14 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             If there is no such unit.
         """
         check_is_fitted(self)
-        if cost not in (COUNTED, TIMED):
+        if not isinstance(cost, str) or cost not in (COUNTED, TIMED):
             raise ValueError(f"cost={cost!r} is not known; give {TIMED!r} or {COUNTED!r}.")
+        if batch_size is not None:
+            check_number(batch_size, "batch_size", least=1, whole=True)
+            if cost != TIMED:
+                warn_caller(
+                    f"batch_size={batch_size!r} is not read, since it is for cost={TIMED!r}."
+                )
         schema, engine = self._predictor.schema, self._predictor.cascade.engine
         arrays = schema.example(3)
         with FIT_TURNS.take(), usual_torch():
@@ -712,7 +740,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         check_is_fitted(self)
         self._refuse_bilevel("a frontier")
         policy = self.exit_policy if exit_policy is None else exit_policy
-        if policy not in EXIT_POLICIES:
+        if not isinstance(policy, str) or policy not in EXIT_POLICIES:
             raise ValueError(f"exit_policy={policy!r} is not known; give one of {EXIT_POLICIES}.")
         return self._predictor.frontier.with_policy(policy).measured(self._answers(X, y))
 
@@ -747,12 +775,11 @@ def _one_limit(
             f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; got {limits}."
         )
     ((risk, limit),) = asked.items()
-    if risk != MEAN_COST and not 0 <= limit < 1:
-        raise ValueError(f"the limit of {risk} is {limit!r}; give a number from 0 to less than 1.")
-    if not 0 < risk_confidence < 1:
-        raise ValueError(
-            f"risk_confidence={risk_confidence!r} is not allowed; give a number above 0 and below 1."
-        )
+    if risk == MEAN_COST:
+        check_number(limit, "budget", above=0)
+    else:
+        check_number(limit, f"max_{risk}", least=0, below=1)
+    check_probability(risk_confidence, "risk_confidence")
     if (risk == ACCURACY_DROP) != has_labels:
         raise ValueError(
             f"y is {'given' if has_labels else 'missing'}; max_accuracy_drop alone needs it."
@@ -760,7 +787,7 @@ def _one_limit(
     return risk, limit
 
 
-def _refuse_unexpected(name: str, unexpected: list[str] | None) -> None:
+def _refuse_unexpected(name: str, unexpected: list[str]) -> None:
     if unexpected:
         raise TypeError(
             f"{name} got unexpected parameters {unexpected}; besides its own it takes those that "

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from ._given import image_array, is_image
 from ._samples import GivenSamples, count_samples, is_named
 
-# Options of a DataLoader that would leave out samples or change their order.
-ORDERING = ("shuffle", "sampler", "batch_sampler", "drop_last")
 BATCH_SIZE = 256
+# A DataLoader makes a list as long as a batch of a dataset without a length.
+MOST_AT_ONCE = 2**12
 
 
 def is_dataset(X: Any) -> bool:
@@ -41,7 +41,7 @@ class DatasetBatches:
         Of samples, 1-tuples of a sample, or pairs (sample, label).
     batch_size : int
     options : dict
-        Further ones of a ``DataLoader``.
+        Of a ``DataLoader``, but its batch size.
 
     Attributes
     ----------
@@ -53,13 +53,12 @@ class DatasetBatches:
 
     def __init__(self, dataset: Dataset[Any], batch_size: int, options: dict[str, Any]) -> None:
         self.dataset = dataset
-        kept = {name: value for name, value in options.items() if name not in ORDERING}
+        # A DataLoader without a generator draws from torch's own.
+        defaults = {"collate_fn": collate, "generator": torch.Generator()}
+        self._options = {**defaults, **options, "batch_size": batch_size}
         if isinstance(dataset, IterableDataset):
             # Several workers would each give all samples.
-            kept |= {"num_workers": 0}
-        # A DataLoader without a generator draws from torch's own.
-        fixed = {"collate_fn": collate, "generator": torch.Generator()}
-        self._options = {"batch_size": batch_size, **fixed, **kept}
+            self._options |= {"num_workers": 0, "batch_size": min(batch_size, MOST_AT_ONCE)}
         self.labels: list[np.ndarray | None] = []
         self.n_samples = 0
 
@@ -135,7 +134,7 @@ def read_dataset(given: GivenSamples, options: dict[str, Any]) -> GivenSamples:
             "X is an IterableDataset; fit and what reads labels take a dataset with a length. Collect its samples in "
             "arrays, or in a dataset with __len__ and __getitem__."
         )
-    batches = DatasetBatches(given.X, BATCH_SIZE, {**options, "batch_size": BATCH_SIZE})
+    batches = DatasetBatches(given.X, BATCH_SIZE, options)
     X = _joined(list(batches))
     return replace(given, X=X, y=batches.all_labels() if given.y is None else given.y)
 

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import metrics
 from ._datasets import DatasetBatches, is_dataset, no_samples
 from ._given import read_labels
+from ._numbers import check_number
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._predictor import Predictor
@@ -148,7 +149,7 @@ class PredictionMixin:
             If there is no such method.
         """
         check_is_fitted(self)
-        if method not in STREAMED:
+        if not isinstance(method, str) or method not in STREAMED:
             raise ValueError(f"method={method!r} is not known; give one of {STREAMED}.")
         answer = getattr(self, method)
         return (answer(unpack_batch(batch)) for batch in batches)
@@ -204,8 +205,14 @@ class PredictionMixin:
             If a confidence level is not in (0, 1), or groups are missing.
         """
         levels = _as_levels(confidence_level)
+        if not isinstance(allow_empty, bool | np.bool_):
+            raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
+        groups = None if groups is None else np.asarray(groups)
+        # A dataset need not say how many samples it has.
+        if groups is not None and not (is_dataset(X) and not hasattr(X, "__len__")):
+            _check_groups(groups, count_samples(X))
         n_samples = 0
 
         def sets_of(predictor: Predictor, arrays: Arrays) -> np.ndarray:
@@ -215,10 +222,8 @@ class PredictionMixin:
             return predictor.sets(arrays, levels, allow_empty=allow_empty, groups=own)
 
         found = self._over_chunks(X, sets_of)
-        if groups is not None and len(groups) != n_samples:
-            raise ValueError(
-                f"groups has {len(groups)} entries, but there are {n_samples} samples."
-            )
+        if groups is not None:
+            _check_groups(groups, n_samples)
         sets = np.concatenate(found)
         return sets[..., 0] if isinstance(confidence_level, Real) else sets
 
@@ -242,6 +247,7 @@ class PredictionMixin:
             p-values ``exit_rates``, ``scores``, and ``p_value`` of both together.
         """
         check_is_fitted(self)
+        check_number(significance, "significance", least=0, most=1)
         found = self._over_chunks(X, Predictor.exits_and_confidence)
         exit_index, confidence = _concatenated(found)
         calibration = self._predictor.calibration
@@ -325,6 +331,12 @@ class PredictionMixin:
 def _concatenated(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     first, second = zip(*found, strict=True)
     return np.concatenate(first), np.concatenate(second)
+
+
+def _check_groups(groups: np.ndarray, n_samples: int) -> None:
+    """Refuse group labels that are not one for each sample."""
+    if groups.shape != (n_samples,):
+        raise ValueError(f"groups has shape {groups.shape}, but there are {n_samples} samples.")
 
 
 def _as_levels(confidence_level: float | Sequence[float]) -> list[float]:

@@ -82,7 +82,7 @@ def read_parts(
         raise ValueError(
             "X_val and y_val go together (and sample_weight_val with them); one is missing."
         )
-    others = read_labelled(schema, held_out, "y_val")
+    others = _read_held_out(schema, held_out)
     gates, calibration = halve(len(others), rng)
     parts = Parts(train=samples, gates=others.take(gates), calibration=others.take(calibration))
     return schema, parts
@@ -172,19 +172,24 @@ def as_float32(table: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
     return array
 
 
-def check_weights(weights: Any, samples: np.ndarray) -> np.ndarray:
-    """Finite weights, none below 0, one for each sample; 1 if there are none: float64 (n_samples,)."""
-    checked: np.ndarray = _check_sample_weight(
-        weights, samples, dtype=np.float64, ensure_non_negative=True
-    )
+def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight") -> np.ndarray:
+    """Finite weights, none below 0, one above, one for each sample; 1 if there are none: float64 (n_samples,)."""
+    try:
+        checked: np.ndarray = _check_sample_weight(
+            weights, samples, dtype=np.float64, ensure_non_negative=True
+        )
+        # scikit-learn lets a lone NaN pass.
+        assert_all_finite(checked, input_name=name)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
     return checked
 
 
-def read_labelled(schema: InputSchema, given: GivenSamples, name: str) -> Samples:
-    """Checked samples with labels, those of weight 0 left out; ``name`` is that of the labels."""
+def _read_held_out(schema: InputSchema, given: GivenSamples) -> Samples:
+    """Checked samples with labels, those of weight 0 left out."""
     inputs = check_inputs(schema, given.X)
-    codes = codes_of(schema, given.y, len(inputs[0]), name)
-    weights = check_weights(given.weights, inputs[0])
+    codes = codes_of(schema, given.y, len(inputs[0]), "y_val")
+    weights = check_weights(given.weights, inputs[0], "sample_weight_val")
     samples = Samples(inputs=inputs, codes=codes, weights=weights)
     return samples.take(weights > 0)
 

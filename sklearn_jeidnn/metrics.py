@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import betabinom
 
 from ._conformal.quantiles import true_label_values
+from ._numbers import check_number, check_probability
 
 __all__ = [
     "brier_score",
@@ -36,7 +37,7 @@ def exit_rates(exit_index: np.ndarray, n_exits: int) -> np.ndarray:
     rates : ndarray (n_exits,)
         Sums to 1.
     """
-    return np.bincount(exit_index, minlength=n_exits) / len(exit_index)
+    return np.bincount(_as_exits(exit_index, n_exits), minlength=n_exits) / len(exit_index)
 
 
 def mean_cost(exit_index: np.ndarray, exit_costs: ArrayLike) -> float:
@@ -51,7 +52,27 @@ def mean_cost(exit_index: np.ndarray, exit_costs: ArrayLike) -> float:
     -------
     float
     """
-    return float(np.mean(np.asarray(exit_costs)[exit_index]))
+    costs = np.asarray(exit_costs, dtype=float)
+    if costs.ndim != 1 or not (np.isfinite(costs) & (costs >= 0)).all():
+        raise ValueError(
+            f"exit_costs={exit_costs!r} is not allowed; give a finite number from 0 for each exit."
+        )
+    return float(np.mean(costs[_as_exits(exit_index, len(costs))]))
+
+
+def _as_exits(exit_index: np.ndarray, n_exits: int) -> np.ndarray:
+    """Exits of at least one sample, from 0 to ``n_exits - 1``; others are refused."""
+    check_number(n_exits, "n_exits", least=1, whole=True)
+    exits = np.asarray(exit_index)
+    if exits.ndim != 1 or not exits.size or exits.dtype.kind not in "iu":
+        raise ValueError(
+            f"exit_index has {exits.dtype} of shape {exits.shape}; give the exits of at least one sample, as integers."
+        )
+    if exits.min() < 0 or exits.max() >= n_exits:
+        raise ValueError(
+            f"exit_index has exits from {exits.min()} to {exits.max()}, but there are {n_exits} exits, from 0 on."
+        )
+    return exits
 
 
 def coverage(sets: np.ndarray, codes: ArrayLike) -> float:
@@ -96,6 +117,10 @@ def coverage_band(
     low, high : float
         If the calibration samples are too few for the level, both are 1.
     """
+    check_number(n_calibration, "n_calibration", least=0, whole=True)
+    check_number(n_test, "n_test", least=1, whole=True)
+    check_probability(confidence_level, "confidence_level")
+    check_probability(probability, "probability")
     rank = np.ceil(np.round((n_calibration + 1) * confidence_level, 9))
     if rank > n_calibration:
         return 1.0, 1.0
@@ -118,7 +143,7 @@ def log_loss(probabilities: np.ndarray, codes: ArrayLike) -> float:
     -------
     float
     """
-    true = true_label_values(probabilities, codes)
+    true = true_label_values(_as_probabilities(probabilities), codes)
     return float(-np.mean(np.log(np.maximum(true, np.finfo(true.dtype).tiny))))
 
 
@@ -134,8 +159,20 @@ def brier_score(probabilities: np.ndarray, codes: ArrayLike) -> float:
     -------
     float
     """
+    probabilities = _as_probabilities(probabilities)
     truth = np.arange(probabilities.shape[1]) == np.asarray(codes)[:, None]
     return float(np.mean(np.sum((probabilities - truth) ** 2, axis=1)))
+
+
+def _as_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities (n_samples, n_classes); what is none is refused."""
+    checked = np.asarray(probabilities)
+    if checked.ndim != 2 or not ((checked >= 0) & (checked <= 1 + 1e-6)).all():
+        raise ValueError(
+            "probabilities must be numbers from 0 to 1 of shape (n_samples, n_classes); got "
+            f"{checked.dtype} of shape {checked.shape}, or numbers outside of it or NaN."
+        )
+    return checked
 
 
 def reliability_curve(
@@ -158,6 +195,9 @@ def reliability_curve(
     n_rows : ndarray of int (n_bins,)
         Number of samples in each bin.
     """
+    check_number(n_bins, "n_bins", least=1, whole=True)
+    if not np.isfinite(confidence).all():
+        raise ValueError("confidence has numbers that are not finite; give probabilities.")
     n_bins = max(1, min(n_bins, len(confidence) // 2))
     bins = np.array_split(np.argsort(confidence, kind="stable"), n_bins)
     n_rows = np.array([len(rows) for rows in bins])

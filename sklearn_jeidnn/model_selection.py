@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._numbers import check_number
 from .pipeline import last_step
 
 __all__ = [
@@ -64,6 +65,7 @@ class accuracy_at_budget:
     """
 
     def __init__(self, budget: float) -> None:
+        check_number(budget, "budget", above=0)
         self.budget = budget
 
     def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
@@ -83,6 +85,7 @@ class cost_adjusted_accuracy:
     """
 
     def __init__(self, cost_weight: float) -> None:
+        check_number(cost_weight, "cost_weight", least=0)
         self.cost_weight = cost_weight
 
     def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
@@ -103,6 +106,7 @@ class cheapest_within:
     """
 
     def __init__(self, max_accuracy_drop: float = 0.01) -> None:
+        check_number(max_accuracy_drop, "max_accuracy_drop", least=0, below=1)
         self.max_accuracy_drop = max_accuracy_drop
 
     def __call__(self, cv_results: Mapping[str, Any]) -> int:
@@ -124,6 +128,7 @@ class most_accurate_within:
     """
 
     def __init__(self, budget: float) -> None:
+        check_number(budget, "budget", above=0)
         self.budget = budget
 
     def __call__(self, cv_results: Mapping[str, Any]) -> int:

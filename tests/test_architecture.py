@@ -14,7 +14,7 @@ import sklearn_jeidnn
 PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
-    {"_warn"},
+    {"_numbers", "_warn"},
     {"_cut", "_given", "_image_shapes", "_schema", "_splits", "_conformal"},
     {"_exits", "conformal", "metrics", "_samples", "_tables", "pipeline"},
     {"_datasets", "_operate", "backbones"},
@@ -25,6 +25,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Must run where there is NumPy only: what remains after fit, and all that it holds.
 NUMPY_ONLY = [
+    "_numbers",
     "_predictor",
     "_schema",
     "conformal",
@@ -40,6 +41,7 @@ NUMPY_ONLY = [
     "_operate.temperatures",
     "_operate.thresholds",
     "_operate.ties",
+    "_operate.user_functions",
 ]
 # Must run without torch.
 NO_TORCH = [

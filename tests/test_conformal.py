@@ -381,3 +381,11 @@ def test_a_score_that_writes_into_probabilities_changes_nothing(probabilities, c
     given = probabilities.copy()
     assert np.array_equal(own.sets(rows_of(given), [0.9]), plain.sets(rows_of(given), [0.9]))
     assert np.array_equal(given, probabilities)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.1, np.nan, "0.9"])
+def test_levels_outside_of_0_and_1_have_no_quantile(level):
+    with pytest.raises(ValueError, match="confidence_level"):
+        conformal.score_quantile(np.arange(5.0), level)
+    with pytest.raises(ValueError, match="confidence_level"):
+        conformal.least_calibration_size(level)

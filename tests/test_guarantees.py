@@ -284,7 +284,7 @@ def test_limits_are_asked_for_one_at_a_time_and_in_their_range(calibrated):
         clf.control_risk(X, max_accuracy_drop=0.1)
     with pytest.raises(ValueError, match="y is given"):
         clf.control_risk(X, y, max_disagreement=0.1)
-    with pytest.raises(ValueError, match="from 0 to less than 1"):
+    with pytest.raises(ValueError, match="max_disagreement=1.5 .*at least 0 and below 1"):
         clf.control_risk(X, max_disagreement=1.5)
     with pytest.raises(ValueError, match="risk_confidence"):
         clf.control_risk(X, max_disagreement=0.1, risk_confidence=1.0)

@@ -141,3 +141,37 @@ def test_the_report_gives_the_accuracy_and_the_mean_probability_of_the_label():
     report = metrics.calibration_report(probabilities, np.array([0, 0, 1, 0]), np.zeros(4, int), 1)
     assert report["accuracy"].tolist() == [0.75, 0.75]
     assert report["confidence"].tolist() == [0.71875, 0.71875]
+
+
+@pytest.mark.parametrize("costs", [[1.0, np.nan], [1.0, -0.1], [1.0, np.inf], [[1.0, 2.0]]])
+def test_costs_that_make_no_sense_are_refused(costs):
+    with pytest.raises(ValueError, match="exit_costs"):
+        metrics.mean_cost(np.array([0, 1]), costs)
+
+
+@pytest.mark.parametrize("exits", [[-1, 0], [0, 2], [0.0, 1.0], []])
+def test_exits_that_are_not_there_are_refused(exits):
+    for call in (metrics.exit_rates, lambda e, n: metrics.mean_cost(e, np.ones(n))):
+        with pytest.raises(ValueError, match="exit_index"):
+            call(np.array(exits), 2)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
+def test_probabilities_that_are_none_are_refused(wrong):
+    probabilities = np.array([[0.5, 0.5], [wrong, 0.5]])
+    for metric in (metrics.log_loss, metrics.brier_score):
+        with pytest.raises(ValueError, match="probabilities"):
+            metric(probabilities, [0, 1])
+
+
+def test_numbers_of_bins_and_levels_that_make_no_sense_are_refused():
+    for n_bins in (0, -1, 1.5, np.nan):
+        with pytest.raises(ValueError, match="n_bins"):
+            metrics.reliability_curve(np.full(4, 0.5), np.ones(4, bool), n_bins=n_bins)
+    with pytest.raises(ValueError, match="confidence"):
+        metrics.calibration_error(np.array([0.5, np.nan]), np.ones(2, bool))
+    good = {"n_calibration": 99, "n_test": 10, "confidence_level": 0.9, "probability": 0.9}
+    for name in good:
+        for wrong in (-1, np.nan, 2.5):
+            with pytest.raises(ValueError, match=name):
+                metrics.coverage_band(**{**good, name: wrong})

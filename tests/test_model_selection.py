@@ -64,3 +64,15 @@ def test_a_search_over_pipelines_scores_and_refits_by_accuracy_and_cost(digits):
     ).fit(*digits)
     assert search.best_params_["earlyexitclassifier__cost_weight"] == 5
     assert search.cv_results_["mean_test_within_budget"].min() > 0.5
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, "cheap", None, True])
+def test_numbers_of_scorers_that_make_no_sense_are_refused_before_the_search(value):
+    for scorer, name in (
+        (accuracy_at_budget, "budget"),
+        (most_accurate_within, "budget"),
+        (cost_adjusted_accuracy, "cost_weight"),
+        (cheapest_within, "max_accuracy_drop"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}={value!r} is not allowed"):
+            scorer(value)

@@ -168,7 +168,8 @@ def test_datasets_that_do_not_fit_are_refused(item, match, one_epoch):
 def test_reading_a_dataset_keeps_its_order_and_draws_no_random_numbers(digits, pairs, one_epoch):
     state = torch.get_rng_state()
     in_order = one_epoch.predict(digits[0])
-    shuffled = {"iterator_valid__shuffle": True, "iterator_valid__drop_last": True}
-    one_epoch.set_params(**shuffled)
+    for name in ("shuffle", "drop_last"):
+        with pytest.raises(ValueError, match=f"iterator_valid__{name}=True"):
+            one_epoch.set_params(**{f"iterator_valid__{name}": True})
     np.testing.assert_array_equal(one_epoch.predict(pairs), in_order)
     assert torch.equal(torch.get_rng_state(), state)

@@ -131,3 +131,20 @@ def smallest_raps(probabilities: np.ndarray, codes: np.ndarray) -> Score:
         return float(np.mean(prediction_sets(scores, quantile)))
 
     return min(tried, key=mean_size)
+
+
+def checked_scores(scores: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Scores of a user's function; refuse what are no numbers, another shape, and NaN."""
+    scores = np.asarray(scores)
+    if scores.shape != shape or scores.dtype.kind not in "biuf":
+        raise ValueError(
+            f"conformity_score returned an array of shape {scores.shape} and dtype {scores.dtype} for probabilities of "
+            f"shape {shape}; it must return a score for each sample and label."
+        )
+    if np.isnan(scores).any():
+        n_bad = int(np.isnan(scores).any(axis=1).sum())
+        raise ValueError(
+            f"conformity_score returned NaN for {n_bad} of {len(scores)} samples; return a number for each label "
+            f"(infinity for one that no set should hold)."
+        )
+    return scores.astype(float, copy=False)

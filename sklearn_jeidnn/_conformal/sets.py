@@ -8,7 +8,7 @@ from .blocks import blocks
 from .groups import Grouping, RoutedSamples
 from .quantiles import group_quantiles, prediction_sets, true_label_values
 from .rounding import rounding_of
-from .scores import SCORES, Score, raps_scores
+from .scores import SCORES, Score, checked_scores, raps_scores
 
 
 class ConformalSets:
@@ -57,7 +57,7 @@ class ConformalSets:
             return self._score(rows.probabilities, rows.uniform), self._groups(rows)
         # The user's function may write into what it is given.
         scores = self._score(rows.probabilities.copy(), rows.uniform.copy())
-        return _checked(scores, rows.probabilities.shape), self._groups(rows)
+        return checked_scores(scores, rows.probabilities.shape), self._groups(rows)
 
     def _quantiles(self, confidence_level: float) -> np.ndarray:
         """Quantile of each group at this level, computed once; rounding counts for the labels."""
@@ -105,23 +105,6 @@ class ConformalSets:
 
 def _is_builtin(score: Score) -> bool:
     return getattr(score, "func", score) in (*SCORES.values(), raps_scores)
-
-
-def _checked(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Scores of a user's function; refuse those of another shape, and NaN."""
-    scores = np.asarray(scores, dtype=float)
-    if scores.shape != shape:
-        raise ValueError(
-            f"conformity_score returned an array of shape {scores.shape} for probabilities of shape {shape}; it must "
-            f"return a score for each sample and label."
-        )
-    if np.isnan(scores).any():
-        n_bad = int(np.isnan(scores).any(axis=1).sum())
-        raise ValueError(
-            f"conformity_score returned NaN for {n_bad} of {len(scores)} samples; return a number for each label "
-            f"(infinity for one that no set should hold)."
-        )
-    return scores
 
 
 def _with_uniform_gaps(rows: RoutedSamples) -> tuple[RoutedSamples, np.ndarray]:

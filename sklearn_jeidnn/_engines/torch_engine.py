@@ -15,6 +15,9 @@ from .._operate.cascade import RoutedArrays
 from .._operate.exit_answers import with_gaps
 from .._schema import Arrays
 
+# More than there can be; torch adds to a batch size, so not the largest integer.
+ALL_SAMPLES = 2**48
+
 
 @dataclass(frozen=True, kw_only=True)
 class TorchEngine:
@@ -28,7 +31,7 @@ class TorchEngine:
     device : str or torch.device
         Where the network is.
     fixed_batch_size : int or None, default=None
-        Batch size. If None, the size that runs fastest.
+        Batch size. None takes the size that runs fastest, -1 all samples.
     """
 
     network: EarlyExitNetwork
@@ -38,7 +41,7 @@ class TorchEngine:
 
     @property
     def batch_size(self) -> int:
-        return self.fixed_batch_size or self.network.rows_at_once
+        return as_batch_size(self.fixed_batch_size, self.network.rows_at_once)
 
     @property
     def gates(self) -> GatePoints:
@@ -83,6 +86,13 @@ class TorchEngine:
         columns = [torch.split(tensor, self.batch_size) for tensor in as_tensors(arrays)]
         for batch in zip(*columns, strict=True):
             yield tuple(tensor.to(self.device) for tensor in batch)
+
+
+def as_batch_size(given: int | None, fastest: int) -> int:
+    """Number of samples in a batch: what a user gives; None takes the fastest, -1 all samples."""
+    if given is None:
+        return fastest
+    return ALL_SAMPLES if given == -1 else given
 
 
 def as_tensors(arrays: Arrays) -> tuple[torch.Tensor, ...]:

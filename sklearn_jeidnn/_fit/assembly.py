@@ -1,9 +1,9 @@
 """Cut the members that a user gives, and join them into one network with priced exits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -265,10 +265,9 @@ class Assembly:
             if cost is None and isinstance(stage, ClassifierStage):
                 times = relative_seconds([partial(stage, *samples)], partial(plain, *samples))
                 cost = float(times[0])
-            if cost is not None and (inside or not _is_positive(cost)):
+            if cost is not None and inside:
                 raise ValueError(
-                    f"companion_costs={given!r} must hold None or numbers above 0, and None for a "
-                    f"companion that has exits inside."
+                    f"companion_costs={given!r} must hold None for a companion that has exits inside."
                 )
             costs.append(cost)
         return costs
@@ -276,10 +275,6 @@ class Assembly:
 
 def _is_classifier(cut: Cut) -> bool:
     return isinstance(cut.network.stages[-1], ClassifierStage)
-
-
-def _is_positive(cost: Any) -> bool:
-    return isinstance(cost, Real) and not isinstance(cost, bool) and float(cost) > 0
 
 
 def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list[Exits]:
@@ -304,16 +299,18 @@ def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list
     return [_as_exits(entry) for entry in entries]
 
 
-def _as_exits(exits: str | Integral | Iterable[str]) -> Exits:
+def _as_exits(exits: Any) -> Exits:
     """Convert NumPy integers to Python's, and names to a list; "auto" stays."""
-    if isinstance(exits, str) and exits != "auto":
-        raise ValueError(
-            f"exits has the entry {exits!r}; with several members each entry must be 'auto', a number, or a list of "
-            f"names such as [{exits!r}]."
-        )
-    if isinstance(exits, str):
+    if isinstance(exits, str) and exits == "auto":
         return exits
-    return int(exits) if isinstance(exits, Integral) else list(exits)
+    if isinstance(exits, Integral) and not isinstance(exits, bool) and int(exits) >= 0:
+        return int(exits)
+    if isinstance(exits, str | bytes | Mapping) or not np.iterable(exits):
+        raise ValueError(
+            f"exits has the entry {exits!r}; with several members each entry must be 'auto', a number from 0, or a "
+            f"list of names such as ['blocks.0']."
+        )
+    return list(exits)
 
 
 def _joined_names(names: Sequence[Sequence[str]]) -> list[str]:

@@ -1,18 +1,17 @@
 """Fit a cascade: train members with their exits, choose the companions to keep, train gates."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
 from .._cut import LogitsModule, takes_other_lengths, token_counts, token_length
 from .._cut.graphs import embeds
-from .._engines.torch_engine import TorchEngine, as_tensors
+from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
@@ -21,10 +20,17 @@ from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._samples import check_inputs
-from .._schema import InputSchema, Parts, Samples, as_integers
+from .._schema import Arrays, InputSchema, Parts, Samples, as_integers
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
+from .checks import (
+    check_memory,
+    check_no_companions,
+    check_parameters,
+    random_numbers_kept,
+    try_collate_fns,
+)
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
 from .divergence import check_finite
@@ -37,9 +43,10 @@ from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
+from .weights import normalised_weights
 
-# The least positive float: weights are divided by no less.
-LEAST_WEIGHT = np.finfo(float).smallest_subnormal
+# Share of an untrained network's run time below which no budget can be kept.
+HOPELESS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,7 @@ def fit_cascade(
     parts: Parts,
     X_unlabeled: Any,
     rng: np.random.RandomState,
+    try_functions: Callable[[InputSchema, Arrays], None],
 ) -> FittedCascade:
     """Train members with their exits, and gates; calibration samples are not read.
 
@@ -80,15 +88,22 @@ def fit_cascade(
     X_unlabeled : array-like, mapping or None
         As the user gives it.
     rng : numpy.random.RandomState
+    try_functions : callable
+        Called with the schema and the training samples before anything is trained, to try what a user gives.
 
     Returns
     -------
     FittedCascade
     """
     device = usable_device(spec.device)
+    with usual_torch():
+        check_parameters(spec, len(parts.train))
+        check_memory(spec, schema, parts)
     with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
         *companions, backbone = as_members(spec.module, spec.module_params)
         schema, module = _backbone(spec, schema, parts, backbone)
+        with random_numbers_kept():
+            try_functions(schema, parts.train.inputs)
         assembly = Assembly(
             spec=spec,
             schema=schema,
@@ -138,13 +153,18 @@ class _Fit:
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
         if self.spec.is_joint or len(members) > 1:
             fit_mixing_weights(priced_network.network.heads, held_out)
-        priced_network, plain_seconds = self._with_measured_costs(priced_network)
-        check_budget(self.spec.budget, priced_network.exit_costs)
+        priced_network, plain_seconds = self._with_measured_costs(
+            priced_network, compiles=self.spec.compile
+        )
+        why = " as timed after training" if self.spec.is_timed else ""
+        check_budget(self.spec.budget, priced_network.exit_costs, why)
         frontier, point = self._train_gates(priced_network, train, held_out)
         forget_results(priced_network.network)
         forget_results(self.assembly.module)
         cascade = Cascade(
-            engine=self._engine(priced_network.network.requires_grad_(False).eval()),
+            engine=self._engine(
+                priced_network.network.requires_grad_(False).eval(), self.spec.compile
+            ),
             exits=priced_network.names,
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
@@ -184,8 +204,7 @@ class _Fit:
         cuts = self._cut_members(companions)
         priced_network = self.assembly.chain(cuts)
         makes_companions = self.spec.makes_companions(self.schema)
-        if not (makes_companions or self.spec.is_timed):
-            check_budget(self.spec.budget, priced_network.exit_costs)
+        self._refuse_hopeless_budget(cuts, priced_network)
         members = self._learn(cuts, priced_network.network.rows_at_once, X_unlabeled)
         if makes_companions:
             members = self._keep_companions(members)
@@ -204,10 +223,27 @@ class _Fit:
                 f"plain backbone. A larger module, head='linear' or a companion in front may save something."
             )
 
+    def _refuse_hopeless_budget(self, cuts: list[Cut], priced_network: PricedNetwork) -> None:
+        """Refuse a budget below the cost of every exit that could be the first, as far as costs are known.
+
+        Which companions are kept is known after training: the cheapest could stand in front, or none. Run times of
+        untrained networks differ a little from those after training, so a budget must be far below them.
+        """
+        budget, is_timed = self.spec.budget, self.spec.is_timed
+        if budget is None:
+            return
+        networks = [priced_network]
+        if self.spec.makes_companions(self.schema) and isinstance(self.spec.cost, str):
+            networks.append(self.assembly.chain(cuts[-1:]))
+        priced = [self._with_measured_costs(network, compiles=False)[0] for network in networks]
+        least = min(network.exit_costs[0] for network in priced)
+        if budget < (HOPELESS if is_timed else 1) * least:
+            check_budget(budget, [least], " as timed before training" if is_timed else "")
+
     def _cut_members(self, companions: list[Member]) -> list[Cut]:
         makes_companions = self.spec.makes_companions(self.schema)
         if makes_companions:
-            self._check_auto(companions)
+            check_no_companions(self.spec, len(companions))
             companions = self.assembly.candidates()
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
@@ -215,34 +251,8 @@ class _Fit:
         weights = self._weights(self.parts.train)
         return self.assembly.cut_members(companions, companion_exits, exits, weights)
 
-    def _check_auto(self, companions: list[Member]) -> None:
-        if companions:
-            raise ValueError(
-                f"companion={self.spec.companion!r} puts a companion in front of one module, but module has "
-                f"{len(companions) + 1} members already."
-            )
-        if self.spec.companion_costs is not None:
-            raise ValueError(
-                f"companion_costs={self.spec.companion_costs!r} are for companions that you give; with "
-                f"companion={self.spec.companion!r} they are counted."
-            )
-
     def _weights(self, samples: Samples) -> np.ndarray:
-        """Return weights that include those of classes and have mean 1, in double precision."""
-        labels = self.schema.classes[samples.codes]
-        of_classes = compute_sample_weight(self.spec.class_weight, labels)
-        # Divided by the largest first, so that no product or sum overflows.
-        given, of_classes = (
-            own / max(own.max(), LEAST_WEIGHT) for own in (samples.weights, of_classes)
-        )
-        weights = given * of_classes
-        if not weights.any():
-            raise ValueError(
-                f"class_weight={self.spec.class_weight!r} (times sample_weight) is 0 for all of {len(samples)} "
-                f"samples; give a weight above 0 to at least one class that is there."
-            )
-        normalised: np.ndarray = weights / weights.mean()
-        return normalised
+        return normalised_weights(self.spec.class_weight, self.schema, samples)
 
     def _dataset(self, samples: Samples) -> SamplesDataset:
         """Return samples as skorch takes them, with their normalised weights."""
@@ -274,9 +284,10 @@ class _Fit:
             spec=self.spec,
             train=self._dataset(self.parts.train),
             gates=self._dataset(self.parts.gates),
-            feature_batch_size=self.spec.fixed_batch_size or fastest_batch_size,
+            feature_batch_size=as_batch_size(self.spec.fixed_batch_size, fastest_batch_size),
             early_weight=self.spec.early_weight(len(cuts)),
         )
+        try_collate_fns(self.spec, trainer.train, trainer.gates)
         unlabeled = self._unlabeled(X_unlabeled)
         *companions, backbone = cuts
         last = trainer.learn(backbone)
@@ -309,7 +320,7 @@ class _Fit:
         priced_network = self.assembly.chain([member.cut for member in members])
         _, held_out = self._features(members)
         fit_mixing_weights(priced_network.network.heads, held_out)
-        priced_network, _ = self._with_measured_costs(priced_network)
+        priced_network, _ = self._with_measured_costs(priced_network, compiles=self.spec.compile)
         return objective_at(
             answers_of(priced_network.network, held_out),
             priced_network.network.exit_mass,
@@ -333,16 +344,16 @@ class _Fit:
         held_out = concatenate_exits([member.held_out for member in members], len(self.parts.gates))
         return train, held_out
 
-    def _engine(self, network: EarlyExitNetwork) -> TorchEngine:
+    def _engine(self, network: EarlyExitNetwork, compiles: bool) -> TorchEngine:
         return TorchEngine(
-            network=network.for_inference(self.spec.compile),
+            network=network.for_inference(compiles),
             module=self.assembly.module,
             device=self.spec.device,
             fixed_batch_size=self.spec.fixed_batch_size,
         )
 
     def _with_measured_costs(
-        self, priced_network: PricedNetwork
+        self, priced_network: PricedNetwork, *, compiles: bool
     ) -> tuple[PricedNetwork, float | None]:
         """Replace the costs by run times, and return the plain backbone's seconds, if costs are timed."""
         if not self.spec.is_timed:
@@ -350,7 +361,7 @@ class _Fit:
         arrays = tuple(array[:N_PROBE_SAMPLES] for array in self.parts.train.inputs)
         exit_costs, plain_seconds = time_exits(
             self.schema,
-            self._engine(priced_network.network),
+            self._engine(priced_network.network, compiles),
             arrays,
             self.spec.cost_batch_size,
         )

@@ -1,6 +1,7 @@
 """Refuse training that ends in weights that are not finite, and say what is likely to be the reason."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,13 @@ def _running_statistics(module: nn.Module) -> Iterable[torch.Tensor]:
 
 
 def reason_of_divergence(
-    module: nn.Module, start: State, samples: SamplesDataset, *, epoch: int, lr: float
+    module: nn.Module,
+    start: State,
+    samples: SamplesDataset,
+    *,
+    epoch: int,
+    lr: float,
+    options: Mapping[str, Any],
 ) -> str:
     """Say that training diverged, and which parameter or samples are the likely reason.
 
@@ -49,10 +56,13 @@ def reason_of_divergence(
     epoch : int
         In which weights were first seen not to be finite, from 1.
     lr : float
+    options : mapping
+        Those of the optimizer, by the names of the parameters.
     """
     module.load_state_dict(start)
     n_bad = _count_unanswered(module.eval(), samples)
-    advice = "lower lr (None takes a default)"
+    given = "".join(f", or change {name}={value!r}" for name, value in options.items())
+    advice = f"lower lr (None takes a default){given}"
     if n_bad:
         advice = (
             f"before training, module (or a head) answers {n_bad} of {len(samples)} training samples in X with NaN or "

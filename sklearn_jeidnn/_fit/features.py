@@ -146,6 +146,15 @@ def _room_for(n_samples: int, widths: Sequence[int]) -> list[torch.Tensor]:
         ) from error
 
 
+def check_room(n_bytes: float, name: str, value: Any, besides: float = 0.0) -> None:
+    """Refuse a parameter for which more is needed than the machine's memory and what is free ``besides``."""
+    room = _memory_bytes() + besides
+    if n_bytes > room:
+        raise ValueError(
+            f"{name}={value!r} needs {n_bytes / 1e9:.3g} GB, but there is room for {room / 1e9:.3g} GB; give less."
+        )
+
+
 def _in_file(shape: tuple[int, int]) -> torch.Tensor:
     with tempfile.TemporaryFile() as file:
         _reserve(file, 4 * math.prod(shape))

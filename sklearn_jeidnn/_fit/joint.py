@@ -1,6 +1,7 @@
 """Train gates and heads jointly: both descend the objective itself."""
 
 import copy
+import math
 
 import numpy as np
 import torch
@@ -57,6 +58,9 @@ def train_jointly(
     """
     frontier, point = _train_gates(network, held_out, exit_costs, target, exit_policy)
     if exit_policy != LEARNED or not any(True for _ in network.heads.parameters()):
+        return frontier, point
+    if math.isinf(point.cost_weight):
+        # Every sample leaves at the first exit: there is nothing to weigh.
         return frontier, point
     turns = HeadTurns(network, train, held_out, exit_costs, point.cost_weight, batch_size)
     if turns.take(frontier.answers, point.gates):

@@ -243,7 +243,8 @@ def _constructed(
         else:
             built = module(**params)
         return built
-    except TypeError as error:
-        raise TypeError(
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
             f"module={getattr(module, '__name__', module)} cannot be built with module__* parameters {params}: {error}"
         ) from error

@@ -16,6 +16,7 @@ from .._operate.cascade import Engine
 from .._samples import check_inputs
 from .._schema import Arrays, InputSchema
 from .._warn import warn_caller
+from .features import check_room
 
 COUNTED, TIMED = "multiply_adds", "seconds"
 # Number of samples on which multiply-adds are counted.
@@ -251,7 +252,9 @@ def time_exits(
     exit_costs : ndarray (n_exits,)
     plain_seconds : float
     """
-    n_samples = n_samples or min(TIMED_BATCHES * engine.batch_size, MOST_TIMED_SAMPLES)
+    if n_samples is None:
+        n_samples = min(TIMED_BATCHES * engine.batch_size, MOST_TIMED_SAMPLES)
+    check_room(n_samples * sum(array[:1].nbytes for array in arrays), "batch_size", n_samples)
     rows = np.arange(n_samples) % len(arrays[0])
     X = schema.as_user_input(tuple(array[rows] for array in arrays))
     predictor = TimedPredictor(schema=schema, engine=engine)
@@ -293,13 +296,17 @@ def as_price_table(exit_costs: Any, name: str, exits: Sequence[str]) -> np.ndarr
     Raises
     ------
     ValueError
-        If they are not one number above 0 for each exit, none less than the one before.
+        If they are not one finite number above 0 for each exit, none less than the one before.
     """
-    table = np.asarray(exit_costs, dtype=float)
     n_exits = len(exits) + 1
-    if table.shape != (n_exits,) or not (table > 0).all() or (np.diff(table) < 0).any():
+    try:
+        table = np.asarray(exit_costs, dtype=float)
+    except (TypeError, ValueError):
+        table = np.empty(0)
+    is_table = table.shape == (n_exits,) and np.isfinite(table).all() and (table > 0).all()
+    if not is_table or (np.diff(table) < 0).any():
         raise ValueError(
-            f"{name}={exit_costs!r} must hold one number above 0 for each of the {n_exits} exits ({exits} and the "
-            f"last), none less than the one before."
+            f"{name}={exit_costs!r} must hold one finite number above 0 for each of the {n_exits} exits ({exits} and "
+            f"the last), none less than the one before."
         )
     return table

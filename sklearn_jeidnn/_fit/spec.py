@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -96,7 +96,7 @@ class CascadeSpec:
 
     @property
     def fixed_batch_size(self) -> int | None:
-        """Batch size of passes without training; None takes the fastest one."""
+        """Batch size of passes without training; None takes the fastest one, -1 all samples."""
         return self.prefixed.get("iterator_valid__batch_size")
 
     def makes_companions(self, schema: InputSchema) -> bool:
@@ -119,7 +119,8 @@ class CascadeSpec:
         """
         if self.budget is None or n_members > 1:
             return EARLY_WEIGHT
-        return float(np.clip(0.08 / self.budget**2, EARLY_WEIGHT, 1))
+        # From 0.64 on the weight is the least, and the square of a huge budget would overflow.
+        return float(np.clip(0.08 / min(self.budget, 1.0) ** 2, EARLY_WEIGHT, 1))
 
     def net_options(self) -> dict[str, Any]:
         """Return the options of the skorch net."""
@@ -137,11 +138,13 @@ class CascadeSpec:
         )
 
 
-def check_budget(budget: float | None, exit_costs: np.ndarray) -> None:
-    """Refuse a budget below the cost of the first exit."""
+def check_budget(
+    budget: float | None, exit_costs: Sequence[float] | np.ndarray, why: str = ""
+) -> None:
+    """Refuse a budget below the cost of the first exit; ``why`` says how that cost was found."""
     if budget is not None and not budget >= exit_costs[0]:
         raise ValueError(
-            f"budget={budget!r} is less than the first exit costs, {exit_costs[0]:.3g}; give more, "
+            f"budget={budget!r} is less than the first exit costs, {exit_costs[0]:.3g}{why}; give more, "
             f"an earlier exit, or a cheaper companion in front."
         )
 

@@ -1,6 +1,7 @@
 """Train the backbone together with its exits, or heads alone on exit features, by skorch nets."""
 
 import copy
+import inspect
 import math
 import traceback
 from typing import Any
@@ -15,13 +16,15 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
-from .datasets import BatchInputs, SamplesDataset, whole_batch
+from .datasets import BatchInputs, SamplesDataset, count_steps, loader_defaults
 from .divergence import learns_finite, reason_of_divergence
 from .features import ExitFeatures
 from .losses import exits_together
 
+LR_SCHEDULE = "lr_schedule"
 # Optimizers that can update all parameters in one kernel.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+FUSED_OPTION = "optimizer__fused"
 
 
 class ExitsTogetherLoss(nn.Module):
@@ -173,9 +176,16 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         if learns_finite(net.module_):
             return
-        epoch = len(net.history)
+        given = {name: value for name, value in vars(net).items() if name.startswith("optimizer__")}
         raise ValueError(
-            reason_of_divergence(net.module_, self.start_, self.samples, epoch=epoch, lr=net.lr)
+            reason_of_divergence(
+                net.module_,
+                self.start_,
+                self.samples,
+                epoch=len(net.history),
+                lr=net.lr,
+                options={name: value for name, value in given.items() if name != FUSED_OPTION},
+            )
         )
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
@@ -249,13 +259,13 @@ def train_exits(
     ExitsNet
         Trained.
     """
-    train_batch_size = options.get("iterator_train__batch_size", batch_size)
-    if train_batch_size == -1:
-        train_batch_size = len(train)
-    options = _with_defaults(options, len(train), train_batch_size)
-    drops_last = options["iterator_train__drop_last"]
-    n_batches = _count_batches(len(train), train_batch_size, drops_last)
-    shape = WarmUpAndCosine(n_batches * max_epochs)
+    options = {
+        **loader_defaults(options, len(train), batch_size),
+        **_fused_update(options),
+        **options,
+    }
+    n_steps = count_steps(options, len(train), batch_size)
+    shape = WarmUpAndCosine(n_steps * max_epochs)
     schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
     net = ExitsNet(
         module,
@@ -267,40 +277,39 @@ def train_exits(
         train_split=predefined_split(held_out),
         classes=list(range(_count_classes(train.y))),
         predict_nonlinearity=last_exit_probabilities,
-        callbacks=[
-            ("lr_schedule", schedule),
-            ("best_epoch", KeepBestEpoch()),
-            *(callbacks or []),
-            ("stop_if_not_finite", StopIfNotFinite(train)),
-        ],
+        callbacks=all_callbacks(callbacks, options, train, schedule),
         **options,
     )
     net.fit(train, None)
     return net
 
 
-def _with_defaults(options: dict[str, Any], n_samples: int, batch_size: int) -> dict[str, Any]:
-    """Return skorch's options, with defaults for those that the user does not give."""
-    # Batch normalisation cannot learn from a batch of one sample.
-    ends_with_one = n_samples > batch_size and n_samples % batch_size == 1
-    return {
-        "iterator_train__shuffle": True,
-        "iterator_train__drop_last": ends_with_one,
-        "iterator_train__collate_fn": whole_batch,
-        "iterator_valid__collate_fn": whole_batch,
-        **_fused_update(options),
-        **options,
-    }
+def all_callbacks(
+    callbacks: Any, options: dict[str, Any], train: SamplesDataset, schedule: Any = None
+) -> list[Any]:
+    """Return the built-in callbacks and the user's, whose learning-rate schedule replaces the built-in one."""
+    given = list(callbacks or [])
+    built_in: list[Any] = [
+        (LR_SCHEDULE, schedule or LRScheduler()),
+        ("best_epoch", KeepBestEpoch()),
+    ]
+    names = [entry[0] for entry in given if isinstance(entry, list | tuple)]
+    is_kept = f"callbacks__{LR_SCHEDULE}" in options and LR_SCHEDULE not in names
+    if any(map(_is_schedule, given)) and not is_kept:
+        built_in = built_in[1:]
+    return [*built_in, *given, ("stop_if_not_finite", StopIfNotFinite(train))]
 
 
-def _count_batches(n_samples: int, batch_size: int, drops_last: bool) -> int:
-    return n_samples // batch_size if drops_last else -(-n_samples // batch_size)
+def _is_schedule(entry: Any) -> bool:
+    callback = entry[1] if isinstance(entry, list | tuple) else entry
+    kind = callback if inspect.isclass(callback) else type(callback)
+    return issubclass(kind, LRScheduler)
 
 
 def _fused_update(options: dict[str, Any]) -> dict[str, Any]:
     """Return the option with which torch updates all parameters at once: the same steps up to rounding, but faster."""
-    chosen = {"optimizer__foreach", "optimizer__fused", "optimizer__differentiable"} & set(options)
-    return {} if chosen or options.get("optimizer") not in FUSED else {"optimizer__fused": True}
+    chosen = {"optimizer__foreach", FUSED_OPTION, "optimizer__differentiable"} & set(options)
+    return {} if chosen or options.get("optimizer") not in FUSED else {FUSED_OPTION: True}
 
 
 def _count_classes(y: torch.Tensor) -> int:

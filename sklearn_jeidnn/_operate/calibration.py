@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import conformal
+from .._conformal.scores import checked_scores
 from .._exits.policy import ExitMass
 from .._schema import Arrays, InputSchema
 from .cascade import Cascade
 from .exit_answers import ExitAnswers
 from .operating_point import OperatingPoint
 from .temperatures import fit_leavers_temperatures, softmax
+from .user_functions import called, kind_of_labels
 from .warn import OF_CALIBRATION, warn_of_gaps
+
+# Samples on which a user's functions are tried.
+N_TRIED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +59,28 @@ class SetRule:
         ``X`` are checked samples, of which a callable ``condition_on`` gets a copy.
         """
         if groups is None and callable(self.condition_on):
-            groups = self.condition_on(copy.deepcopy(X))
+            name = f"condition_on={self.condition_on!r}"
+            groups = called(self.condition_on, name, copy.deepcopy(X))
         labels = np.zeros(n_samples, int) if groups is None else np.asarray(groups)
+        source = "groups" if self.takes_groups else f"condition_on={self.condition_on!r}: groups"
         if labels.shape != (n_samples,):
-            raise ValueError(f"groups has shape {labels.shape}, but there are {n_samples} samples.")
+            raise ValueError(
+                f"{source} has shape {labels.shape}, but there are {n_samples} samples."
+            )
+        kind_of_labels(labels, source)
         return labels
+
+    def try_functions(self, schema: InputSchema, arrays: Arrays) -> None:
+        """Try the user's functions on a few checked samples, not encoded yet, and refuse what they may not return."""
+        few = schema.encode(tuple(array[:N_TRIED] for array in arrays))
+        if callable(self.condition_on) and not self.takes_groups:
+            self.group_labels(schema.as_user_input(few), len(few[0]), None)
+        if callable(self.conformity_score):
+            random = np.random.default_rng(0)
+            probabilities = random.dirichlet(np.ones(schema.n_classes), N_TRIED)
+            name = f"conformity_score={self.conformity_score!r}"
+            scores = called(self.conformity_score, name, probabilities, random.random(N_TRIED))
+            checked_scores(scores, probabilities.shape)
 
     def check_groups(self, groups: ArrayLike | None) -> None:
         """Refuse groups if ``conformalize`` was given none, and require them if it was given some."""
@@ -140,6 +162,12 @@ class CalibrationSamples:
     def group_numbers(self, labels: np.ndarray) -> np.ndarray:
         """Positions of groups in ``known_groups``; ``len(known_groups)`` for a group that is not there."""
         known = self.known_groups
+        kinds = [kind_of_labels(array, "groups") for array in (labels, known)]
+        if kinds[0] is not None and kinds[0] != kinds[1]:
+            raise ValueError(
+                f"groups are of the kind {kinds[0]} ({labels[:3]}), but those that calibrated are of the kind "
+                f"{kinds[1]} ({known[:3]}); give the same labels."
+            )
         numbers = np.minimum(np.searchsorted(known, labels), len(known) - 1)
         return np.where(known[numbers] == labels, numbers, len(known))
 

@@ -16,6 +16,8 @@ GATE_LR = 0.1
 # A sample stays if leaving gains nothing.
 GATE_BIAS = -2.0
 GATE_PENALTY = 3e-4
+# At larger cost weights squares of gradients would not be float32; errors have long ceased to count.
+MOST_COST_WEIGHT = 1e12
 
 
 @usual_torch()
@@ -46,7 +48,12 @@ def descend_gates(
     standardised = points.standardised(torch.as_tensor(answers.gate_inputs))
     sample_weights, losses, costs, prices = (
         torch.as_tensor(np.asarray(values, dtype=np.float32))
-        for values in (answers.weights, answers.smoothed_errors, exit_costs, cost_weights)
+        for values in (
+            answers.weights,
+            answers.smoothed_errors,
+            exit_costs,
+            np.minimum(cost_weights, MOST_COST_WEIGHT),
+        )
     )
     losses, prices = losses[:, None], prices[:, None]
     optimizer = torch.optim.Adam([points.weight, points.bias], lr=GATE_LR)

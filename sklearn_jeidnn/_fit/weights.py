@@ -1,0 +1,28 @@
+"""Weights of samples and of their classes as one weight for each sample."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.class_weight import compute_sample_weight
+
+from .._schema import InputSchema, Samples
+
+# The least positive float: weights are divided by no less.
+LEAST_WEIGHT = np.finfo(float).smallest_subnormal
+
+
+def normalised_weights(class_weight: Any, schema: InputSchema, samples: Samples) -> np.ndarray:
+    """Return weights that include those of classes and have mean 1, in double precision: (n_samples,)."""
+    of_classes = compute_sample_weight(class_weight, schema.classes[samples.codes])
+    # Divided by the largest first, so that no product or sum overflows.
+    given, of_classes = (
+        own / max(own.max(), LEAST_WEIGHT) for own in (samples.weights, of_classes)
+    )
+    weights = given * of_classes
+    if not weights.any():
+        raise ValueError(
+            f"class_weight={class_weight!r} (times sample_weight) is 0 for all of {len(samples)} samples; give a "
+            f"weight above 0 to at least one class that is there."
+        )
+    normalised: np.ndarray = weights / weights.mean()
+    return normalised
