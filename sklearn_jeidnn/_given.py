@@ -31,8 +31,8 @@ def as_array_like(X: Any) -> Any:
         return _stacked_images(X)
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
-            f"X has {np.ma.count_masked(X)} masked cells, which would count as what stands under the mask; fill "
-            f"them: X.filled(value)."
+            f"X has {int(np.ma.getmaskarray(X).sum())} masked cells, which would count as what stands under the mask; "
+            f"fill them: X.filled(value)."
         )
     if isinstance(X, Sequence) and not isinstance(X, list | tuple | str):
         X = np.asarray(X)
