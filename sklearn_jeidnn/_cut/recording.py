@@ -146,7 +146,11 @@ class Recorder(fx.Tracer):
     def _constants(self) -> dict[str, torch.Tensor]:
         """Tensors that were made while recording."""
         made = set(self.tensor_attrs.values())
-        return {name: value for name, value in vars(self.root).items() if name in made}
+        return {
+            name: value
+            for name, value in vars(self.root).items()
+            if name in made and isinstance(value, torch.Tensor)
+        }
 
     def _prepare(self, root: nn.Module, twins: dict[int, Any]) -> None:
         """Let the parts of a twin record their calls, and what is read from them."""

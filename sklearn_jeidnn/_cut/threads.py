@@ -5,7 +5,6 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 from torch.fx import _symbolic_trace
 
@@ -35,5 +34,10 @@ def patching_one_thread() -> Iterator[None]:
 
     See PyTorch issue 112775.
     """
-    with LOCK, mock.patch.object(_symbolic_trace, "_Patcher", _PatcherOfOneThread):
-        yield
+    torch_fx: Any = _symbolic_trace
+    with LOCK:
+        patcher, torch_fx._Patcher = torch_fx._Patcher, _PatcherOfOneThread
+        try:
+            yield
+        finally:
+            torch_fx._Patcher = patcher
