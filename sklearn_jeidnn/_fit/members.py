@@ -189,10 +189,7 @@ def instantiate(
     kind = _ready_backbone(X, params) if module is None else module
     if not callable(kind) or (inspect.isclass(kind) and not issubclass(kind, nn.Module)):
         raise _no_module(module)
-    of_data = getattr(kind, "from_data", None)
-    if of_data is not None and "y" in inspect.signature(of_data).parameters:
-        params = {"y": codes, **params}
-    built = _constructed(kind, params, X, schema.n_classes)
+    built = _constructed(kind, params, X, codes, schema.n_classes)
     if not isinstance(built, nn.Module):
         raise _no_module(module, built)
     return plain_module(built).to(device).eval()
@@ -235,11 +232,17 @@ def _copied(module: nn.Module, params: dict[str, Any]) -> nn.Module:
 
 
 def _constructed(
-    module: Any, params: dict[str, Any], X: np.ndarray | dict[str, np.ndarray], n_classes: int
+    module: Any,
+    params: dict[str, Any],
+    X: np.ndarray | dict[str, np.ndarray],
+    codes: np.ndarray,
+    n_classes: int,
 ) -> nn.Module:
     try:
         if hasattr(module, "from_data"):
-            built: nn.Module = module.from_data(X, n_classes, **params)
+            takes_codes = "y" in inspect.signature(module.from_data).parameters
+            codes_if_taken = {"y": codes} if takes_codes else {}
+            built: nn.Module = module.from_data(X, n_classes, **codes_if_taken, **params)
         else:
             built = module(**params)
         return built
