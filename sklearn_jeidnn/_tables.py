@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 # Values are set apart from the others of their column if the gap between them is this many times as wide as all that
-# is left without it; at most so many gaps of a column, and only few values or few samples (see decision 29).
+# is left without it; at most so many gaps of a column, and only few values or few samples (see decision 38).
 FAR, MOST_GAPS, FEW_VALUES, FEW_SAMPLES = 3.0, 4, 3, 0.02
 # Bin edges further out would let a difference overflow.
 LARGEST = 1e37
@@ -214,7 +214,7 @@ def gaps_of_few_values(X: ArrayLike, n_bins: int) -> np.ndarray:
 def bearable_noise(X: ArrayLike, y: np.ndarray, deviations: np.ndarray) -> float:
     """Largest noise under which a sample's nearest neighbour still tells its class.
 
-    See decision "Noise as large as neighbours bear".
+    See decision 39.
 
     Parameters
     ----------
