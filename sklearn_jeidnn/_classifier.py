@@ -19,7 +19,9 @@ from ._exits.heads import HEADS
 from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._fit import CascadeSpec, fit_cascade
+from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
+from ._fit.members import as_backbone
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._operate.calibration import CalibrationSamples, SetRule
@@ -60,6 +62,9 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     module : torch module (class or instance), or list of members, default=None
         The backbone, from float tensors (or whole numbers that it embeds) to logits. None takes a ready
         network for tables or images; a list puts companions in front of its last entry.
+    classes : array-like of labels (n_classes,), default=None
+        Labels in the order of the module's logits, those that ``y`` lacks included. None takes the module's
+        ``config.id2label`` where ``y`` has its labels, else the sorted labels of ``y``.
     exits : "auto", int or list of str, default="auto"
         Submodules after which samples may leave, or how many early exits. "auto" takes up to eight that
         save more than a head costs. With several members, one such entry for each.
@@ -90,7 +95,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     budget : float, default=None
         Largest mean cost of a sample, on held-out samples; then ``cost_weight`` is not read.
     max_accuracy_drop : float, default=None
-        Largest loss of accuracy against the last exit, on held-out samples; then ``cost_weight`` is not
+        Largest loss of accuracy against the plain backbone, on held-out samples; then ``cost_weight`` is not
         read. Excludes ``budget``.
     risk_confidence : float, default=None
         Certify ``max_accuracy_drop`` or ``budget`` with this probability, on a random half of the calibration
@@ -149,6 +154,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     Attributes
     ----------
     classes_ : ndarray (n_classes,)
+        Sorted labels of ``y``, or ``classes``.
     n_features_in_ : int
         Length of the second axis of ``X``; not where ``X`` is a dict.
     feature_names_in_ : ndarray (n_features_in_,)
@@ -168,7 +174,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         Operating points over a grid of cost weights on the held-out samples that set the gates; make a data
         frame of it. Keys as in :meth:`frontier`. Computed when first read; not with "bilevel" gates.
     module_ : torch module
-        The plain backbone, trained.
+        The plain backbone, trained; its logits are in the order of ``classes``.
     network_ : torch module
         Its stages with heads and gates.
     history_ : skorch History
@@ -204,6 +210,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
+        "classes": ["array-like", None],
         "exits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
         "head": [StrOptions(set(HEADS)), type],
         "freeze_backbone": ["boolean", StrOptions({"after_warmup"})],
@@ -242,6 +249,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         self,
         module: Any = None,
         *,
+        classes: Any = None,
         exits: Any = "auto",
         head: Any = "pooled",
         freeze_backbone: bool | str = False,
@@ -277,6 +285,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         **kwargs: Any,
     ) -> None:
         self.module = module
+        self.classes = classes
         self.exits = exits
         self.head = head
         self.freeze_backbone = freeze_backbone
@@ -399,6 +408,8 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             keeps_integers=self.module is not None,
             validation_fraction=self.validation_fraction,
             rng=rng,
+            classes=self.classes,
+            likely_classes=labels_of_logits(as_backbone(self.module)),
         )
         fitted = fit_cascade(CascadeSpec.of(self), schema, parts, X_unlabeled, rng)
         rule = self._set_rule(seed=rng.randint(2**31))
@@ -560,9 +571,10 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         y : array-like (n_samples,), default=None
             Only for ``max_accuracy_drop``.
         max_disagreement : float, default=None
-            Largest share of samples whose label is not the last exit's. Gates are made for it.
+            Largest share of samples whose label is not the plain backbone's. Gates are made for it, and at
+            the last exit samples get the plain backbone's answer.
         max_accuracy_drop : float, default=None
-            Largest loss of accuracy against the last exit.
+            Largest loss of accuracy against the plain backbone.
         budget : float, default=None
             Largest mean cost; the most expensive point that keeps to it is taken.
         risk_confidence : float, default=0.95
@@ -571,7 +583,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         -------
         EarlyExitClassifier
             As :meth:`at` returns it; ``risk_`` tells what was shown. If no point passes, a warning says
-            so, and all samples run to the last exit (for ``budget``, leave at the first).
+            so, and all samples get the plain backbone's answer (for ``budget``, leave at the first exit).
 
         References
         ----------
@@ -677,7 +689,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         Returns
         -------
         dict of str to ndarray (n_points,)
-            ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss``; ``exit0_rate`` and so on, the
+            ``cost_weight``, ``mean_cost``, ``accuracy``, ``backbone_accuracy``, ``log_loss``; ``exit0_rate`` and so on, the
             share of samples that leave at each exit; ``single_exit``, the most accurate exit that costs no
             more if every sample leaves there (-1 if none does), and its ``single_accuracy``;
             ``single_exit_suffices``, True where these samples do not show (5 %, one-sided) that the point is

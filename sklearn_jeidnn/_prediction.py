@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import metrics
 from ._engines.torch_engine import dataset_batches, is_dataset
+from ._operate.cascade import AnsweredArrays
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._predictor import Predictor
@@ -224,9 +225,9 @@ class PredictionMixin:
     def _answers(self, X: Any, y: Any) -> ExitAnswers:
         """Answers of every exit for labelled samples."""
         codes = self._predictor.schema.codes(y, count_samples(X), "y")
-        logits, gate_inputs = _concatenated(self._over_chunks(X, Predictor.exit_logits))
+        found = AnsweredArrays(*_concatenated(self._over_chunks(X, Predictor.every_exit)))
         weights = np.ones(len(codes), dtype=np.float32)
-        return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+        return ExitAnswers(**found._asdict(), codes=codes, weights=weights)
 
     def _over_chunks(self, X: Any, answer: Callable[[Predictor, Arrays], T]) -> list[T]:
         """What a method of the predictor answers for each chunk: the one road of every prediction."""
@@ -245,9 +246,8 @@ class PredictionMixin:
             yield schema.encode(arrays)
 
 
-def _concatenated(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    first, second = zip(*found, strict=True)
-    return np.concatenate(first), np.concatenate(second)
+def _concatenated(found: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 
 def _as_levels(confidence_level: float | Sequence[float]) -> list[float]:

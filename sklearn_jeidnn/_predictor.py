@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ._operate.calibration import Calibration, CalibrationSamples, SetRule
-from ._operate.cascade import Cascade, RoutedArrays
+from ._operate.cascade import AnsweredArrays, Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import Frontier
@@ -56,7 +56,7 @@ class Predictor:
         """Calibrate an operating point of a cascade."""
         return cls(
             schema=schema,
-            cascade=cascade.with_gates(point.gates),
+            cascade=cascade.at(point),
             frontier=frontier,
             point=point,
             rule=rule,
@@ -91,8 +91,8 @@ class Predictor:
         probabilities, exit_index = self.probabilities_and_exits(arrays)
         return exit_index, probabilities.max(axis=1)
 
-    def exit_logits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and gate inputs of every exit, whichever exit a sample would take."""
+    def every_exit(self, arrays: Arrays) -> AnsweredArrays:
+        """What every exit answers, whichever exit a sample would take."""
         return self.cascade.engine.answer(arrays)
 
     def backbone_labels(self, arrays: Arrays) -> np.ndarray:
@@ -191,7 +191,10 @@ class Predictor:
     def advice(self) -> str:
         """Say what the operating point does to held-out samples, and whether a single exit suffices."""
         of_point = self.frontier.summary(self.point)
-        result = f"Held-out samples: accuracy {of_point['accuracy']:.4f} at mean cost {of_point['mean_cost']:.3f}."
+        result = (
+            f"Held-out samples: accuracy {of_point['accuracy']:.4f} at mean cost {of_point['mean_cost']:.3f} "
+            f"(plain backbone {of_point['backbone_accuracy']:.4f} at 1)."
+        )
         if not of_point["single_exit_suffices"]:
             return result
         single = of_point["single_exit"]

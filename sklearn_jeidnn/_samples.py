@@ -42,6 +42,8 @@ def read_parts(
     keeps_integers: bool,
     validation_fraction: float,
     rng: np.random.RandomState,
+    classes: Any = None,
+    likely_classes: np.ndarray | None = None,
 ) -> tuple[InputSchema, Parts]:
     """Check what ``fit`` is given, and split it into three disjoint parts.
 
@@ -55,8 +57,12 @@ def read_parts(
         Whether a lone array of whole numbers stays one.
     validation_fraction : float
     rng : numpy.random.RandomState
+    classes : array-like (n_classes,), default=None
+        All labels; None takes those of the samples.
+    likely_classes : ndarray (n_classes,), default=None
+        All labels, if the samples have no other ones.
     """
-    schema, samples = _read_training(given, estimator_name, keeps_integers)
+    schema, samples = _read_training(given, estimator_name, keeps_integers, classes, likely_classes)
     if held_out.is_empty:
         train, gates, calibration = hold_out(samples.codes, validation_fraction, rng)
         return schema, Parts(
@@ -75,7 +81,11 @@ def read_parts(
 
 
 def _read_training(
-    given: GivenSamples, estimator_name: str, keeps_integers: bool
+    given: GivenSamples,
+    estimator_name: str,
+    keeps_integers: bool,
+    classes: Any,
+    likely_classes: np.ndarray | None,
 ) -> tuple[InputSchema, Samples]:
     witness = _witness_class(estimator_name)()
     names, inputs, y = _first_inputs(witness, given, keeps_integers)
@@ -83,23 +93,51 @@ def _read_training(
     weights = _weights(given.weights, inputs)
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
-    classes, codes = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f"y has {len(classes)} class (of samples with sample_weight above 0); a classifier "
-            f"needs at least 2 classes."
-        )
+    all_classes = _all_classes(y, classes, likely_classes)
     schema = InputSchema(
         estimator_name=estimator_name,
         input_names=names,
         sample_shapes=tuple(array.shape[1:] for array in inputs),
         dtypes=tuple(array.dtype for array in inputs),
-        classes=classes,
+        classes=all_classes,
         n_features=getattr(witness, "n_features_in_", None),
         feature_names=getattr(witness, "feature_names_in_", None),
         keeps_integers=keeps_integers,
     )
+    codes = np.searchsorted(all_classes, y)
     return schema, Samples(inputs=inputs, codes=codes, weights=weights.astype(np.float32))
+
+
+def _all_classes(y: np.ndarray, classes: Any, likely: np.ndarray | None) -> np.ndarray:
+    """All labels, sorted."""
+    found: np.ndarray = np.unique(y)
+    if classes is not None:
+        return _checked_classes(classes, found)
+    if likely is not None and set(found.tolist()) <= set(likely.tolist()):
+        return np.sort(likely)
+    if len(found) < 2:
+        raise ValueError(
+            f"y has {len(found)} class (of samples with sample_weight above 0); a classifier "
+            f"needs at least 2 classes."
+        )
+    return found
+
+
+def _checked_classes(classes: Any, found: np.ndarray) -> np.ndarray:
+    labels = np.asarray(classes)
+    known: np.ndarray = np.unique(labels)
+    if labels.ndim != 1 or len(known) < 2 or len(known) != len(labels):
+        raise ValueError(
+            f"classes={classes!r} must be at least two different labels, each once, in the order of the module's "
+            f"logits."
+        )
+    unknown = [label for label in found.tolist() if label not in set(known.tolist())]
+    if unknown:
+        raise ValueError(
+            f"y has labels {unknown[:5]} that are not in classes={labels[:12].tolist()}; classes must name every "
+            f"label, in the order of the module's logits."
+        )
+    return known
 
 
 def _first_inputs(

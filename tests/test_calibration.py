@@ -14,7 +14,7 @@ from sklearn_jeidnn._operate.calibration import (
     SetRule,
     calibrated_probabilities,
 )
-from sklearn_jeidnn._operate.cascade import Cascade
+from sklearn_jeidnn._operate.cascade import AnsweredArrays, Cascade
 from sklearn_jeidnn._operate.exit_answers import ExitAnswers
 from sklearn_jeidnn._operate.operating_point import OperatingPoint
 from sklearn_jeidnn._operate.temperatures import fit_leavers_temperatures, fit_temperatures, softmax
@@ -39,8 +39,10 @@ def answers_at(exit_index, seed=0):
     """Random answers of samples that the gates send to these exits."""
     rng, n_samples = np.random.default_rng(seed), len(exit_index)
     leaving = np.arange(2) == np.asarray(exit_index)[:, None]
+    logits = 2 * rng.standard_normal((n_samples, 3, N_CLASSES), dtype=np.float32)
     return ExitAnswers(
-        logits=2 * rng.standard_normal((n_samples, 3, N_CLASSES), dtype=np.float32),
+        logits=logits,
+        backbone_logits=-logits[:, -1],
         gate_inputs=np.where(leaving, 1.0, -1.0)[..., None],
         codes=rng.integers(N_CLASSES, size=n_samples),
         weights=rng.uniform(0.5, 1.5, size=n_samples),
@@ -136,7 +138,9 @@ class DoubledEngine:
     def answer(self, arrays):
         (X,) = arrays
         assert X.dtype == np.float32
-        return np.stack([X, 2 * X], axis=1), X[:, None, :1]
+        return AnsweredArrays(
+            logits=np.stack([X, 2 * X], axis=1), backbone_logits=X, gate_inputs=X[:, None, :1]
+        )
 
 
 SCHEMA = InputSchema(

@@ -33,7 +33,8 @@ def check_backbone(
     if shape != expected:
         raise ValueError(
             f"module={module_name} answered {shape} for {expected[0]} rows; it must answer logits of shape "
-            f"(n_samples, n_classes) = {expected}, y having {n_classes} classes."
+            f"(n_samples, n_classes) = {expected}, y having {n_classes} classes. If it has logits of labels that y "
+            f"lacks, name all labels in the order of its logits: classes=[...]."
         )
     logits: torch.Tensor = output
     if not _same(logits[:2], fewer):

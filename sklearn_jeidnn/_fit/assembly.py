@@ -21,6 +21,7 @@ from .._exits.building import (
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
 from .companions import companions_for
+from .logit_order import logit_order
 from .members import ClassifierStage, Member, check_classes, fitted_classifier, instantiate
 from .prices import as_price_table, exits_worth, relative_exit_costs, relative_seconds
 from .spec import CascadeSpec
@@ -189,6 +190,7 @@ class Assembly:
             frozen=frozen,
             precision=self.spec.precision,
             input_names=self.schema.input_names,
+            logit_order=logit_order(module, self.spec.classes, self.schema.classes),
         )
 
     def _worth(self, module: nn.Module, frozen: bool) -> Exits:

@@ -27,6 +27,7 @@ from .datasets import SamplesDataset
 from .features import ExitFeatures, concatenate_exits
 from .joint import answers_of, train_jointly
 from .learning import LearnedMember, MemberTrainer
+from .logit_order import warn_of_another_order
 from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
 from .prices import time_exits
@@ -123,6 +124,14 @@ class _Fit:
         priced_network, plain_seconds = self._with_measured_costs(priced_network)
         check_budget(self.spec.budget, priced_network.exit_costs)
         frontier, point = self._train_gates(priced_network, train, held_out)
+        if self.spec.takes_trained:
+            n_train = len(self.parts.train)
+            warn_of_another_order(
+                train.features[-1][:n_train],
+                torch.as_tensor(self.parts.train.codes),
+                frontier.answers,
+                self.schema.classes,
+            )
         cascade = Cascade(
             engine=self._engine(priced_network.network.requires_grad_(False).eval()),
             exits=priced_network.names,

@@ -60,6 +60,13 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
     return [*members[:-1], Member(backbone.module, {**backbone.params, **params})]
 
 
+def as_backbone(module: Any) -> Any:
+    """The backbone among what a user gives as ``module``, before it is checked."""
+    while isinstance(module, list | tuple) and module:
+        module = module[0] if isinstance(module, tuple) else module[-1]
+    return module
+
+
 def _as_member(entry: Any) -> Member:
     if not isinstance(entry, tuple):
         return Member(entry, {})

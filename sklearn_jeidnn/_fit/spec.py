@@ -24,6 +24,7 @@ class CascadeSpec:
     """The parameters that a fit reads, as :class:`EarlyExitClassifier` documents them."""
 
     module: Any
+    classes: Any
     exits: Any
     companion: str | None
     companion_costs: Any

@@ -166,6 +166,7 @@ class Calibration:
         exit_mass: ExitMass,
     ) -> "Calibration":
         """Fit temperatures on the samples that set the gates, and scores on those that calibrate."""
+        gate_answers = gate_answers.of_point(point)
         taken = gate_answers.exits(point.gates, exit_mass)
         found = fit_leavers_temperatures(
             gate_answers.at(taken), gate_answers.codes, taken, gate_answers.unweighted_temperatures
@@ -188,6 +189,7 @@ class Calibration:
         def routed(
             answers: ExitAnswers, uniform: np.ndarray, groups: np.ndarray
         ) -> conformal.RoutedSamples:
+            answers = answers.of_point(point)
             taken = answers.exits(point.gates, exit_mass)
             probs = calibrated_probabilities(answers.at(taken), taken, temperatures)
             return conformal.RoutedSamples(probs, taken, uniform, groups)

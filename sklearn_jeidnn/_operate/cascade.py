@@ -5,10 +5,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .._exits.gate_points import GatePoints
 from .._exits.policy import EXIT_DISTRIBUTIONS, ExitMass
 from .._schema import Arrays
 from .exit_answers import ExitAnswers
+from .operating_point import OperatingPoint
 
 
 class RoutedArrays(NamedTuple):
@@ -16,6 +16,14 @@ class RoutedArrays(NamedTuple):
 
     logits: np.ndarray  # (n_samples, n_classes), of the exit taken
     exit_index: np.ndarray  # (n_samples,)
+
+
+class AnsweredArrays(NamedTuple):
+    """What every exit answers for samples, whichever they would take."""
+
+    logits: np.ndarray  # (n_samples, n_exits, n_classes)
+    backbone_logits: np.ndarray  # (n_samples, n_classes)
+    gate_inputs: np.ndarray  # (n_samples, n_exits - 1, n_inputs)
 
 
 class Engine(Protocol):
@@ -39,14 +47,14 @@ class Engine(Protocol):
         ``exits`` (n_samples,) forces where samples leave, for timing.
         """
 
-    def answer(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and gate inputs of every exit."""
+    def answer(self, arrays: Arrays) -> AnsweredArrays:
+        """Logits and gate inputs of every exit, whatever the operating point; logits of the plain backbone."""
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone."""
 
-    def with_gates(self, gates: GatePoints) -> "Engine":
-        """The same network with other gates."""
+    def at(self, point: OperatingPoint) -> "Engine":
+        """The same network with the gates of a point, and with its last exit."""
 
     def with_batch_size(self, batch_size: int | None) -> "Engine":
         """The same network, given another number of samples at once (None: as many as run fastest)."""
@@ -87,10 +95,9 @@ class Cascade:
         self, arrays: Arrays, codes: np.ndarray, weights: np.ndarray | None = None
     ) -> ExitAnswers:
         """Answers of every exit for labelled samples; by default all have the same weight."""
-        logits, gate_inputs = self.engine.answer(arrays)
         weights = np.ones(len(codes), dtype=np.float32) if weights is None else weights
-        return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+        return ExitAnswers(**self.engine.answer(arrays)._asdict(), codes=codes, weights=weights)
 
-    def with_gates(self, gates: GatePoints) -> "Cascade":
-        """The same cascade with other gates."""
-        return replace(self, engine=self.engine.with_gates(gates))
+    def at(self, point: OperatingPoint) -> "Cascade":
+        """The same cascade at an operating point."""
+        return replace(self, engine=self.engine.at(point))
