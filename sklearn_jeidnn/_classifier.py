@@ -689,8 +689,9 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         Returns
         -------
         dict of str to ndarray (n_points,)
-            ``cost_weight``, ``mean_cost``, ``accuracy``, ``backbone_accuracy``, ``log_loss``; ``exit0_rate`` and so on, the
-            share of samples that leave at each exit; ``single_exit``, the most accurate exit that costs no
+            ``cost_weight``, ``mean_cost``, ``accuracy``, ``backbone_accuracy`` (of the plain backbone, the same
+            in every row), ``log_loss``; ``exit0_rate`` and so on, the share of samples that leave at each exit;
+            ``single_exit``, the most accurate exit that costs no
             more if every sample leaves there (-1 if none does), and its ``single_accuracy``;
             ``single_exit_suffices``, True where these samples do not show (5 %, one-sided) that the point is
             better than that exit.
