@@ -19,15 +19,19 @@ from ._exits.heads import HEADS
 from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._fit import CascadeSpec, fit_cascade
+from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
-from ._fit.members import as_backbone
+from ._fit.members import as_backbone, as_members
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
+from ._fit.warm_start import going_on
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
+from ._operate.leakage import WHAT_TO_DO, check_certifiable
+from ._operate.warn import warn_caller
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
 from ._samples import (
@@ -72,7 +76,8 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         Classifier at an early exit. "pooled" reads several pools of the stage's output and the exit before,
         "linear" only the mean. A class is built as ``head(n_features, n_classes)``.
     freeze_backbone : bool or "after_warmup", default=False
-        True takes a trained instance as it is and trains heads and gates only. "after_warmup" trains every
+        True takes a trained instance as it is and trains heads and gates only; give :meth:`fit` an ``X_val`` that
+        it did not learn from, else no guarantee holds (a warning says so). "after_warmup" trains every
         network without its exits first, then its heads. False trains networks with their exits.
     companion : {"tabular", "auto"} or None, default="tabular"
         "auto" trains smaller ready networks and puts those that pay in front of the backbone; "tabular" does
@@ -145,6 +150,9 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
     device : str or torch.device, default="cpu"
     verbose : int, default=0
         1 prints skorch's line for each epoch, and what the operating point does to held-out samples.
+    warm_start : bool, default=False
+        Go on from the networks of the last :meth:`fit` (backbone, companions and heads, with their exits) instead
+        of new ones. Samples that were held out stay held out.
     random_state : int, RandomState instance or None, default=None
         Pass an int for the same result in every call.
     **kwargs
@@ -242,6 +250,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         "compile": ["boolean"],
         "device": [str, torch.device],
         "verbose": ["verbose"],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
     }
 
@@ -281,6 +290,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         compile: bool = False,
         device: str | torch.device = "cpu",
         verbose: int = 0,
+        warm_start: bool = False,
         random_state: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -317,6 +327,7 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         self.compile = compile
         self.device = device
         self.verbose = verbose
+        self.warm_start = warm_start
         self.random_state = random_state
         self.__dict__.update(kwargs)
         unexpected = [name for name in kwargs if not name.startswith(PREFIXES)]
@@ -400,6 +411,10 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         """
         _refuse_unexpected(type(self).__name__, vars(self).get("_unexpected"))
         self._check_operating_point()
+        spec = CascadeSpec.of(self)
+        last = self._last_fit()
+        if last is not None:
+            spec = going_on(spec, last.cascade.trained)
         rng = check_random_state(self.random_state)
         schema, parts = read_parts(
             GivenSamples(X=X, y=y, weights=sample_weight),
@@ -409,9 +424,11 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             validation_fraction=self.validation_fraction,
             rng=rng,
             classes=self.classes,
-            likely_classes=labels_of_logits(as_backbone(self.module)),
+            likely_classes=labels_of_logits(as_backbone(spec.module)),
+            earlier=history_of_members(as_members(spec.module, spec.module_params)),
+            last=None if last is None else last.schema,
         )
-        fitted = fit_cascade(CascadeSpec.of(self), schema, parts, X_unlabeled, rng)
+        fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng)
         rule = self._set_rule(seed=rng.randint(2**31))
         calibrating = parts.calibration
         predictor = Predictor.fit(
@@ -423,9 +440,16 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             samples=CalibrationSamples.read(
                 rule, fitted.schema, fitted.cascade, calibrating.inputs, calibrating.codes
             ),
+            history=fitted.history,
+            leakage=fitted.leakage,
         )
         self._advise(predictor)
         return self._adopt(self._certified(predictor))
+
+    def _last_fit(self) -> Predictor | None:
+        """What this fit goes on from, if anything."""
+        found: Predictor | None = vars(self).get("_predictor") if self.warm_start else None
+        return found
 
     def _set_rule(self, seed: int, takes_groups: bool = False) -> SetRule:
         return SetRule(
@@ -599,9 +623,12 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         }
         risk, limit = _one_limit(limits, y, risk_confidence)
         check_budget(budget, self.exit_costs_)
-        answers = self._answers(
-            X, np.repeat(self.classes_[:1], count_samples(X)) if y is None else y
-        )
+        some_label = np.repeat(self.classes_[:1], count_samples(X))
+        answers = self._answers(X, some_label if y is None else y)
+        if y is not None:
+            arrays = check_inputs(self._predictor.schema, X)
+            leakage = self._predictor.leakage_of(arrays, answers.codes)
+            check_certifiable(leakage, risk_confidence)
         controlled = self._predictor.controlled(
             answers, risk=risk, limit=limit, confidence=risk_confidence
         )
@@ -634,7 +661,10 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         samples = CalibrationSamples.read(
             rule, predictor.schema, predictor.cascade, arrays, codes, groups
         )
-        return self._adopt(predictor.conformalized(rule, samples))
+        leakage = predictor.leakage_of(arrays, codes)
+        if leakage is not None:
+            warn_caller(f"{leakage}. {WHAT_TO_DO}")
+        return self._adopt(predictor.conformalized(rule, samples, leakage))
 
     def measure_costs(self, cost: str = TIMED, *, batch_size: int | None = None) -> np.ndarray:
         """What it costs to leave at each exit, in another unit or on another machine.

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ._history import GATES, TRAIN, SampleHistory, sample_hashes
 from ._operate.calibration import Calibration, CalibrationSamples, SetRule
 from ._operate.cascade import AnsweredArrays, Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import Frontier
+from ._operate.leakage import check_certifiable
 from ._operate.operating_point import OperatingPoint
 from ._schema import Arrays, InputSchema
 from .conformal import RoutedSamples
@@ -32,6 +34,10 @@ class Predictor:
     samples : CalibrationSamples
     calibration : Calibration
         For ``point``.
+    history : SampleHistory
+        What networks have learned from.
+    leakage : str or None
+        Why they may have learned from ``samples``; None if nothing says so.
     """
 
     schema: InputSchema
@@ -41,6 +47,8 @@ class Predictor:
     rule: SetRule
     samples: CalibrationSamples
     calibration: Calibration
+    history: SampleHistory
+    leakage: str | None
 
     @classmethod
     def fit(
@@ -52,6 +60,8 @@ class Predictor:
         point: OperatingPoint,
         rule: SetRule,
         samples: CalibrationSamples,
+        history: SampleHistory,
+        leakage: str | None,
     ) -> "Predictor":
         """Calibrate an operating point of a cascade."""
         return cls(
@@ -62,6 +72,8 @@ class Predictor:
             rule=rule,
             samples=samples,
             calibration=Calibration.fit(rule, point, frontier.answers, samples, cascade.exit_mass),
+            history=history,
+            leakage=leakage,
         )
 
     def route(self, arrays: Arrays) -> RoutedArrays:
@@ -129,6 +141,8 @@ class Predictor:
             point=point,
             rule=self.rule,
             samples=self.samples,
+            history=self.history,
+            leakage=self.leakage,
         )
 
     def at(
@@ -155,6 +169,7 @@ class Predictor:
 
     def certified(self, *, risk: str, limit: float, confidence: float) -> "Predictor":
         """The predictor at a point that half of the calibration samples certifies; the other half gives the sets."""
+        check_certifiable(self.leakage, confidence)
         tested, kept = random_halves(self.samples.answers, self.rule.seed)
         point = certify(self.frontier, tested, risk=risk, limit=limit, confidence=confidence)
         moved = self.moved_to(point)
@@ -175,6 +190,14 @@ class Predictor:
         )
         return replace(self, calibration=calibration)
 
+    def leakage_of(self, arrays: Arrays, codes: np.ndarray) -> str | None:
+        """Why nothing holds that these samples, encoded or not, calibrate; None if nothing says so."""
+        hashes = sample_hashes(arrays, codes, self.schema.classes)
+        n_used = self.history.count_used(hashes, (TRAIN, GATES))
+        if not n_used:
+            return None
+        return f"{n_used} of {len(codes)} samples trained networks or set their gates"
+
     def controlled(
         self, answers: ExitAnswers, *, risk: str, limit: float, confidence: float
     ) -> "Predictor":
@@ -184,9 +207,12 @@ class Predictor:
         point = certify(frontier, in_random_order, risk=risk, limit=limit, confidence=confidence)
         return self.moved_to(point)
 
-    def conformalized(self, rule: SetRule, samples: CalibrationSamples) -> "Predictor":
+    def conformalized(
+        self, rule: SetRule, samples: CalibrationSamples, leakage: str | None
+    ) -> "Predictor":
         """The predictor with sets from other samples, by another rule; nothing else changes."""
-        return replace(self, rule=rule, samples=samples).calibrated_on(samples)
+        other = replace(self, rule=rule, samples=samples, leakage=leakage)
+        return other.calibrated_on(samples)
 
     def advice(self) -> str:
         """Say what the operating point does to held-out samples, and whether a single exit suffices."""

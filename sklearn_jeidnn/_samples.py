@@ -17,8 +17,13 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
-from ._splits import halve, hold_out
+from ._history import CALIBRATION, GATES, SampleHistory, sample_hashes
+from ._schema import Arrays, InputSchema, Samples, iter_chunks
+from ._splits import halve, hold_out, keep_parts
+
+# What is known of held-out samples: the user gives them; they are known to be new to all networks; nothing is known;
+# networks have learned from them.
+GIVEN, UNSEEN, UNKNOWN, SEEN = "given", "unseen", "unknown", "seen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,29 @@ class GivenSamples:
         return self.X is None and self.y is None and self.weights is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Samples that train, samples that set the gates, samples that calibrate.
+
+    Parameters
+    ----------
+    train, gates, calibration : Samples
+    history : SampleHistory
+        Of this fit and those before it.
+    held_out : {"given", "unseen", "unknown", "seen"}
+        What is known of the last two.
+    n_used : int, default=0
+        How many of the samples that a user gives as held out are among those that train, if more than chance explains.
+    """
+
+    train: Samples
+    gates: Samples
+    calibration: Samples
+    history: SampleHistory
+    held_out: str
+    n_used: int = 0
+
+
 def read_parts(
     given: GivenSamples,
     held_out: GivenSamples,
@@ -44,6 +72,8 @@ def read_parts(
     rng: np.random.RandomState,
     classes: Any = None,
     likely_classes: np.ndarray | None = None,
+    earlier: SampleHistory | None = None,
+    last: InputSchema | None = None,
 ) -> tuple[InputSchema, Parts]:
     """Check what ``fit`` is given, and split it into three disjoint parts.
 
@@ -61,23 +91,107 @@ def read_parts(
         All labels; None takes those of the samples.
     likely_classes : ndarray (n_classes,), default=None
         All labels, if the samples have no other ones.
+    earlier : SampleHistory, default=None
+        Of the members that come trained; what they were not trained on is held out again.
+    last : InputSchema, default=None
+        Of the fit that this one goes on from: samples must be like its, with no further labels.
     """
+    if last is not None and classes is None:
+        likely_classes = last.classes
     schema, samples = _read_training(given, estimator_name, keeps_integers, classes, likely_classes)
+    if last is not None:
+        _check_like_last(schema, last)
+    hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
     if held_out.is_empty:
-        train, gates, calibration = hold_out(samples.codes, validation_fraction, rng)
-        return schema, Parts(
-            train=samples.take(train),
-            gates=samples.take(gates),
-            calibration=samples.take(calibration),
-        )
+        return schema, _held_out_parts(samples, hashes, earlier, validation_fraction, rng)
     if held_out.X is None or held_out.y is None:
         raise ValueError(
             "X_val and y_val go together (and sample_weight_val with them); one is missing."
         )
     others = read_labelled(schema, held_out, "y_val")
-    gates, calibration = halve(len(others), rng)
-    parts = Parts(train=samples, gates=others.take(gates), calibration=others.take(calibration))
-    return schema, parts
+    others_hashes = sample_hashes(others.inputs, others.codes, schema.classes)
+    return schema, _given_parts(samples, hashes, others, others_hashes, earlier, rng)
+
+
+def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
+    further = sorted(set(schema.classes.tolist()) - set(last.classes.tolist()), key=str)
+    if further or schema.input_names != last.input_names:
+        what = f"y has the new labels {further[:5]}" if further else "X has other inputs"
+        raise ValueError(
+            f"warm_start=True goes on with the network of the last fit, but {what}; give warm_start=False."
+        )
+    if schema.sample_shapes != last.sample_shapes:
+        raise ValueError(
+            f"warm_start=True goes on with the network of the last fit, on samples of shape {last.sample_shapes}"
+            f", but X "
+            f"has samples of shape {schema.sample_shapes}; give warm_start=False."
+        )
+
+
+def _held_out_parts(
+    samples: Samples,
+    hashes: np.ndarray,
+    earlier: SampleHistory | None,
+    fraction: float,
+    rng: np.random.RandomState,
+) -> Parts:
+    """Hold some samples out: those that were held out before, and some of the new ones."""
+    split, held_out = None, UNKNOWN
+    if earlier is not None:
+        split = keep_parts(earlier.parts_of(hashes), samples.codes, fraction, rng)
+        held_out = SEEN if split is None else UNSEEN if earlier.complete else UNKNOWN
+    if split is None:
+        split = hold_out(samples.codes, fraction, rng)
+    train, gates, calibration = (samples.take(rows) for rows in split)
+    return Parts(
+        train=train,
+        gates=gates,
+        calibration=calibration,
+        history=_history_of([hashes[rows] for rows in split], earlier),
+        held_out=held_out,
+    )
+
+
+def _given_parts(
+    samples: Samples,
+    hashes: np.ndarray,
+    others: Samples,
+    others_hashes: np.ndarray,
+    earlier: SampleHistory | None,
+    rng: np.random.RandomState,
+) -> Parts:
+    """Halve the held-out samples that a user gives, those that were halved before as before."""
+    halves = _halve(others_hashes, earlier, rng)
+    parts = [hashes, *(others_hashes[rows] for rows in halves)]
+    trained = _history_of([hashes], earlier)
+    return Parts(
+        train=samples,
+        gates=others.take(halves[0]),
+        calibration=others.take(halves[1]),
+        history=_history_of(parts, earlier),
+        held_out=GIVEN,
+        n_used=trained.count_used(others_hashes),
+    )
+
+
+def _halve(
+    hashes: np.ndarray, earlier: SampleHistory | None, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples that set the gates, samples that calibrate: those that set them before do so again."""
+    if earlier is None:
+        return halve(len(hashes), rng)
+    parts = earlier.parts_of(hashes)
+    others = np.flatnonzero((parts != GATES) & (parts != CALIBRATION))
+    if len(others) > 1:
+        for part, rows in zip((GATES, CALIBRATION), halve(len(others), rng), strict=True):
+            parts[others[rows]] = part
+    gates, calibration = (np.flatnonzero(parts == part) for part in (GATES, CALIBRATION))
+    return (gates, calibration) if len(gates) and len(calibration) else halve(len(hashes), rng)
+
+
+def _history_of(parts: list[np.ndarray], earlier: SampleHistory | None) -> SampleHistory:
+    complete = earlier is None or earlier.complete
+    return SampleHistory.of(parts, complete).after(earlier)
 
 
 def _read_training(

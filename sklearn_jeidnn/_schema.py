@@ -137,15 +137,6 @@ class Samples:
         return Samples(inputs=schema.encode(self.inputs), codes=self.codes, weights=self.weights)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Samples that train, samples that set the gates, samples that calibrate."""
-
-    train: Samples
-    gates: Samples
-    calibration: Samples
-
-
 def as_integers(array: np.ndarray) -> np.ndarray:
     """float32 or integers -> int64.
 

@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_cut", "_schema", "_splits", "conformal"},
+    {"_history"},
     {"_exits", "metrics", "_samples", "_encoding"},
     {"_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
@@ -26,6 +27,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NUMPY_ONLY = [
     "_predictor",
     "_schema",
+    "_history",
     "conformal",
     "_exits.policy",
     "_exits.gate_points",
@@ -34,10 +36,12 @@ NUMPY_ONLY = [
     "_operate.certification",
     "_operate.exit_answers",
     "_operate.frontier",
+    "_operate.leakage",
     "_operate.operating_point",
     "_operate.risk",
     "_operate.temperatures",
     "_operate.thresholds",
+    "_operate.unlike",
 ]
 # Must run without torch.
 NO_TORCH = [*NUMPY_ONLY, "_samples", "_splits", "metrics", "model_selection", "_operate.drift"]

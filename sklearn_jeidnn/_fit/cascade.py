@@ -15,23 +15,26 @@ from .._cut.graphs import embeds
 from .._engines.torch_engine import TorchEngine, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
+from .._history import SampleHistory
 from .._operate.cascade import Cascade
 from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
-from .._samples import check_inputs
-from .._schema import InputSchema, Parts, Samples
+from .._samples import Parts, check_inputs
+from .._schema import InputSchema, Samples
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
 from .features import ExitFeatures, concatenate_exits
 from .joint import answers_of, train_jointly
+from .leakage import leakage_of
 from .learning import LearnedMember, MemberTrainer
 from .logit_order import warn_of_another_order
-from .members import Member, as_members, check_is_trained, instantiate
+from .members import Member, as_members, check_is_trained, instantiate, restore_learning
 from .mixing import fit_mixing_weights
 from .prices import time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
+from .warm_start import TrainedMembers, remember_history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,18 @@ class FittedCascade:
         Of the samples that set the gates.
     point : OperatingPoint
         The requested one.
+    history : SampleHistory
+        What networks have learned from.
+    leakage : str or None
+        Why they may have learned from samples that calibrate.
     """
 
     schema: InputSchema
     cascade: Cascade
     frontier: Frontier
     point: OperatingPoint
+    history: SampleHistory
+    leakage: str | None
 
 
 def fit_cascade(
@@ -78,8 +87,10 @@ def fit_cascade(
     FittedCascade
     """
     with seeded(rng.randint(2**31), usable_device(spec.device)):
-        *companions, backbone = as_members(spec.module, spec.module_params)
+        members = as_members(spec.module, spec.module_params)
+        *companions, backbone = members
         schema, module = _backbone(spec, schema, parts, backbone)
+        leakage = leakage_of(spec, schema, parts, members)
         assembly = Assembly(
             spec=spec,
             schema=schema,
@@ -87,7 +98,7 @@ def fit_cascade(
             backbone=backbone,
             module=module,
         )
-        fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly)
+        fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly, leakage=leakage)
         return fit.run(companions, X_unlabeled)
 
 
@@ -113,6 +124,7 @@ class _Fit:
     schema: InputSchema
     parts: Parts
     assembly: Assembly
+    leakage: str | None
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
         """Train the members, combine their exits, measure the costs and train the gates."""
@@ -132,15 +144,42 @@ class _Fit:
                 frontier.answers,
                 self.schema.classes,
             )
+        trained = self._keep_for_later(members, companions)
         cascade = Cascade(
-            engine=self._engine(priced_network.network.requires_grad_(False).eval()),
+            engine=self._engine(priced_network.network.eval()),
             exits=priced_network.names,
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
             plain_seconds=plain_seconds,
             history=members[-1].history,
+            trained=trained,
         )
-        return FittedCascade(schema=self.schema, cascade=cascade, frontier=frontier, point=point)
+        return FittedCascade(
+            schema=self.schema,
+            cascade=cascade,
+            frontier=frontier,
+            point=point,
+            history=self._history,
+            leakage=self.leakage,
+        )
+
+    @property
+    def _history(self) -> SampleHistory:
+        """What networks have learned from: not all is known if any may have learned from more than this fit shows."""
+        whole = self.leakage is None and not self.spec.takes_trained
+        return self.parts.history if whole else self.parts.history.with_gaps()
+
+    def _keep_for_later(
+        self, members: list[LearnedMember], companions: list[Member]
+    ) -> TrainedMembers:
+        """Keep the members so that a later fit can go on from them."""
+        cuts = [member.cut for member in members]
+        trained = TrainedMembers.of(self.spec, [*companions, self.assembly.backbone], cuts)
+        for cut in cuts:
+            if cut.module is not None:
+                restore_learning(cut.module, cut.learns)
+                remember_history(cut.module, self._history)
+        return trained
 
     def _train_members(
         self, companions: list[Member], X_unlabeled: Any
@@ -167,7 +206,10 @@ class _Fit:
         )
         train = self.parts.train
         weights = train.weights * self._class_weights(train)
-        return self.assembly.cut_members(companions, companion_exits, exits, weights)
+        cuts = self.assembly.cut_members(companions, companion_exits, exits, weights)
+        if self.spec.trained is not None:
+            self.spec.trained.load_heads(cuts)
+        return cuts
 
     def _check_auto(self, companions: list[Member]) -> None:
         if companions:
@@ -264,7 +306,9 @@ class _Fit:
     def _without_exits(self, backbone: LearnedMember) -> LearnedMember:
         """Return the backbone, which was trained with its exits, as one stage."""
         return LearnedMember(
-            cut=self.assembly.as_single_stage(self.assembly.module),
+            cut=replace(
+                self.assembly.as_single_stage(self.assembly.module), learns=backbone.cut.learns
+            ),
             history=backbone.history,
             train=backbone.train.last_exit(),
             held_out=backbone.held_out.last_exit(),

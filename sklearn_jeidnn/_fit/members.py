@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
 from .._cut import CutInfo, Stage
+from .._operate.warn import warn_caller
 from .._schema import InputSchema
 from ..backbones import default_backbone
 
@@ -123,7 +124,7 @@ def fitted_classifier(
     ValueError
         If the weights of the samples differ and the classifier takes no weights.
     """
-    if _is_fitted(classifier):
+    if is_fitted(classifier):
         return classifier
     if np.ptp(sample_weight) == 0:
         return clone(classifier).fit(X, y)
@@ -135,7 +136,7 @@ def fitted_classifier(
     return clone(classifier).fit(X, y, sample_weight=sample_weight)
 
 
-def _is_fitted(classifier: Any) -> bool:
+def is_fitted(classifier: Any) -> bool:
     try:
         check_is_fitted(classifier)
     except NotFittedError:
@@ -221,3 +222,24 @@ def _constructed(
         raise TypeError(
             f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
         ) from error
+
+
+def learns(module: nn.Module) -> dict[str, bool]:
+    """Whether each parameter learns."""
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+
+
+def restore_learning(module: nn.Module, flags: dict[str, bool]) -> None:
+    """Let the parameters learn that did before."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(flags[name])
+
+
+def warn_if_nothing_learns(module: nn.Module) -> None:
+    """Warn if a module that is to learn has parameters none of which does."""
+    flags = learns(module)
+    if flags and not any(flags.values()):
+        warn_caller(
+            f"module={type(module).__name__} does not learn: all its parameters have requires_grad=False. Call "
+            f"module.requires_grad_(True) if it should, or give freeze_backbone=True if it should not.",
+        )

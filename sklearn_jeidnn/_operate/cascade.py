@@ -77,6 +77,8 @@ class Cascade:
         Time of one pass of the plain backbone, for a sample, if cost is time.
     history : object
         Of the training.
+    trained : object
+        What a later fit can go on from.
     """
 
     engine: Engine
@@ -85,6 +87,7 @@ class Cascade:
     exit_distribution: str
     plain_seconds: float | None = None
     history: Any = None
+    trained: Any = None
 
     @property
     def exit_mass(self) -> ExitMass:
