@@ -66,7 +66,8 @@ class SampleHistory:
         Of equal samples as many belong to each part as belonged to it before. Where no more samples are known than
         chance explains, all are new: on tables of few distinct rows others are equal, too.
         """
-        if not self._is_more_than_chance(np.isin(hashes, self.hashes)):
+        same = np.array_equal(np.sort(hashes), np.sort(self.hashes))
+        if not same and not self._is_more_than_chance(np.isin(hashes, self.hashes)):
             return np.full(len(hashes), NEW, np.int8)
         order = np.lexsort((self.parts, self.hashes))
         known, parts = self.hashes[order], self.parts[order]

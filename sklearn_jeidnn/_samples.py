@@ -122,9 +122,8 @@ def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
         )
     if schema.sample_shapes != last.sample_shapes:
         raise ValueError(
-            f"warm_start=True goes on with the network of the last fit, on samples of shape {last.sample_shapes}"
-            f", but X "
-            f"has samples of shape {schema.sample_shapes}; give warm_start=False."
+            f"warm_start=True goes on with the network of the last fit, on samples of shape {last.sample_shapes}, "
+            f"but X has samples of shape {schema.sample_shapes}; give warm_start=False."
         )
 
 

@@ -81,9 +81,7 @@ def _reason(
 ) -> str | None:
     if parts.n_used:
         n_given = len(parts.gates) + len(parts.calibration)
-        return (
-            f"{parts.n_used} of the {n_given} samples of X_val are samples that networks learn from"
-        )
+        return f"{parts.n_used} of the {n_given} samples of X_val are among those that networks learn from"
     if parts.held_out in (GIVEN, UNSEEN):
         return None
     if parts.held_out == SEEN:
