@@ -17,13 +17,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._history import CALIBRATION, GATES, SampleHistory, sample_hashes
+from ._history import SampleHistory, sample_hashes
+from ._parts import Parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
-from ._splits import halve, hold_out, keep_parts
-
-# What is known of held-out samples: the user gives them; they are known to be new to all networks; nothing is known;
-# networks have learned from them.
-GIVEN, UNSEEN, UNKNOWN, SEEN = "given", "unseen", "unknown", "seen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,29 +33,6 @@ class GivenSamples:
     @property
     def is_empty(self) -> bool:
         return self.X is None and self.y is None and self.weights is None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Samples that train, samples that set the gates, samples that calibrate.
-
-    Parameters
-    ----------
-    train, gates, calibration : Samples
-    history : SampleHistory
-        Of this fit and those before it.
-    held_out : {"given", "unseen", "unknown", "seen"}
-        What is known of the last two.
-    n_used : int, default=0
-        How many of the samples that a user gives as held out are among those that train, if more than chance explains.
-    """
-
-    train: Samples
-    gates: Samples
-    calibration: Samples
-    history: SampleHistory
-    held_out: str
-    n_used: int = 0
 
 
 def read_parts(
@@ -103,14 +76,14 @@ def read_parts(
         _check_like_last(schema, last)
     hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
     if held_out.is_empty:
-        return schema, _held_out_parts(samples, hashes, earlier, validation_fraction, rng)
+        return schema, held_out_parts(samples, hashes, earlier, validation_fraction, rng)
     if held_out.X is None or held_out.y is None:
         raise ValueError(
             "X_val and y_val go together (and sample_weight_val with them); one is missing."
         )
     others = read_labelled(schema, held_out, "y_val")
     others_hashes = sample_hashes(others.inputs, others.codes, schema.classes)
-    return schema, _given_parts(samples, hashes, others, others_hashes, earlier, rng)
+    return schema, given_parts(samples, hashes, others, others_hashes, earlier, rng)
 
 
 def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
@@ -125,72 +98,6 @@ def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
             f"warm_start=True goes on with the network of the last fit, on samples of shape {last.sample_shapes}, "
             f"but X has samples of shape {schema.sample_shapes}; give warm_start=False."
         )
-
-
-def _held_out_parts(
-    samples: Samples,
-    hashes: np.ndarray,
-    earlier: SampleHistory | None,
-    fraction: float,
-    rng: np.random.RandomState,
-) -> Parts:
-    """Hold some samples out: those that were held out before, and some of the new ones."""
-    split, held_out = None, UNKNOWN
-    if earlier is not None:
-        split = keep_parts(earlier.parts_of(hashes), samples.codes, fraction, rng)
-        held_out = SEEN if split is None else UNSEEN if earlier.complete else UNKNOWN
-    if split is None:
-        split = hold_out(samples.codes, fraction, rng)
-    train, gates, calibration = (samples.take(rows) for rows in split)
-    return Parts(
-        train=train,
-        gates=gates,
-        calibration=calibration,
-        history=_history_of([hashes[rows] for rows in split], earlier),
-        held_out=held_out,
-    )
-
-
-def _given_parts(
-    samples: Samples,
-    hashes: np.ndarray,
-    others: Samples,
-    others_hashes: np.ndarray,
-    earlier: SampleHistory | None,
-    rng: np.random.RandomState,
-) -> Parts:
-    """Halve the held-out samples that a user gives, those that were halved before as before."""
-    halves = _halve(others_hashes, earlier, rng)
-    parts = [hashes, *(others_hashes[rows] for rows in halves)]
-    trained = _history_of([hashes], earlier)
-    return Parts(
-        train=samples,
-        gates=others.take(halves[0]),
-        calibration=others.take(halves[1]),
-        history=_history_of(parts, earlier),
-        held_out=GIVEN,
-        n_used=trained.count_used(others_hashes),
-    )
-
-
-def _halve(
-    hashes: np.ndarray, earlier: SampleHistory | None, rng: np.random.RandomState
-) -> tuple[np.ndarray, np.ndarray]:
-    """Samples that set the gates, samples that calibrate: those that set them before do so again."""
-    if earlier is None:
-        return halve(len(hashes), rng)
-    parts = earlier.parts_of(hashes)
-    others = np.flatnonzero((parts != GATES) & (parts != CALIBRATION))
-    if len(others) > 1:
-        for part, rows in zip((GATES, CALIBRATION), halve(len(others), rng), strict=True):
-            parts[others[rows]] = part
-    gates, calibration = (np.flatnonzero(parts == part) for part in (GATES, CALIBRATION))
-    return (gates, calibration) if len(gates) and len(calibration) else halve(len(hashes), rng)
-
-
-def _history_of(parts: list[np.ndarray], earlier: SampleHistory | None) -> SampleHistory:
-    complete = earlier is None or earlier.complete
-    return SampleHistory.of(parts, complete).after(earlier)
 
 
 def _read_training(

@@ -16,6 +16,7 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 FLOORS = [
     {"_cut", "_schema", "_splits", "conformal"},
     {"_history"},
+    {"_parts"},
     {"_exits", "metrics", "_samples", "_encoding"},
     {"_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
@@ -28,6 +29,7 @@ NUMPY_ONLY = [
     "_predictor",
     "_schema",
     "_history",
+    "_parts",
     "conformal",
     "_exits.policy",
     "_exits.gate_points",

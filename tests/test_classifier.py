@@ -148,6 +148,7 @@ def test_the_callers_module_and_data_are_left_as_they_were(backbone, digits):
     assert np.array_equal(X, digits[0]) and np.array_equal(y, digits[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 def test_a_frozen_backbone_keeps_its_weights_and_gives_the_last_exit(backbone, digits):
     clf = quick_classifier(module=backbone, freeze_backbone=True, cost_weight=0).fit(*digits)
     for name, value in clf.module_.state_dict().items():

@@ -19,7 +19,8 @@ from .._history import SampleHistory
 from .._operate.cascade import Cascade
 from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
-from .._samples import Parts, check_inputs
+from .._parts import Parts
+from .._samples import check_inputs
 from .._schema import InputSchema, Samples
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel

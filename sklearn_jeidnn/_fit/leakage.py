@@ -15,7 +15,7 @@ from .._operate.leakage import WHAT_TO_DO, check_certifiable
 from .._operate.temperatures import log_losses
 from .._operate.unlike import warn_if_unlike
 from .._operate.warn import warn_caller
-from .._samples import GIVEN, SEEN, UNSEEN, Parts
+from .._parts import GIVEN, SEEN, UNSEEN, Parts
 from .._schema import InputSchema, Samples
 from .logit_order import logit_order
 from .members import LEAST_PROBABILITY, Member, instantiate, is_fitted
