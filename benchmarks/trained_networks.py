@@ -113,9 +113,12 @@ def untrained(kind, X, n_classes):
     return CifarResNet(width=8)
 
 
-def trained(kind, X, y, n_classes):
-    """A network that learned these rows, none held out: what a user comes with."""
-    network, codes = untrained(kind, X, n_classes).train(), torch.as_tensor(y)
+def trained(kind, X, y, n_classes, words):
+    """A network that learned these rows, none held out: what a user comes with; ``words`` are all it may meet."""
+    network, codes = (
+        untrained(kind, X if kind != TEXT else words, n_classes).train(),
+        torch.as_tensor(y),
+    )
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3 if kind != TEXT else 1e-3)
     for _ in range(EPOCHS[kind]):
         for rows in torch.randperm(len(y)).split(64):
@@ -157,7 +160,7 @@ def covered(clf, X, y):
 def run(kind, n_train, data, shared):
     X, y = take(data.X, np.arange(n_train)), data.y[:n_train]
     n_classes = data.y.max() + 1
-    network = shared if n_train == SHARED else trained(kind, X, y, n_classes)
+    network = shared if n_train == SHARED else trained(kind, X, y, n_classes, data.X)
     half = len(data.y_new) // 2
     held_out, test = (
         (take(data.X_new, rows), data.y_new[rows])

@@ -625,10 +625,9 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
         check_budget(budget, self.exit_costs_)
         some_label = np.repeat(self.classes_[:1], count_samples(X))
         answers = self._answers(X, some_label if y is None else y)
-        if y is not None:
-            arrays = check_inputs(self._predictor.schema, X)
-            leakage = self._predictor.leakage_of(arrays, answers.codes)
-            check_certifiable(leakage, risk_confidence)
+        arrays = check_inputs(self._predictor.schema, X)
+        leakage = self._predictor.leakage_of(arrays, None if y is None else answers.codes)
+        check_certifiable(leakage, risk_confidence)
         controlled = self._predictor.controlled(
             answers, risk=risk, limit=limit, confidence=risk_confidence
         )

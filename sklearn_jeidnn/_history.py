@@ -22,11 +22,25 @@ def sample_hashes(inputs: Arrays, codes: np.ndarray, classes: np.ndarray) -> np.
 
     Whether a lone array comes as integers or as floats makes no difference.
     """
+    hashes: np.ndarray = _input_hashes(inputs) ^ _label_hashes(classes)[codes]
+    return hashes
+
+
+def hashes_of_any_label(inputs: Arrays, classes: np.ndarray) -> np.ndarray:
+    """What :func:`sample_hashes` would be, for each label: uint64 (n_samples, n_classes)."""
+    hashes: np.ndarray = _input_hashes(inputs)[:, None] ^ _label_hashes(classes)
+    return hashes
+
+
+def _input_hashes(inputs: Arrays) -> np.ndarray:
     arrays = (inputs[0].astype(np.float32),) if len(inputs) == 1 else inputs
     high, low = ((row_uniform(arrays, seed) * 2.0**32).astype(np.uint64) for seed in (1, 2))
-    of_labels = [zlib.crc32(str(label).encode()) for label in classes.tolist()]
-    hashes: np.ndarray = (high << np.uint64(32)) ^ low ^ np.array(of_labels, np.uint64)[codes]
+    hashes: np.ndarray = (high << np.uint64(32)) ^ low
     return hashes
+
+
+def _label_hashes(classes: np.ndarray) -> np.ndarray:
+    return np.array([zlib.crc32(str(label).encode()) for label in classes.tolist()], np.uint64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +90,12 @@ class SampleHistory:
         return np.where(first < end, parts[position], NEW).astype(np.int8)
 
     def count_used(self, hashes: np.ndarray, parts: Iterable[int] = (TRAIN,)) -> int:
-        """How many samples were used for these parts; 0 if they are no more than chance explains."""
+        """How many samples were used for these parts; 0 if they are no more than chance explains.
+
+        Hashes are (n_samples,), or (n_samples, n_classes) for samples of which any label would do.
+        """
         own = self.hashes[np.isin(self.parts, list(parts))]
-        used = np.isin(hashes, own)
+        used = np.isin(hashes, own).reshape(len(hashes), -1).any(axis=1)
         return int(used.sum()) if self._is_more_than_chance(used) else 0
 
     def _is_more_than_chance(self, known: np.ndarray) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._history import GATES, TRAIN, SampleHistory, sample_hashes
+from ._history import GATES, TRAIN, SampleHistory, hashes_of_any_label, sample_hashes
 from ._operate.calibration import Calibration, CalibrationSamples, SetRule
 from ._operate.cascade import AnsweredArrays, Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
@@ -190,13 +190,20 @@ class Predictor:
         )
         return replace(self, calibration=calibration)
 
-    def leakage_of(self, arrays: Arrays, codes: np.ndarray) -> str | None:
-        """Why nothing holds that these samples, encoded or not, calibrate; None if nothing says so."""
-        hashes = sample_hashes(arrays, codes, self.schema.classes)
+    def leakage_of(self, arrays: Arrays, codes: np.ndarray | None) -> str | None:
+        """Why nothing holds that these samples, encoded or not, calibrate; None if nothing says so.
+
+        ``codes`` of labels (n_samples,) are None if there are none.
+        """
+        classes = self.schema.classes
+        if codes is None:
+            hashes = hashes_of_any_label(arrays, classes)
+        else:
+            hashes = sample_hashes(arrays, codes, classes)
         n_used = self.history.count_used(hashes, (TRAIN, GATES))
         if not n_used:
             return None
-        return f"{n_used} of {len(codes)} samples trained networks or set their gates"
+        return f"{n_used} of {len(hashes)} samples trained networks or set their gates"
 
     def controlled(
         self, answers: ExitAnswers, *, risk: str, limit: float, confidence: float

@@ -81,6 +81,8 @@ def test_nothing_is_certified_on_what_a_network_knows(leaky, memorised):
             clf.at(**LIMIT)
     with pytest.raises(ValueError, match="trained networks or set their gates"):
         leaky.control_risk(X, y, max_accuracy_drop=0.5)
+    with pytest.raises(ValueError, match="trained networks or set their gates"):
+        leaky.control_risk(X, max_disagreement=0.5)
 
 
 def no_training():
@@ -102,6 +104,7 @@ def test_fresh_samples_set_it_right(leaky, fresh_noise):
         assert low <= metrics.coverage(clf.predict_set(X[500:]), y[500:]) <= high
         assert clf.at(**LIMIT).risk_.certified
         assert leaky.control_risk(X, y, max_accuracy_drop=0.5).risk_.certified
+        assert leaky.control_risk(X, max_disagreement=0.5).risk_ is not None
 
 
 def test_conformalize_tells_samples_that_trained(memorised, leaky, fresh_noise):
