@@ -95,7 +95,7 @@ class SampleHistory:
         Hashes are (n_samples,), or (n_samples, n_classes) for samples of which any label would do.
         """
         own = self.hashes[np.isin(self.parts, list(parts))]
-        used = np.isin(hashes, own).reshape(len(hashes), -1).any(axis=1)
+        used: np.ndarray = np.isin(hashes, own).reshape(len(hashes), -1).max(axis=1)
         return int(used.sum()) if self._is_more_than_chance(used) else 0
 
     def _is_more_than_chance(self, known: np.ndarray) -> bool:

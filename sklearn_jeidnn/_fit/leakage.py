@@ -22,7 +22,8 @@ from .members import LEAST_PROBABILITY, Member, instantiate, is_fitted
 from .spec import CascadeSpec
 from .warm_start import history_of_module
 
-# A member that explains so much of the labels' entropy before it is trained was trained before (see decision 30).
+# A member that explains so much of the labels' entropy before it learns was trained before: see the decision "What a
+# network has learned from calibrates nothing".
 TRAINED_SHARE = 0.5
 N_TRIED = 256
 
