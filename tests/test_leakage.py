@@ -17,6 +17,12 @@ from sklearn_jeidnn import metrics
 from .conftest import quick_classifier
 
 
+def quickest(**params):
+    """One exit and one threshold: what is tested here does not depend on gates."""
+    quick = {"exits": 1, "exit_policy": "confidence", "batch_size": 128}
+    return quick_classifier(**{**quick, **params})
+
+
 class Plain(nn.Sequential):
     def __init__(self):
         layers = [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)]
@@ -49,7 +55,7 @@ def fresh_noise(fresh_digits):
 
 
 def frozen(module, **params):
-    return quick_classifier(module=module, freeze_backbone=True, max_epochs=1, **params)
+    return quickest(module=module, freeze_backbone=True, max_epochs=1, **params)
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +137,9 @@ def test_x_val_of_fresh_samples_is_not_warned_of_and_one_of_samples_that_train_i
     }
     for given in (module, Plain):
         with pytest.warns(UserWarning, match="100 of the 400 samples of X_val are among those"):
-            quick_classifier(module=given, max_epochs=1).fit(X, y, **mixed)
+            quickest(module=given, max_epochs=1).fit(X, y, **mixed)
     with pytest.raises(ValueError, match="cannot be given"):
-        quick_classifier(module=Plain, **LIMIT).fit(X, y, **mixed)
+        quickest(module=Plain, **LIMIT).fit(X, y, **mixed)
 
 
 @pytest.mark.parametrize("in_front", [False, True])
@@ -142,18 +148,18 @@ def test_a_trained_instance_that_learns_on_is_told_by_what_it_knows_before(memor
     given = [module, Plain] if in_front else module
     name = r"module\[0\]" if in_front else "module"
     with pytest.warns(UserWarning, match=f"{name} came trained .*X_val is not given"):
-        clf = quick_classifier(module=given, max_epochs=1).fit(X, y)
+        clf = quickest(module=given, max_epochs=1).fit(X, y)
     with pytest.raises(ValueError, match="cannot be given"):
         clf.at(**LIMIT)
     with pytest.raises(ValueError, match="cannot be given"):
-        quick_classifier(module=given, callbacks=[no_training()], **LIMIT).fit(X, y)
+        quickest(module=given, callbacks=[no_training()], **LIMIT).fit(X, y)
 
 
 @pytest.mark.parametrize("wrapped", [lambda c: c, FrozenEstimator])
 def test_a_fitted_classifier_is_told_by_what_it_knows(digits, fresh_digits, wrapped):
     X, y = fresh_digits
     forest = wrapped(RandomForestClassifier(30, random_state=0).fit(*digits))
-    clf = quick_classifier(module=[forest, Plain], companion_costs=[0.1], max_epochs=1)
+    clf = quickest(module=[forest, Plain], companion_costs=[0.1], max_epochs=1)
     with pytest.warns(UserWarning, match=r"module\[0\] came trained"):
         clf.fit(*digits)
     with warnings.catch_warnings():
@@ -166,7 +172,7 @@ def test_new_networks_and_unfitted_classifiers_are_not_suspected(digits):
     front = [GaussianNB(), Plain()]
     for module in (Plain, Plain(), Plain(), [*front, Plain()]):
         costs = [0.1, None] if isinstance(module, list) else None
-        clf = quick_classifier(module=module, max_epochs=1, companion_costs=costs)
+        clf = quickest(module=module, max_epochs=1, companion_costs=costs)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             clf.fit(*digits)
