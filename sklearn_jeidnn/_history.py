@@ -3,12 +3,12 @@
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from ._schema import Arrays
-from .conformal import row_uniform
+from ._schema import Arrays, iter_chunks
 
 # What a sample was used for; one that was learned from and held out, in two fits, counts as learned from.
 TRAIN, GATES, CALIBRATION = 0, 1, 2
@@ -33,10 +33,18 @@ def hashes_of_any_label(inputs: Arrays, classes: np.ndarray) -> np.ndarray:
 
 
 def _input_hashes(inputs: Arrays) -> np.ndarray:
-    arrays = (inputs[0].astype(np.float32),) if len(inputs) == 1 else inputs
-    high, low = ((row_uniform(arrays, seed) * 2.0**32).astype(np.uint64) for seed in (1, 2))
-    hashes: np.ndarray = (high << np.uint64(32)) ^ low
-    return hashes
+    digests = []
+    for chunk in iter_chunks(inputs, 1):
+        # Adding 0 turns -0.0, which equals 0.0, into the same bits.
+        numbers = (chunk[0].astype(np.float32) + np.float32(0),) if len(chunk) == 1 else chunk
+        rows = np.concatenate([_bytes(array) for array in numbers], axis=1)
+        digests += [blake2b(row, digest_size=8).digest() for row in rows]
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """Bytes of each sample: uint8 (n_samples, n_bytes)."""
+    return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
 
 
 def _label_hashes(classes: np.ndarray) -> np.ndarray:
