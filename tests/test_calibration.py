@@ -1,5 +1,6 @@
 """Set rules, calibration samples and calibrations of an operating point, on given answers."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -295,3 +296,20 @@ def test_penalties_are_chosen_on_the_samples_that_set_the_gates():
     )
     assert np.array_equal(codes, gate_answers.codes)
     assert routed.uniform.tolist() == routed.groups.tolist() == [0] * 9
+
+
+def test_a_point_with_a_plain_last_exit_is_calibrated_on_the_plain_backbones_answers():
+    plain_point = replace(POINT, plain_last_exit=True)
+    gate_answers, samples = answers_at([0, 1, 2] * 40, seed=1), samples_at([0, 1, 2] * 30, seed=2)
+    plain_samples = replace(samples, answers=samples.answers.with_plain_last_exit())
+    found, expected, other = (
+        Calibration.fit(rule_of(), point, gate, calibrating, sequential_mass)
+        for point, gate, calibrating in (
+            (plain_point, gate_answers, samples),
+            (POINT, gate_answers.with_plain_last_exit(), plain_samples),
+            (POINT, gate_answers, samples),
+        )
+    )
+    np.testing.assert_array_equal(found.temperatures, expected.temperatures)
+    np.testing.assert_array_equal(found.sets.scores, expected.sets.scores)
+    assert not np.array_equal(found.sets.scores, other.sets.scores)
