@@ -393,8 +393,8 @@ class EarlyExitClassifier(PredictionMixin, ClassifierMixin, BaseEstimator):  # t
             Weights in what is minimised; samples of weight 0 are left out. Calibration takes the
             others alike.
         X_val, y_val : array-like, default=None
-            Held-out samples, halved at random for the gates and for calibration; all of ``X`` then
-            trains. None splits off ``validation_fraction`` of ``X``.
+            Held-out samples that no network learned from, halved at random for the gates and for
+            calibration; all of ``X`` then trains. None splits off ``validation_fraction`` of ``X``.
         sample_weight_val : array-like, default=None
         X_unlabeled : array-like, default=None
             Samples without labels from which companions learn, too, where ``companion_training`` is

@@ -155,6 +155,17 @@ def test_a_trained_instance_that_learns_on_is_told_by_what_it_knows_before(memor
         quickest(module=given, callbacks=[no_training()], **LIMIT).fit(X, y)
 
 
+def test_what_a_network_learned_before_its_first_fit_stays_unknown(memorised, fresh_noise):
+    """Though that fit was given fresh samples, its module_ knows others."""
+    module, X, y = memorised
+    fresh, labels = fresh_noise
+    held_out = {"X_val": fresh[:100], "y_val": labels[:100]}
+    first = quickest(module=module, max_epochs=1, lr=1e-5)
+    first.fit(fresh[200:300], labels[200:300], **held_out)
+    with pytest.warns(UserWarning, match="module came trained"):
+        quickest(module=first.module_, max_epochs=1).fit(X, y)
+
+
 @pytest.mark.parametrize("wrapped", [lambda c: c, FrozenEstimator])
 def test_a_fitted_classifier_is_told_by_what_it_knows(digits, fresh_digits, wrapped):
     X, y = fresh_digits

@@ -28,7 +28,7 @@ from .companions import simplest_of_best
 from .datasets import SamplesDataset
 from .features import ExitFeatures, concatenate_exits
 from .joint import answers_of, train_jointly
-from .leakage import leakage_of
+from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MemberTrainer
 from .logit_order import warn_of_another_order
 from .members import Member, as_members, check_is_trained, instantiate, restore_learning
@@ -92,6 +92,9 @@ def fit_cascade(
         *companions, backbone = members
         schema, module = _backbone(spec, schema, parts, backbone)
         leakage = leakage_of(spec, schema, parts, members)
+        history = parts.history
+        if leakage is not None or not has_known_past(spec, schema, parts, members):
+            history = history.with_gaps()
         assembly = Assembly(
             spec=spec,
             schema=schema,
@@ -99,7 +102,14 @@ def fit_cascade(
             backbone=backbone,
             module=module,
         )
-        fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly, leakage=leakage)
+        fit = _Fit(
+            spec=spec,
+            schema=schema,
+            parts=parts,
+            assembly=assembly,
+            history=history,
+            leakage=leakage,
+        )
         return fit.run(companions, X_unlabeled)
 
 
@@ -125,6 +135,7 @@ class _Fit:
     schema: InputSchema
     parts: Parts
     assembly: Assembly
+    history: SampleHistory
     leakage: str | None
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
@@ -160,15 +171,9 @@ class _Fit:
             cascade=cascade,
             frontier=frontier,
             point=point,
-            history=self._history,
+            history=self.history,
             leakage=self.leakage,
         )
-
-    @property
-    def _history(self) -> SampleHistory:
-        """What networks have learned from: not all is known if any may have learned from more than this fit shows."""
-        whole = self.leakage is None and not self.spec.takes_trained
-        return self.parts.history if whole else self.parts.history.with_gaps()
 
     def _keep_for_later(
         self, members: list[LearnedMember], companions: list[Member]
@@ -179,7 +184,7 @@ class _Fit:
         for cut in cuts:
             if cut.module is not None:
                 restore_learning(cut.module, cut.learns)
-                remember_history(cut.module, self._history)
+                remember_history(cut.module, self.history)
         return trained
 
     def _train_members(

@@ -1,7 +1,7 @@
 """Signs that members have learned from the samples that are to be held out, before any training."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,15 @@ from .warm_start import history_of_module
 # network has learned from calibrates nothing".
 TRAINED_SHARE = 0.5
 N_TRIED = 256
+# Standard errors by which a member is right more often than the most frequent label.
+N_ERRORS = 4.0
+
+
+class Knowledge(NamedTuple):
+    """What a member knows of the labels."""
+
+    share: float  # of the labels' entropy that it explains; 0 or less if nothing
+    beats_chance: bool  # whether it is right more often than the most frequent label
 
 
 def history_of_members(members: Sequence[Member]) -> SampleHistory | None:
@@ -92,29 +101,51 @@ def _reason(
             "freeze_backbone=True takes networks as they were trained, and X_val is not given: the samples that are "
             "held out of X to calibrate may be among those that they learned from"
         )
+    trained = _trained_member(spec, schema, parts, members)
+    if trained is None:
+        return None
+    return (
+        f"{trained} before it learns anything), and X_val is not given: the samples that are held out of X to "
+        f"calibrate may be among those that it learned from"
+    )
+
+
+def has_known_past(
+    spec: CascadeSpec, schema: InputSchema, parts: Parts, members: Sequence[Member]
+) -> bool:
+    """Whether networks have learned from nothing that ``parts.history`` does not know."""
+    strangers = [m for m in members if _comes_trained(m) and _history_of(m.module) is None]
+    if spec.takes_trained and strangers:
+        return False
+    return not any(knowledge(member, schema, parts, spec).beats_chance for member in strangers)
+
+
+def _trained_member(
+    spec: CascadeSpec, schema: InputSchema, parts: Parts, members: Sequence[Member]
+) -> str | None:
+    """Name of a member that knows the samples before it is trained here, and how well it does."""
     for number, member in enumerate(members):
-        share = explained_share(member, schema, parts, spec) if _comes_trained(member) else 0.0
+        share = knowledge(member, schema, parts, spec).share if _comes_trained(member) else 0.0
         if share > TRAINED_SHARE:
             name = "module" if len(members) == 1 else f"module[{number}]"
-            return (
-                f"{name} came trained (it explains {share:.0%} of the labels' entropy before it learns anything), "
-                f"and X_val is not given: the samples that are held out of X to calibrate may be among those that "
-                f"it learned from"
-            )
+            return f"{name} came trained (it explains {share:.0%} of the labels' entropy"
     return None
 
 
-def explained_share(member: Member, schema: InputSchema, parts: Parts, spec: CascadeSpec) -> float:
-    """Share of the labels' entropy that a member explains as it comes; 0 or less if it does not know them."""
+def knowledge(member: Member, schema: InputSchema, parts: Parts, spec: CascadeSpec) -> Knowledge:
+    """What a member knows of the labels as it comes."""
     samples = _first_samples(parts).encoded(schema)
     logits = _logits(member, schema, samples, spec)
-    if logits is None:
-        return 0.0
     frequencies = np.bincount(samples.codes, minlength=schema.n_classes) / len(samples)
     entropy = -np.mean(np.log(frequencies[samples.codes]))
-    if entropy == 0 or not np.isfinite(logits).all():
-        return 0.0
-    return float(1 - log_losses(logits[:, None], samples.codes).mean() / entropy)
+    if logits is None or entropy == 0 or not np.isfinite(logits).all():
+        return Knowledge(0.0, False)
+    right, by_chance = np.mean(logits.argmax(1) == samples.codes), frequencies.max()
+    chance = N_ERRORS * np.sqrt(by_chance * (1 - by_chance) / len(samples))
+    return Knowledge(
+        share=float(1 - log_losses(logits[:, None], samples.codes).mean() / entropy),
+        beats_chance=bool(right > by_chance + chance),
+    )
 
 
 def _first_samples(parts: Parts) -> Samples:
