@@ -19,8 +19,9 @@ from sklearn.utils.validation import (
 )
 
 from ._given import as_array_like, is_image, naming_columns, read_labels
-from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
-from ._splits import halve, hold_out
+from ._history import SampleHistory, sample_hashes
+from ._parts import Parts, given_parts, held_out_parts
+from ._schema import Arrays, InputSchema, Samples, iter_chunks
 from ._warn import warn_caller
 
 FLOATS = (np.float64, np.float32)
@@ -53,6 +54,10 @@ def read_parts(
     centres_columns: bool,
     validation_fraction: float,
     rng: np.random.RandomState,
+    classes: Any = None,
+    likely_classes: np.ndarray | None = None,
+    earlier: SampleHistory | None = None,
+    last: InputSchema | None = None,
 ) -> tuple[InputSchema, Parts]:
     """Check what ``fit`` is given, and split it into three disjoint parts.
 
@@ -69,56 +74,117 @@ def read_parts(
         their size.
     validation_fraction : float
     rng : numpy.random.RandomState
+    classes : array-like (n_classes,), default=None
+        All labels; None takes those of the samples.
+    likely_classes : ndarray (n_classes,), default=None
+        All labels, if the samples have no other ones.
+    earlier : SampleHistory, default=None
+        Of the members that come trained; what they were not trained on is held out again.
+    last : InputSchema, default=None
+        Of the fit that this one goes on from: samples must be like its, with no further labels.
     """
-    schema, samples = _read_training(given, estimator_name, keeps_integers, centres_columns)
+    if last is not None and classes is None:
+        likely_classes = last.classes
+    schema, samples = _read_training(
+        given, estimator_name, keeps_integers, centres_columns, classes, likely_classes, last
+    )
+    if last is not None:
+        _check_like_last(schema, last)
+    hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
     if held_out.is_empty:
-        train, gates, calibration = hold_out(samples.codes, validation_fraction, rng)
-        return schema, Parts(
-            train=samples.take(train),
-            gates=samples.take(gates),
-            calibration=samples.take(calibration),
-        )
+        return schema, held_out_parts(samples, hashes, earlier, validation_fraction, rng)
     if held_out.X is None or held_out.y is None:
         raise ValueError(
             "X_val and y_val go together (and sample_weight_val with them); one is missing."
         )
     others = _read_held_out(schema, held_out)
-    gates, calibration = halve(len(others), rng)
-    parts = Parts(train=samples, gates=others.take(gates), calibration=others.take(calibration))
-    return schema, parts
+    others_hashes = sample_hashes(others.inputs, others.codes, schema.classes)
+    return schema, given_parts(samples, hashes, others, others_hashes, earlier, rng)
+
+
+def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
+    further = sorted(set(schema.classes.tolist()) - set(last.classes.tolist()), key=str)
+    if further or schema.input_names != last.input_names:
+        what = f"y has the new labels {further[:5]}" if further else "X has other inputs"
+        raise ValueError(
+            f"warm_start=True goes on with the network of the last fit, but {what}; give warm_start=False."
+        )
+    if schema.sample_shapes != last.sample_shapes:
+        raise ValueError(
+            f"warm_start=True goes on with the network of the last fit, on samples of shape {last.sample_shapes}, "
+            f"but X has samples of shape {schema.sample_shapes}; give warm_start=False."
+        )
 
 
 def _read_training(
-    given: GivenSamples, estimator_name: str, keeps_integers: bool, centres_columns: bool
+    given: GivenSamples,
+    estimator_name: str,
+    keeps_integers: bool,
+    centres_columns: bool,
+    classes: Any,
+    likely_classes: np.ndarray | None,
+    last: InputSchema | None,
 ) -> tuple[InputSchema, Samples]:
     witness = _witness_class(estimator_name)()
-    names, inputs, y, offset = _first_inputs(witness, given, keeps_integers, centres_columns)
+    names, inputs, y, offset = _first_inputs(witness, given, keeps_integers, centres_columns, last)
     check_classification_targets(y)
     weights = check_weights(given.weights, inputs[0])
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
-    classes, codes = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f"y has {len(classes)} class (of samples with sample_weight above 0); a classifier "
-            f"needs at least 2 classes."
-        )
+    all_classes = _all_classes(y, classes, likely_classes)
     schema = InputSchema(
         estimator_name=estimator_name,
         input_names=names,
         sample_shapes=tuple(array.shape[1:] for array in inputs),
         dtypes=tuple(array.dtype for array in inputs),
-        classes=classes,
+        classes=all_classes,
         n_features=getattr(witness, "n_features_in_", None),
         feature_names=getattr(witness, "feature_names_in_", None),
         keeps_integers=keeps_integers,
         offset=offset,
     )
+    codes = np.searchsorted(all_classes, y)
     return schema, Samples(inputs=inputs, codes=codes, weights=weights)
 
 
+def _all_classes(y: np.ndarray, classes: Any, likely: np.ndarray | None) -> np.ndarray:
+    """All labels, sorted."""
+    found: np.ndarray = np.unique(y)
+    if classes is not None:
+        return _checked_classes(classes, found)
+    if likely is not None and set(found.tolist()) <= set(likely.tolist()):
+        return np.sort(likely)
+    if len(found) < 2:
+        raise ValueError(
+            f"y has {len(found)} class (of samples with sample_weight above 0); a classifier "
+            f"needs at least 2 classes."
+        )
+    return found
+
+
+def _checked_classes(classes: Any, found: np.ndarray) -> np.ndarray:
+    labels = np.asarray(classes)
+    known: np.ndarray = np.unique(labels)
+    if labels.ndim != 1 or len(known) < 2 or len(known) != len(labels):
+        raise ValueError(
+            f"classes={classes!r} must be at least two different labels, each once, in the order of the module's "
+            f"logits."
+        )
+    unknown = [label for label in found.tolist() if label not in set(known.tolist())]
+    if unknown:
+        raise ValueError(
+            f"y has labels {unknown[:5]} that are not in classes={labels[:12].tolist()}; classes must name every "
+            f"label, in the order of the module's logits."
+        )
+    return known
+
+
 def _first_inputs(
-    witness: BaseEstimator, given: GivenSamples, keeps_integers: bool, centres_columns: bool
+    witness: BaseEstimator,
+    given: GivenSamples,
+    keeps_integers: bool,
+    centres_columns: bool,
+    last: InputSchema | None,
 ) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray, np.ndarray | None]:
     """Names and arrays of the training samples, their labels, and what is subtracted from columns."""
     y = given.y if given.y is None else read_labels(given.y, "y")
@@ -135,6 +201,8 @@ def _first_inputs(
     with naming_columns(X):
         X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
     offset = column_offsets(X) if X.dtype == np.float64 else None
+    if last is not None:
+        offset = last.offset
     return None, (as_float32(X, offset) if in_double else X,), y, offset
 
 

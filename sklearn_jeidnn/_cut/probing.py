@@ -36,7 +36,8 @@ def check_backbone(
         raise ValueError(
             f"module={module_name} answered {shape} for {expected[0]} rows; it must answer logits of shape "
             f"(n_samples, n_classes) = {expected}, y having {n_classes} classes, or an object or dict that holds them "
-            f"as 'logits', or a tuple that begins with them."
+            f"as 'logits', or a tuple that begins with them. If it has logits of labels that y lacks, name all labels "
+            f"in the order of its logits: classes=[...]."
         )
     logits: torch.Tensor = output
     if not same(logits[:2], fewer):

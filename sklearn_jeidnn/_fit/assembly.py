@@ -1,7 +1,7 @@
 """Cut the members that a user gives, and join them into one network with priced exits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
 from typing import Any, TypeAlias
@@ -21,7 +21,16 @@ from .._exits.building import (
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
 from .companions import companions_for
-from .members import ClassifierStage, Member, check_classes, fitted_classifier, instantiate
+from .logit_order import logit_order
+from .members import (
+    ClassifierStage,
+    Member,
+    check_classes,
+    fitted_classifier,
+    instantiate,
+    learns,
+    warn_if_nothing_learns,
+)
 from .prices import (
     as_price_table,
     exits_worth,
@@ -51,11 +60,17 @@ class Cut:
         Submodules after which samples may leave.
     lr : float
         Largest learning rate, unless the user gives one.
+    module : nn.Module or None, default=None
+        What was cut; None if it is no torch module.
+    learns : dict of str to bool
+        Whether each parameter of the module learned before it was cut.
     """
 
     network: EarlyExitNetwork
     names: list[str]
     lr: float = LR
+    module: nn.Module | None = None
+    learns: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,17 +190,21 @@ class Assembly:
         return cuts
 
     def _cut_module(self, member: Member, module: nn.Module, exits: Exits) -> Cut:
-        frozen = self.spec.takes_trained and isinstance(member.module, nn.Module)
+        is_instance = isinstance(member.module, nn.Module)
+        frozen = self.spec.takes_trained and is_instance
+        if is_instance and not frozen:
+            warn_if_nothing_learns(module)
+        learned = learns(module)
         if exits == "auto" and self._timed_samples is not None:
             exits = self._worth(module, frozen)
         network, names = self._cut(module, exits, frozen)
         lr: Any = getattr(module, "learning_rate", LR)
-        return Cut(network=network, names=names, lr=lr)
+        return Cut(network=network, names=names, lr=lr, module=module, learns=learned)
 
     def as_single_stage(self, module: nn.Module) -> Cut:
         """Return a member's module as one stage."""
         network, names = self._cut(module, 0, frozen=False)
-        return Cut(network=network, names=names)
+        return Cut(network=network, names=names, module=module, learns=learns(module))
 
     def _cut(
         self, module: nn.Module, exits: Exits, frozen: bool
@@ -200,6 +219,7 @@ class Assembly:
             frozen=frozen,
             precision=self.spec.precision,
             input_names=self.schema.input_names,
+            logit_order=logit_order(module, self.spec.classes, self.schema.classes),
         )
 
     def _worth(self, module: nn.Module, frozen: bool) -> Exits:

@@ -15,12 +15,14 @@ from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
+from .._history import SampleHistory
 from .._operate.cascade import Cascade
 from .._operate.frontier import LEARNED, Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
+from .._parts import Parts
 from .._samples import check_inputs
-from .._schema import Arrays, InputSchema, Parts, Samples, as_integers
+from .._schema import Arrays, InputSchema, Samples, as_integers
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .bilevel import train_bilevel
@@ -36,13 +38,16 @@ from .datasets import SamplesDataset
 from .divergence import check_finite
 from .features import ExitFeatures, concatenate_exits
 from .joint import answers_of, train_jointly
+from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MemberTrainer
-from .members import Member, as_members, check_is_trained, instantiate
+from .logit_order import warn_of_another_order
+from .members import Member, as_members, check_is_trained, instantiate, restore_learning
 from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
+from .warm_start import TrainedMembers, remember_history
 from .weights import normalised_weights
 
 # Share of an untrained network's run time below which no budget can be kept.
@@ -62,12 +67,18 @@ class FittedCascade:
         Of the samples that set the gates.
     point : OperatingPoint
         The requested one.
+    history : SampleHistory
+        What networks have learned from.
+    leakage : str or None
+        Why they may have learned from samples that calibrate.
     """
 
     schema: InputSchema
     cascade: Cascade
     frontier: Frontier
     point: OperatingPoint
+    history: SampleHistory
+    leakage: str | None
 
 
 def fit_cascade(
@@ -100,10 +111,15 @@ def fit_cascade(
         check_parameters(spec, len(parts.train))
         check_memory(spec, schema, parts)
     with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
-        *companions, backbone = as_members(spec.module, spec.module_params)
+        members = as_members(spec.module, spec.module_params)
+        *companions, backbone = members
         schema, module = _backbone(spec, schema, parts, backbone)
         with random_numbers_kept():
             try_functions(schema, parts.train.inputs)
+        leakage = leakage_of(spec, schema, parts, members)
+        history = parts.history
+        if leakage is not None or not has_known_past(spec, schema, parts, members):
+            history = history.with_gaps()
         assembly = Assembly(
             spec=spec,
             schema=schema,
@@ -111,7 +127,14 @@ def fit_cascade(
             backbone=backbone,
             module=module,
         )
-        fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly)
+        fit = _Fit(
+            spec=spec,
+            schema=schema,
+            parts=parts,
+            assembly=assembly,
+            history=history,
+            leakage=leakage,
+        )
         with schema.explaining(parts.train.inputs, parts.gates.inputs):
             return fit.run(companions, X_unlabeled)
 
@@ -145,6 +168,8 @@ class _Fit:
     schema: InputSchema
     parts: Parts
     assembly: Assembly
+    history: SampleHistory
+    leakage: str | None
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
         """Train the members, combine their exits, measure the costs and train the gates."""
@@ -159,23 +184,50 @@ class _Fit:
         why = " as timed after training" if self.spec.is_timed else ""
         check_budget(self.spec.budget, priced_network.exit_costs, why)
         frontier, point = self._train_gates(priced_network, train, held_out)
+        if self.spec.takes_trained:
+            n_train = len(self.parts.train)
+            warn_of_another_order(
+                train.features[-1][:n_train],
+                torch.as_tensor(self.parts.train.codes),
+                frontier.answers,
+                self.schema.classes,
+            )
         forget_results(priced_network.network)
         forget_results(self.assembly.module)
+        trained = self._keep_for_later(members, companions)
         cascade = Cascade(
-            engine=self._engine(
-                priced_network.network.requires_grad_(False).eval(), self.spec.compile
-            ),
+            engine=self._engine(priced_network.network.eval(), self.spec.compile),
             exits=priced_network.names,
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
             plain_seconds=plain_seconds,
             history=members[-1].history,
+            trained=trained,
         )
         answers = frontier.answers
         what = "held-out samples that set the gates"
         warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
         schema = self._with_length(priced_network.network)
-        return FittedCascade(schema=schema, cascade=cascade, frontier=frontier, point=point)
+        return FittedCascade(
+            schema=schema,
+            cascade=cascade,
+            frontier=frontier,
+            point=point,
+            history=self.history,
+            leakage=self.leakage,
+        )
+
+    def _keep_for_later(
+        self, members: list[LearnedMember], companions: list[Member]
+    ) -> TrainedMembers:
+        """Keep the members so that a later fit can go on from them."""
+        cuts = [member.cut for member in members]
+        trained = TrainedMembers.of(self.spec, [*companions, self.assembly.backbone], cuts)
+        for cut in cuts:
+            if cut.module is not None:
+                restore_learning(cut.module, cut.learns)
+                remember_history(cut.module, self.history)
+        return trained
 
     def _with_length(self, network: EarlyExitNetwork) -> InputSchema:
         """Return the schema that knows whether sentences may have another length than those of the training."""
@@ -249,7 +301,10 @@ class _Fit:
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
         weights = self._weights(self.parts.train)
-        return self.assembly.cut_members(companions, companion_exits, exits, weights)
+        cuts = self.assembly.cut_members(companions, companion_exits, exits, weights)
+        if self.spec.trained is not None:
+            self.spec.trained.load_heads(cuts)
+        return cuts
 
     def _weights(self, samples: Samples) -> np.ndarray:
         return normalised_weights(self.spec.class_weight, self.schema, samples)
@@ -332,7 +387,9 @@ class _Fit:
     def _without_exits(self, backbone: LearnedMember) -> LearnedMember:
         """Return the backbone, which was trained with its exits, as one stage."""
         return LearnedMember(
-            cut=self.assembly.as_single_stage(self.assembly.module),
+            cut=replace(
+                self.assembly.as_single_stage(self.assembly.module), learns=backbone.cut.learns
+            ),
             history=backbone.history,
             train=backbone.train.last_exit(),
             held_out=backbone.held_out.last_exit(),

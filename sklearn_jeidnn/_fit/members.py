@@ -12,6 +12,7 @@ from torch import nn
 
 from .._cut import CutInfo, Stage
 from .._schema import InputSchema
+from .._warn import warn_caller
 from ..backbones import TabularResNet, default_backbone
 from .modules import copied, plain_module
 from .turns import FIT_TURNS
@@ -75,6 +76,13 @@ def has_ready_networks_only(module: Any) -> bool:
     )
 
 
+def as_backbone(module: Any) -> Any:
+    """The backbone among what a user gives as ``module``, before it is checked."""
+    while isinstance(module, list | tuple) and module:
+        module = module[0] if isinstance(module, tuple) else module[-1]
+    return module
+
+
 def _as_member(entry: Any) -> Member:
     if not isinstance(entry, tuple):
         return Member(entry, {})
@@ -133,7 +141,7 @@ def fitted_classifier(
     ValueError
         If the weights of the samples differ and the classifier takes no weights.
     """
-    if _is_fitted(classifier):
+    if is_fitted(classifier):
         return classifier
     if np.ptp(sample_weight) == 0:
         with FIT_TURNS.lend():
@@ -147,7 +155,7 @@ def fitted_classifier(
         return clone(classifier).fit(X, y, sample_weight=sample_weight)
 
 
-def _is_fitted(classifier: Any) -> bool:
+def is_fitted(classifier: Any) -> bool:
     try:
         check_is_fitted(classifier)
     except NotFittedError:
@@ -251,3 +259,24 @@ def _constructed(
         raise kind(
             f"module={getattr(module, '__name__', module)} cannot be built with module__* parameters {params}: {error}"
         ) from error
+
+
+def learns(module: nn.Module) -> dict[str, bool]:
+    """Whether each parameter learns."""
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+
+
+def restore_learning(module: nn.Module, flags: dict[str, bool]) -> None:
+    """Let the parameters learn that did before."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(flags[name])
+
+
+def warn_if_nothing_learns(module: nn.Module) -> None:
+    """Warn if a module that is to learn has parameters none of which does."""
+    flags = learns(module)
+    if flags and not any(flags.values()):
+        warn_caller(
+            f"module={type(module).__name__} does not learn: all its parameters have requires_grad=False. Call "
+            f"module.requires_grad_(True) if it should, or give freeze_backbone=True if it should not.",
+        )
