@@ -18,16 +18,11 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._columns import FLOATS, as_float32, column_offsets, warn_of_narrow_columns
 from ._given import as_array_like, is_image, naming_columns, read_labels
 from ._history import SampleHistory, sample_hashes
 from ._parts import Parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
-from ._warn import warn_caller
-
-FLOATS = (np.float64, np.float32)
-# A column's size is this many times its spread: float32 then resolves less than a 10,000th of the spread.
-NARROW = 1000
-OFFSET_SAMPLES = 10_000
 
 LOGIT_BYTES = 4
 
@@ -196,7 +191,7 @@ def _first_inputs(
     X = as_array_like(given.X)
     in_double = centres_columns and np.ndim(X) == 2
     if not in_double:
-        _warn_of_narrow_columns(X)
+        warn_of_narrow_columns(X)
     dtype = FLOATS if in_double else _dtype(X, keeps_integers)
     with naming_columns(X):
         X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
@@ -209,35 +204,6 @@ def _first_inputs(
 def _dtype(X: Any, keeps_integers: bool) -> type:
     """A module may embed whole numbers, which is seen once it is built; ready backbones take floats."""
     return np.int64 if keeps_integers and np.asarray(X).dtype.kind in "iu" else np.float32
-
-
-def column_offsets(table: np.ndarray) -> np.ndarray | None:
-    """Medians of the columns whose spread is small against their size, 0 for others; None if there are none."""
-    some = table[:: max(1, len(table) // OFFSET_SAMPLES)]
-    low, median, high = np.quantile(some, [0.1, 0.5, 0.9], axis=0)
-    narrow = (high > low) & (np.abs(median) > NARROW * (high - low))
-    return np.where(narrow, median, 0) if narrow.any() else None
-
-
-def _warn_of_narrow_columns(X: Any) -> None:
-    """Tell that float32 blurs columns of a table that a module of the user's takes as they are."""
-    table = np.asarray(X)
-    offset = column_offsets(table) if table.ndim == 2 and table.dtype == np.float64 else None
-    if offset is not None:
-        columns = np.flatnonzero(offset)[:5].tolist()
-        warn_caller(
-            f"X has columns {columns} whose spread is small against their size, and becomes float32, which blurs "
-            f"them; scale them first, with StandardScaler in a pipeline say."
-        )
-
-
-def as_float32(table: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
-    """A table less the offsets of its columns, as float32."""
-    centred = table if offset is None else table - offset
-    with np.errstate(over="ignore"):
-        array: np.ndarray = centred.astype(np.float32, copy=False)
-    assert_all_finite(array, input_name="X")
-    return array
 
 
 def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight") -> np.ndarray:

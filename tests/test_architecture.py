@@ -15,7 +15,16 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_numbers", "_warn"},
-    {"_cut", "_given", "_image_shapes", "_schema", "_splits", "_conformal"},
+    {
+        "_columns",
+        "_cut",
+        "_encoding",
+        "_given",
+        "_image_shapes",
+        "_schema",
+        "_splits",
+        "_conformal",
+    },
     {"_history"},
     {"_parts"},
     {"_exits", "conformal", "metrics", "_samples", "_tables", "pipeline"},

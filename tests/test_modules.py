@@ -1,3 +1,4 @@
+import threading
 import warnings
 from functools import partial
 
@@ -77,6 +78,13 @@ def test_hooks_of_parameters_are_copied_with_them():
     copy_of_module = copied(module)
     copy_of_module(torch.ones(1, 2)).sum().backward()
     assert not copy_of_module.weight.grad.any() and copy_of_module.bias.grad.any()
+
+
+def test_an_instance_that_cannot_be_copied_is_refused_with_what_to_do():
+    module = nn.Linear(2, 1)
+    module.lock = threading.Lock()
+    with pytest.raises(TypeError, match="Linear cannot be copied.*give its class, or a function"):
+        copied(module)
 
 
 def test_results_that_a_module_keeps_do_not_hinder_copies():

@@ -3,7 +3,8 @@ import pytest
 import torch
 from sklearn.dummy import DummyClassifier
 
-from sklearn_jeidnn._tables import bearable_noise, column_spreads, gaps_of_few_values
+from sklearn_jeidnn._encoding import column_spreads, gaps_of_few_values
+from sklearn_jeidnn._tables import bearable_noise
 from sklearn_jeidnn.backbones import (
     PiecewiseLinearEncoding,
     RobustScaling,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._cut import LogitsModule, takes_other_lengths, token_counts, token_length
+from .._cut import LogitsModule, token_counts
 from .._cut.graphs import embeds
 from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
@@ -17,7 +17,7 @@ from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
 from .._history import SampleHistory
 from .._operate.cascade import Cascade
-from .._operate.frontier import LEARNED, Frontier, objective_at
+from .._operate.frontier import Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
@@ -25,7 +25,6 @@ from .._samples import check_inputs
 from .._schema import Arrays, InputSchema, Samples, as_integers
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
-from .bilevel import train_bilevel
 from .checks import (
     check_memory,
     check_no_companions,
@@ -35,19 +34,20 @@ from .checks import (
 )
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
-from .divergence import check_finite
 from .features import ExitFeatures, concatenate_exits
-from .joint import answers_of, train_jointly
+from .gates import train_gates
+from .joint import answers_of
 from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MemberTrainer
+from .lengths import with_length
 from .logit_order import warn_of_another_order
-from .members import Member, as_members, check_is_trained, instantiate, restore_learning
+from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
-from .warm_start import TrainedMembers, remember_history
+from .warm_start import keep_for_later
 from .weights import normalised_weights
 
 # Share of an untrained network's run time below which no budget can be kept.
@@ -183,7 +183,7 @@ class _Fit:
         )
         why = " as timed after training" if self.spec.is_timed else ""
         check_budget(self.spec.budget, priced_network.exit_costs, why)
-        frontier, point = self._train_gates(priced_network, train, held_out)
+        frontier, point = train_gates(self.spec, priced_network, train, held_out)
         if self.spec.takes_trained:
             n_train = len(self.parts.train)
             warn_of_another_order(
@@ -194,7 +194,8 @@ class _Fit:
             )
         forget_results(priced_network.network)
         forget_results(self.assembly.module)
-        trained = self._keep_for_later(members, companions)
+        given = [*companions, self.assembly.backbone]
+        trained = keep_for_later(self.spec, given, [member.cut for member in members], self.history)
         cascade = Cascade(
             engine=self._engine(priced_network.network.eval(), self.spec.compile),
             exits=priced_network.names,
@@ -207,7 +208,8 @@ class _Fit:
         answers = frontier.answers
         what = "held-out samples that set the gates"
         warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
-        schema = self._with_length(priced_network.network)
+        module, probe = self.assembly.module, self.assembly.probe
+        schema = with_length(self.schema, module, priced_network.network, probe)
         return FittedCascade(
             schema=schema,
             cascade=cascade,
@@ -216,38 +218,6 @@ class _Fit:
             history=self.history,
             leakage=self.leakage,
         )
-
-    def _keep_for_later(
-        self, members: list[LearnedMember], companions: list[Member]
-    ) -> TrainedMembers:
-        """Keep the members so that a later fit can go on from them."""
-        cuts = [member.cut for member in members]
-        trained = TrainedMembers.of(self.spec, [*companions, self.assembly.backbone], cuts)
-        for cut in cuts:
-            if cut.module is not None:
-                restore_learning(cut.module, cut.learns)
-                remember_history(cut.module, self.history)
-        return trained
-
-    def _with_length(self, network: EarlyExitNetwork) -> InputSchema:
-        """Return the schema that knows whether sentences may have another length than those of the training."""
-        if not any(self.schema.n_tokens):
-            return self.schema
-        samples = self.assembly.probe
-        module = LogitsModule(self.assembly.module, self.schema.input_names)
-
-        def plain(*inputs: torch.Tensor) -> torch.Tensor:
-            with network.inference():
-                logits: torch.Tensor = module(*inputs)
-            return logits
-
-        def run(*inputs: torch.Tensor) -> torch.Tensor:
-            with network.inference():
-                network(*inputs)
-            return network.plain(*inputs)
-
-        free = takes_other_lengths(run, plain, samples)
-        return replace(self.schema, length=token_length(samples) if free else None)
 
     def _train_members(
         self, companions: list[Member], X_unlabeled: Any
@@ -423,42 +393,3 @@ class _Fit:
             self.spec.cost_batch_size,
         )
         return replace(priced_network, exit_costs=exit_costs), plain_seconds
-
-    def _train_gates(
-        self, priced_network: PricedNetwork, train: ExitFeatures, held_out: ExitFeatures
-    ) -> tuple[Frontier, OperatingPoint]:
-        """Train the network's gates in place; return the frontier and the requested point."""
-        network, exit_costs = priced_network.network, priced_network.exit_costs
-        batch_size = self.spec.batch_size if self.spec.batch_size > 0 else len(train.y)
-        if self.spec.is_joint:
-            target, exit_policy = self.spec.operating_target, self.spec.exit_policy
-            return train_jointly(
-                network, train, held_out, exit_costs, target, batch_size, exit_policy
-            )
-        train_bilevel(
-            network,
-            train,
-            held_out,
-            torch.as_tensor(exit_costs, dtype=torch.float32, device=self.spec.device),
-            self.spec.cost_weight,
-            gate_loss=self.spec.gate_loss,
-            max_epochs=self.spec.max_epochs,
-            batch_size=batch_size,
-        )
-        check_finite(network.heads, network.gates)
-        return self._bilevel_point(priced_network, held_out)
-
-    def _bilevel_point(
-        self, priced_network: PricedNetwork, held_out: ExitFeatures
-    ) -> tuple[Frontier, OperatingPoint]:
-        """Return the frontier on the held-out samples, and the point of the network's gates."""
-        network = priced_network.network
-        frontier = Frontier(
-            answers=answers_of(network, held_out),
-            exit_mass=network.exit_mass,
-            exit_costs=priced_network.exit_costs,
-        )
-        point = OperatingPoint(
-            cost_weight=self.spec.cost_weight, gates=network.gates.point(), exit_policy=LEARNED
-        )
-        return frontier, point

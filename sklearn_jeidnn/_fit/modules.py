@@ -37,7 +37,12 @@ def copied(module: nn.Module) -> nn.Module:
         for value in _tensors_inside(vars(part))
         if not value.is_leaf
     }
-    copy_of_module = copy.deepcopy(module, memo)
+    try:
+        copy_of_module = copy.deepcopy(module, memo)
+    except TypeError as error:
+        raise TypeError(
+            f"module={type(module).__name__} cannot be copied ({error}); give its class, or a function that builds it."
+        ) from error
     for parameter, its_copy in zip(module.parameters(), copy_of_module.parameters(), strict=True):
         for hook in (parameter._backward_hooks or {}).values():
             its_copy.register_hook(hook)  # type: ignore[no-untyped-call]  # torch has no type hints here

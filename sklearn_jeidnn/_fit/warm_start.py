@@ -11,7 +11,7 @@ from torch import nn
 
 from .._history import SampleHistory
 from .assembly import Cut
-from .members import Member
+from .members import Member, restore_learning
 from .spec import MODULE_PREFIX, CascadeSpec
 
 # Attribute of a fitted ``module_``. It holds arrays alone, so that a stored module loads without this package.
@@ -108,6 +108,18 @@ def _same(first: Any, second: Any) -> bool:
     if isinstance(first, nn.Module) or isinstance(second, nn.Module):
         return first is second
     return repr(first) == repr(second)
+
+
+def keep_for_later(
+    spec: CascadeSpec, given: Sequence[Member], cuts: Sequence[Cut], history: SampleHistory
+) -> TrainedMembers:
+    """Keep members so that a later fit can go on from them, and knows what they have learned from."""
+    trained = TrainedMembers.of(spec, given, cuts)
+    for cut in cuts:
+        if cut.module is not None:
+            restore_learning(cut.module, cut.learns)
+            remember_history(cut.module, history)
+    return trained
 
 
 def remember_history(module: nn.Module, history: SampleHistory) -> None:
