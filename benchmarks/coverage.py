@@ -128,8 +128,8 @@ def limits_of_draws(name, clf, X, y, n_draws):
         frontier = of_fit.of_agreement() if risk == "disagreement" else of_fit
         expensive_first = frontier.candidates_by_cost
         path = expensive_first[::-1] if risk == "mean_cost" else expensive_first
-        losses = np.stack([risk_losses(frontier, answers, risk, point.gates) for point in path])
-        costs = [risk_losses(frontier, answers, "mean_cost", point.gates).mean() for point in path]
+        losses = np.stack([risk_losses(frontier, answers, risk, point) for point in path])
+        costs = [risk_losses(frontier, answers, "mean_cost", point).mean() for point in path]
         safe = clf.exit_costs_[0] if risk == "mean_cost" else clf.exit_costs_[-1]
         for limit in limits:
             for n_tested in N_TESTED[name]:

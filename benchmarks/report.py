@@ -271,6 +271,28 @@ def limits():
     return table(["", "limit", "rows", "broken", "mean cost"], cells)
 
 
+def trained_networks():
+    """Coverage of frozen networks whose own training rows calibrate, and with fresh rows."""
+    cells = [
+        [
+            row["kind"],
+            f"{row['n_train']:,}",
+            f"{percent(row['accuracy_on_own_rows'])}, {percent(row['accuracy_on_new_rows'])}",
+            f"{percent(row['coverage'])}, {'warned of' if row['warned'] else 'in silence'}",
+            f"{percent(row['coverage_with_x_val'])} [{percent(row['band_low'])}, {percent(row['band_high'])}]",
+        ]
+        for row in records.read("trained_networks")
+    ]
+    header = [
+        "",
+        "rows",
+        "accuracy on them, on new ones",
+        "coverage without `X_val`",
+        "with `X_val`",
+    ]
+    return table(header, cells)
+
+
 def calibration():
     """Learned gates / one threshold on confidence / one for each exit, means over the seeds."""
     rows = records.read("gates_and_calibration")
@@ -394,6 +416,7 @@ TABLES = {
     "companions_by_the_clock": companions_by_the_clock,
     "instead_of_tables": instead_of_tables,
     "limits": limits,
+    "trained_networks": trained_networks,
     "calibration": calibration,
     "set_speed": set_speed,
     "exit_heads": exit_heads,

@@ -28,16 +28,20 @@ from ._fit.checks import (
     refuse_booleans,
     warn_of_unread,
 )
+from ._fit.leakage import history_of_members
+from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
-from ._fit.members import has_ready_networks_only
+from ._fit.members import as_backbone, as_members, has_ready_networks_only
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._fit.turns import FIT_TURNS
+from ._fit.warm_start import going_on
 from ._numbers import check_number, check_probability
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
+from ._operate.leakage import WHAT_TO_DO, check_certifiable
 from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
@@ -72,9 +76,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
     Parameters
     ----------
-    module : torch module (class or instance), or list of members, default=None
+    module : torch module (class, function or instance), or list of members, default=None
         The backbone, from float tensors (or whole numbers that it embeds) to logits. None takes a ready
         network for tables or images; a list puts companions in front of its last entry.
+    classes : array-like of labels (n_classes,), default=None
+        Labels in the order of the module's logits, those that ``y`` lacks included. None takes the module's
+        ``config.id2label`` where ``y`` has its labels, else the sorted labels of ``y``.
     exits : "auto", int or list of str, default="auto"
         Submodules after which samples may leave, or how many early exits. "auto" takes up to eight that
         save more than a head costs. With several members, one such entry for each.
@@ -82,7 +89,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Classifier at an early exit. "pooled" reads several pools of the stage's output and the exit before,
         "linear" only the mean. A class is built as ``head(n_features, n_classes)``.
     freeze_backbone : bool or "after_warmup", default=False
-        True takes a trained instance as it is and trains heads and gates only. "after_warmup" trains every
+        True takes a trained instance as it is and trains heads and gates only; give :meth:`fit` an ``X_val`` that
+        it did not learn from, else no guarantee holds (a warning says so). "after_warmup" trains every
         network without its exits first, then its heads. False trains networks with their exits.
     companion : {"tabular", "auto"} or None, default="tabular"
         "auto" trains smaller ready networks and puts those that pay in front of the backbone; "tabular" does
@@ -105,7 +113,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     budget : float, default=None
         Largest mean cost of a sample, on held-out samples; then ``cost_weight`` is not read.
     max_accuracy_drop : float, default=None
-        Largest loss of accuracy against the last exit, on held-out samples; then ``cost_weight`` is not
+        Largest loss of accuracy against the plain backbone, on held-out samples; then ``cost_weight`` is not
         read. Excludes ``budget``.
     risk_confidence : float, default=None
         Certify ``max_accuracy_drop`` or ``budget`` with this probability, on a random half of the calibration
@@ -156,6 +164,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     device : str or torch.device, default="cpu"
     verbose : int, default=0
         1 prints skorch's line for each epoch, and what the operating point does to held-out samples.
+    warm_start : bool, default=False
+        Go on from the networks of the last :meth:`fit` (backbone, companions and heads, with their exits) instead
+        of new ones. Samples that were held out stay held out.
     random_state : int, RandomState instance or None, default=None
         Pass an int for the same result in every call.
     **kwargs
@@ -165,6 +176,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     Attributes
     ----------
     classes_ : ndarray (n_classes,)
+        Sorted labels of ``y``, or ``classes``.
     n_features_in_ : int
         Length of the second axis of ``X``; not where ``X`` is a dict.
     feature_names_in_ : ndarray (n_features_in_,)
@@ -184,7 +196,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Operating points over a grid of cost weights on the held-out samples that set the gates; make a data
         frame of it. Keys as in :meth:`frontier`. Computed when first read; not with "bilevel" gates.
     module_ : torch module
-        The plain backbone, trained.
+        The plain backbone, trained; its logits are in the order of ``classes``.
     network_ : torch module
         Its stages with heads and gates.
     history_ : skorch History
@@ -220,6 +232,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
+        "classes": ["array-like", None],
         "exits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
         "head": [StrOptions(set(HEADS)), type],
         "freeze_backbone": ["boolean", StrOptions({"after_warmup"})],
@@ -251,6 +264,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "compile": ["boolean"],
         "device": [str, torch.device],
         "verbose": ["verbose"],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
     }
 
@@ -258,6 +272,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         self,
         module: Any = None,
         *,
+        classes: Any = None,
         exits: Any = "auto",
         head: Any = "pooled",
         freeze_backbone: bool | str = False,
@@ -289,10 +304,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         compile: bool = False,
         device: str | torch.device = "cpu",
         verbose: int = 0,
+        warm_start: bool = False,
         random_state: Any = None,
         **kwargs: Any,
     ) -> None:
         self.module = module
+        self.classes = classes
         self.exits = exits
         self.head = head
         self.freeze_backbone = freeze_backbone
@@ -324,6 +341,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         self.compile = compile
         self.device = device
         self.verbose = verbose
+        self.warm_start = warm_start
         self.random_state = random_state
         self.__dict__.update({name: kwargs[name] for name in kwargs if name.startswith(PREFIXES)})
         # Apart, so that none of them is taken for an attribute.
@@ -393,8 +411,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             Weights in what is minimised; samples of weight 0 are left out. Calibration takes the
             others alike.
         X_val, y_val : array-like or torch Dataset, default=None
-            Held-out samples, halved at random for the gates and for calibration; all of ``X`` then
-            trains. None splits off ``validation_fraction`` of ``X``.
+            Held-out samples that no network learned from, halved at random for the gates and for
+            calibration; all of ``X`` then trains. None splits off ``validation_fraction`` of ``X``.
         sample_weight_val : array-like, default=None
         X_unlabeled : array-like, default=None
             Samples without labels from which companions learn, too, where ``companion_training`` is
@@ -411,6 +429,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         """
         _refuse_unexpected(type(self).__name__, list(vars(self).get("_unexpected", ())))
         self._check_operating_point()
+        spec = CascadeSpec.of(self)
+        last = self._last_fit()
+        if last is not None:
+            spec = going_on(spec, last.cascade.trained)
         rng = check_random_state(self.random_state)
         # A user's collate_fn joins what skorch trains on, not samples of a dataset.
         options = {**self._loader_options(), "collate_fn": collate}
@@ -422,9 +444,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             centres_columns=has_ready_networks_only(self.module),
             validation_fraction=self.validation_fraction,
             rng=rng,
+            classes=self.classes,
+            likely_classes=labels_of_logits(as_backbone(spec.module)),
+            earlier=history_of_members(as_members(spec.module, spec.module_params)),
+            last=None if last is None else last.schema,
         )
         X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
-        spec = CascadeSpec.of(self)
         warn_of_unread(self, spec, schema, holds_out=X_val is None)
         try_rule = self._set_rule(seed=0).try_functions
         fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
@@ -439,6 +464,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             samples=CalibrationSamples.read(
                 rule, fitted.schema, fitted.cascade, calibrating.inputs, calibrating.codes
             ),
+            history=fitted.history,
+            leakage=fitted.leakage,
         )
         self._advise(predictor)
         return self._adopt(self._certified(predictor))
@@ -449,6 +476,11 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         prefixed = {name: value for name, value in vars(self).items() if name.startswith(PREFIXES)}
         check_prefixed_names(prefixed)
         check_valid_options(prefixed)
+
+    def _last_fit(self) -> Predictor | None:
+        """What this fit goes on from, if anything."""
+        found: Predictor | None = vars(self).get("_predictor") if self.warm_start else None
+        return found
 
     def _set_rule(self, seed: int, takes_groups: bool = False) -> SetRule:
         return SetRule(
@@ -597,9 +629,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         y : array-like (n_samples,), default=None
             Only for ``max_accuracy_drop``; a dataset of pairs (sample, label) brings it.
         max_disagreement : float, default=None
-            Largest share of samples whose label is not the last exit's. Gates are made for it.
+            Largest share of samples whose label is not the plain backbone's. Gates are made for it, and at
+            the last exit samples get the plain backbone's answer.
         max_accuracy_drop : float, default=None
-            Largest loss of accuracy against the last exit.
+            Largest loss of accuracy against the plain backbone.
         budget : float, default=None
             Largest mean cost; the most expensive point that keeps to it is taken.
         risk_confidence : float, default=0.95
@@ -608,7 +641,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         -------
         EarlyExitClassifier
             As :meth:`at` returns it; ``risk_`` tells what was shown. If no point passes, a warning says
-            so, and all samples run to the last exit (for ``budget``, leave at the first).
+            so, and all samples get the plain backbone's answer (for ``budget``, leave at the first exit).
 
         References
         ----------
@@ -625,7 +658,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         brings_labels = is_dataset(X) and max_accuracy_drop is not None
         risk, limit = _one_limit(limits, y is not None or brings_labels, risk_confidence)
         check_budget(budget, self.exit_costs_)
-        answers = self._answers(X, y, needs_labels=risk == ACCURACY_DROP)
+        given = read_dataset(GivenSamples(X=X, y=y), self._loader_options())
+        needs_labels = risk == ACCURACY_DROP
+        answers = self._answers(given.X, given.y, needs_labels=needs_labels)
+        arrays = check_inputs(self._predictor.schema, given.X)
+        leakage = self._predictor.leakage_of(arrays, answers.codes if needs_labels else None)
+        check_certifiable(leakage, risk_confidence)
         controlled = self._predictor.controlled(
             answers, risk=risk, limit=limit, confidence=risk_confidence
         )
@@ -661,7 +699,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         samples = CalibrationSamples.read(
             rule, predictor.schema, predictor.cascade, arrays, codes, groups
         )
-        return self._adopt(predictor.conformalized(rule, samples))
+        leakage = predictor.leakage_of(arrays, codes)
+        if leakage is not None:
+            warn_caller(f"{leakage}. {WHAT_TO_DO}")
+        return self._adopt(predictor.conformalized(rule, samples, leakage))
 
     def measure_costs(self, cost: str = TIMED, *, batch_size: int | None = None) -> np.ndarray:
         """What it costs to leave at each exit, in another unit or on another machine.
@@ -726,8 +767,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Returns
         -------
         dict of str to ndarray (n_points,)
-            ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss``; ``exit0_rate`` and so on, the
-            share of samples that leave at each exit; ``single_exit``, the most accurate exit that costs no
+            ``cost_weight``, ``mean_cost``, ``accuracy``, ``backbone_accuracy`` (of the plain backbone, the same
+            in every row), ``log_loss``; ``exit0_rate`` and so on, the share of samples that leave at each exit;
+            ``single_exit``, the most accurate exit that costs no
             more if every sample leaves there (-1 if none does), and its ``single_accuracy``;
             ``single_exit_suffices``, True where these samples do not show (5 %, one-sided) that the point is
             better than that exit.

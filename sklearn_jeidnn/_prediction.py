@@ -12,6 +12,7 @@ from . import metrics
 from ._datasets import DatasetBatches, is_dataset, no_samples
 from ._given import read_labels
 from ._numbers import check_number
+from ._operate.cascade import AnsweredArrays
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._predictor import Predictor
@@ -275,13 +276,13 @@ class PredictionMixin:
     def _answers(self, X: Any, y: Any, *, needs_labels: bool = True) -> ExitAnswers:
         """Answers of every exit for samples; without labels all have the first class."""
         if needs_labels:
-            codes, found = self._labelled(X, y, Predictor.exit_logits)
+            codes, found = self._labelled(X, y, Predictor.every_exit)
         else:
-            found = self._over_chunks(X, Predictor.exit_logits)
-            codes = np.zeros(sum(len(logits) for logits, _ in found), dtype=int)
-        logits, gate_inputs = _concatenated(found)
+            found = self._over_chunks(X, Predictor.every_exit)
+            codes = np.zeros(sum(len(of_chunk.logits) for of_chunk in found), dtype=int)
+        answered = AnsweredArrays(*_concatenated(found))
         weights = np.ones(len(codes), dtype=np.float32)
-        return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+        return ExitAnswers(**answered._asdict(), codes=codes, weights=weights)
 
     def _labelled(
         self, X: Any, y: Any, answer: Callable[[Predictor, Arrays], T]
@@ -328,9 +329,8 @@ class PredictionMixin:
             raise no_samples()
 
 
-def _concatenated(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    first, second = zip(*found, strict=True)
-    return np.concatenate(first), np.concatenate(second)
+def _concatenated(found: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 
 def _check_groups(groups: np.ndarray, n_samples: int) -> None:

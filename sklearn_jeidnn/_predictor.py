@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ._history import GATES, TRAIN, SampleHistory, hashes_of_any_label, sample_hashes
 from ._operate.calibration import Calibration, CalibrationSamples, SetRule
-from ._operate.cascade import Cascade, RoutedArrays
+from ._operate.cascade import AnsweredArrays, Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
 from ._operate.exit_answers import ExitAnswers, with_gaps
 from ._operate.frontier import Frontier
+from ._operate.leakage import check_certifiable
 from ._operate.operating_point import OperatingPoint
 from ._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from ._schema import Arrays, InputSchema
@@ -33,6 +35,10 @@ class Predictor:
     samples : CalibrationSamples
     calibration : Calibration
         For ``point``.
+    history : SampleHistory
+        What networks have learned from.
+    leakage : str or None
+        Why they may have learned from ``samples``; None if nothing says so.
     """
 
     schema: InputSchema
@@ -42,6 +48,8 @@ class Predictor:
     rule: SetRule
     samples: CalibrationSamples
     calibration: Calibration
+    history: SampleHistory
+    leakage: str | None
 
     @classmethod
     def fit(
@@ -53,16 +61,20 @@ class Predictor:
         point: OperatingPoint,
         rule: SetRule,
         samples: CalibrationSamples,
+        history: SampleHistory,
+        leakage: str | None,
     ) -> "Predictor":
         """Calibrate an operating point of a cascade."""
         return cls(
             schema=schema,
-            cascade=cascade.with_gates(point.gates),
+            cascade=cascade.at(point),
             frontier=frontier,
             point=point,
             rule=rule,
             samples=samples,
             calibration=Calibration.fit(rule, point, frontier.answers, samples, cascade.exit_mass),
+            history=history,
+            leakage=leakage,
         )
 
     def route(self, arrays: Arrays) -> RoutedArrays:
@@ -110,12 +122,12 @@ class Predictor:
         probabilities, exit_index = self.probabilities_and_exits(arrays)
         return exit_index, probabilities.max(axis=1)
 
-    def exit_logits(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and gate inputs of every exit, whichever exit a sample would take."""
-        logits, gate_inputs = self.cascade.engine.answer(arrays)
-        gaps = np.isnan(logits[..., 0]).any(axis=1)
+    def every_exit(self, arrays: Arrays) -> AnsweredArrays:
+        """What every exit answers, whichever exit a sample would take."""
+        answered = self.cascade.engine.answer(arrays)
+        gaps = np.isnan(answered.logits[..., 0]).any(axis=1)
         warn_of_gaps(gaps.sum(), len(gaps), so=OF_EVERY_EXIT)
-        return logits, gate_inputs
+        return answered
 
     def backbone_labels(self, arrays: Arrays) -> np.ndarray:
         """Label that the plain backbone gives each sample."""
@@ -153,6 +165,8 @@ class Predictor:
             point=point,
             rule=self.rule,
             samples=self.samples,
+            history=self.history,
+            leakage=self.leakage,
         )
 
     def at(
@@ -179,6 +193,7 @@ class Predictor:
 
     def certified(self, *, risk: str, limit: float, confidence: float) -> "Predictor":
         """The predictor at a point that half of the calibration samples certifies; the other half gives the sets."""
+        check_certifiable(self.leakage, confidence)
         tested, kept = random_halves(self.samples.answers, self.rule.seed)
         point = certify(self.frontier, tested, risk=risk, limit=limit, confidence=confidence)
         moved = self.moved_to(point)
@@ -199,6 +214,21 @@ class Predictor:
         )
         return replace(self, calibration=calibration)
 
+    def leakage_of(self, arrays: Arrays, codes: np.ndarray | None) -> str | None:
+        """Why nothing holds that these samples, encoded or not, calibrate; None if nothing says so.
+
+        ``codes`` of labels (n_samples,) are None if there are none.
+        """
+        classes = self.schema.classes
+        if codes is None:
+            hashes = hashes_of_any_label(arrays, classes)
+        else:
+            hashes = sample_hashes(arrays, codes, classes)
+        n_used = self.history.count_used(hashes, (TRAIN, GATES))
+        if not n_used:
+            return None
+        return f"{n_used} of {len(hashes)} samples trained networks or set their gates"
+
     def controlled(
         self, answers: ExitAnswers, *, risk: str, limit: float, confidence: float
     ) -> "Predictor":
@@ -208,14 +238,20 @@ class Predictor:
         point = certify(frontier, in_random_order, risk=risk, limit=limit, confidence=confidence)
         return self.moved_to(point)
 
-    def conformalized(self, rule: SetRule, samples: CalibrationSamples) -> "Predictor":
+    def conformalized(
+        self, rule: SetRule, samples: CalibrationSamples, leakage: str | None
+    ) -> "Predictor":
         """The predictor with sets from other samples, by another rule; nothing else changes."""
-        return replace(self, rule=rule, samples=samples).calibrated_on(samples)
+        other = replace(self, rule=rule, samples=samples, leakage=leakage)
+        return other.calibrated_on(samples)
 
     def advice(self) -> str:
         """Say what the operating point does to held-out samples, and whether a single exit suffices."""
         of_point = self.frontier.summary(self.point)
-        result = f"Held-out samples: accuracy {of_point['accuracy']:.4f} at mean cost {of_point['mean_cost']:.3f}."
+        result = (
+            f"Held-out samples: accuracy {of_point['accuracy']:.4f} at mean cost {of_point['mean_cost']:.3f} "
+            f"(plain backbone {of_point['backbone_accuracy']:.4f} at 1)."
+        )
         if not of_point["single_exit_suffices"]:
             return result
         single = of_point["single_exit"]

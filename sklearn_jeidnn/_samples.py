@@ -18,15 +18,11 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._columns import FLOATS, as_float32, column_offsets, warn_of_narrow_columns
 from ._given import as_array_like, is_image, naming_columns, read_labels
-from ._schema import Arrays, InputSchema, Parts, Samples, iter_chunks
-from ._splits import halve, hold_out
-from ._warn import warn_caller
-
-FLOATS = (np.float64, np.float32)
-# A column's size is this many times its spread: float32 then resolves less than a 10,000th of the spread.
-NARROW = 1000
-OFFSET_SAMPLES = 10_000
+from ._history import SampleHistory, sample_hashes
+from ._parts import Parts, given_parts, held_out_parts
+from ._schema import Arrays, InputSchema, Samples, iter_chunks
 
 LOGIT_BYTES = 4
 
@@ -53,6 +49,10 @@ def read_parts(
     centres_columns: bool,
     validation_fraction: float,
     rng: np.random.RandomState,
+    classes: Any = None,
+    likely_classes: np.ndarray | None = None,
+    earlier: SampleHistory | None = None,
+    last: InputSchema | None = None,
 ) -> tuple[InputSchema, Parts]:
     """Check what ``fit`` is given, and split it into three disjoint parts.
 
@@ -69,56 +69,117 @@ def read_parts(
         their size.
     validation_fraction : float
     rng : numpy.random.RandomState
+    classes : array-like (n_classes,), default=None
+        All labels; None takes those of the samples.
+    likely_classes : ndarray (n_classes,), default=None
+        All labels, if the samples have no other ones.
+    earlier : SampleHistory, default=None
+        Of the members that come trained; what they were not trained on is held out again.
+    last : InputSchema, default=None
+        Of the fit that this one goes on from: samples must be like its, with no further labels.
     """
-    schema, samples = _read_training(given, estimator_name, keeps_integers, centres_columns)
+    if last is not None and classes is None:
+        likely_classes = last.classes
+    schema, samples = _read_training(
+        given, estimator_name, keeps_integers, centres_columns, classes, likely_classes, last
+    )
+    if last is not None:
+        _check_like_last(schema, last)
+    hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
     if held_out.is_empty:
-        train, gates, calibration = hold_out(samples.codes, validation_fraction, rng)
-        return schema, Parts(
-            train=samples.take(train),
-            gates=samples.take(gates),
-            calibration=samples.take(calibration),
-        )
+        return schema, held_out_parts(samples, hashes, earlier, validation_fraction, rng)
     if held_out.X is None or held_out.y is None:
         raise ValueError(
             "X_val and y_val go together (and sample_weight_val with them); one is missing."
         )
     others = _read_held_out(schema, held_out)
-    gates, calibration = halve(len(others), rng)
-    parts = Parts(train=samples, gates=others.take(gates), calibration=others.take(calibration))
-    return schema, parts
+    others_hashes = sample_hashes(others.inputs, others.codes, schema.classes)
+    return schema, given_parts(samples, hashes, others, others_hashes, earlier, rng)
+
+
+def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
+    further = sorted(set(schema.classes.tolist()) - set(last.classes.tolist()), key=str)
+    if further or schema.input_names != last.input_names:
+        what = f"y has the new labels {further[:5]}" if further else "X has other inputs"
+        raise ValueError(
+            f"warm_start=True goes on with the network of the last fit, but {what}; give warm_start=False."
+        )
+    if schema.sample_shapes != last.sample_shapes:
+        raise ValueError(
+            f"warm_start=True goes on with the network of the last fit, on samples of shape {last.sample_shapes}, "
+            f"but X has samples of shape {schema.sample_shapes}; give warm_start=False."
+        )
 
 
 def _read_training(
-    given: GivenSamples, estimator_name: str, keeps_integers: bool, centres_columns: bool
+    given: GivenSamples,
+    estimator_name: str,
+    keeps_integers: bool,
+    centres_columns: bool,
+    classes: Any,
+    likely_classes: np.ndarray | None,
+    last: InputSchema | None,
 ) -> tuple[InputSchema, Samples]:
     witness = _witness_class(estimator_name)()
-    names, inputs, y, offset = _first_inputs(witness, given, keeps_integers, centres_columns)
+    names, inputs, y, offset = _first_inputs(witness, given, keeps_integers, centres_columns, last)
     check_classification_targets(y)
     weights = check_weights(given.weights, inputs[0])
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
-    classes, codes = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f"y has {len(classes)} class (of samples with sample_weight above 0); a classifier "
-            f"needs at least 2 classes."
-        )
+    all_classes = _all_classes(y, classes, likely_classes)
     schema = InputSchema(
         estimator_name=estimator_name,
         input_names=names,
         sample_shapes=tuple(array.shape[1:] for array in inputs),
         dtypes=tuple(array.dtype for array in inputs),
-        classes=classes,
+        classes=all_classes,
         n_features=getattr(witness, "n_features_in_", None),
         feature_names=getattr(witness, "feature_names_in_", None),
         keeps_integers=keeps_integers,
         offset=offset,
     )
+    codes = np.searchsorted(all_classes, y)
     return schema, Samples(inputs=inputs, codes=codes, weights=weights)
 
 
+def _all_classes(y: np.ndarray, classes: Any, likely: np.ndarray | None) -> np.ndarray:
+    """All labels, sorted."""
+    found: np.ndarray = np.unique(y)
+    if classes is not None:
+        return _checked_classes(classes, found)
+    if likely is not None and set(found.tolist()) <= set(likely.tolist()):
+        return np.sort(likely)
+    if len(found) < 2:
+        raise ValueError(
+            f"y has {len(found)} class (of samples with sample_weight above 0); a classifier "
+            f"needs at least 2 classes."
+        )
+    return found
+
+
+def _checked_classes(classes: Any, found: np.ndarray) -> np.ndarray:
+    labels = np.asarray(classes)
+    known: np.ndarray = np.unique(labels)
+    if labels.ndim != 1 or len(known) < 2 or len(known) != len(labels):
+        raise ValueError(
+            f"classes={classes!r} must be at least two different labels, each once, in the order of the module's "
+            f"logits."
+        )
+    unknown = [label for label in found.tolist() if label not in set(known.tolist())]
+    if unknown:
+        raise ValueError(
+            f"y has labels {unknown[:5]} that are not in classes={labels[:12].tolist()}; classes must name every "
+            f"label, in the order of the module's logits."
+        )
+    return known
+
+
 def _first_inputs(
-    witness: BaseEstimator, given: GivenSamples, keeps_integers: bool, centres_columns: bool
+    witness: BaseEstimator,
+    given: GivenSamples,
+    keeps_integers: bool,
+    centres_columns: bool,
+    last: InputSchema | None,
 ) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray, np.ndarray | None]:
     """Names and arrays of the training samples, their labels, and what is subtracted from columns."""
     y = given.y if given.y is None else read_labels(given.y, "y")
@@ -130,46 +191,19 @@ def _first_inputs(
     X = as_array_like(given.X)
     in_double = centres_columns and np.ndim(X) == 2
     if not in_double:
-        _warn_of_narrow_columns(X)
+        warn_of_narrow_columns(X)
     dtype = FLOATS if in_double else _dtype(X, keeps_integers)
     with naming_columns(X):
         X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
     offset = column_offsets(X) if X.dtype == np.float64 else None
+    if last is not None:
+        offset = last.offset
     return None, (as_float32(X, offset) if in_double else X,), y, offset
 
 
 def _dtype(X: Any, keeps_integers: bool) -> type:
     """A module may embed whole numbers, which is seen once it is built; ready backbones take floats."""
     return np.int64 if keeps_integers and np.asarray(X).dtype.kind in "iu" else np.float32
-
-
-def column_offsets(table: np.ndarray) -> np.ndarray | None:
-    """Medians of the columns whose spread is small against their size, 0 for others; None if there are none."""
-    some = table[:: max(1, len(table) // OFFSET_SAMPLES)]
-    low, median, high = np.quantile(some, [0.1, 0.5, 0.9], axis=0)
-    narrow = (high > low) & (np.abs(median) > NARROW * (high - low))
-    return np.where(narrow, median, 0) if narrow.any() else None
-
-
-def _warn_of_narrow_columns(X: Any) -> None:
-    """Tell that float32 blurs columns of a table that a module of the user's takes as they are."""
-    table = np.asarray(X)
-    offset = column_offsets(table) if table.ndim == 2 and table.dtype == np.float64 else None
-    if offset is not None:
-        columns = np.flatnonzero(offset)[:5].tolist()
-        warn_caller(
-            f"X has columns {columns} whose spread is small against their size, and becomes float32, which blurs "
-            f"them; scale them first, with StandardScaler in a pipeline say."
-        )
-
-
-def as_float32(table: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
-    """A table less the offsets of its columns, as float32."""
-    centred = table if offset is None else table - offset
-    with np.errstate(over="ignore"):
-        array: np.ndarray = centred.astype(np.float32, copy=False)
-    assert_all_finite(array, input_name="X")
-    return array
 
 
 def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight") -> np.ndarray:

@@ -194,15 +194,6 @@ class Samples:
         return Samples(inputs=schema.encode(self.inputs), codes=self.codes, weights=self.weights)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Samples that train, samples that set the gates, samples that calibrate."""
-
-    train: Samples
-    gates: Samples
-    calibration: Samples
-
-
 def class_codes(classes: np.ndarray, y: Any, n_samples: int, name: str) -> np.ndarray:
     """Labels -> columns of ``classes``, which are sorted.
 

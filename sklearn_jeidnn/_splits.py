@@ -54,6 +54,32 @@ def halve(n_samples: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.nd
     return np.sort(gate), np.sort(calibration)
 
 
+def keep_parts(
+    parts: np.ndarray, y: np.ndarray, fraction: float, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Split samples three ways as :func:`hold_out`, those that were split before as before.
+
+    Parameters
+    ----------
+    parts : ndarray of int (n_samples,)
+        0, 1, 2 for samples that trained, set the gates, calibrated; -1 for new ones.
+    y, fraction, rng
+        As in :func:`hold_out`.
+
+    Returns
+    -------
+    train, gate, calibration : ndarray of int
+        None if none would set the gates or none would calibrate.
+    """
+    parts, new = parts.copy(), np.flatnonzero(parts < 0)
+    parts[new] = 0
+    if len(new) >= FEWEST_ROWS:
+        for part, rows in enumerate(hold_out(y[new], fraction, rng)):
+            parts[new[rows]] = part
+    train, gate, calibration = (np.flatnonzero(parts == part) for part in range(3))
+    return (train, gate, calibration) if len(gate) and len(calibration) else None
+
+
 def _spread_over_classes(y: np.ndarray, n_chosen: int) -> np.ndarray:
     """Positions of ``n_chosen`` samples at even steps through the samples ordered by class."""
     by_class = np.argsort(y, kind="stable")

@@ -12,14 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ._encoding import InputNoise, PiecewiseLinearEncoding, RobustScaling, bin_edges
 from ._image_shapes import checked_image_shape, has_channels_last, seen_image_shape
-from ._tables import (
-    InputNoise,
-    PiecewiseLinearEncoding,
-    RobustScaling,
-    TabularResNet,
-    bin_edges,
-)
+from ._tables import TabularResNet
 
 __all__ = [
     "BagOfEmbeddings",

@@ -15,7 +15,18 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_numbers", "_warn"},
-    {"_cut", "_given", "_image_shapes", "_schema", "_splits", "_conformal"},
+    {
+        "_columns",
+        "_cut",
+        "_encoding",
+        "_given",
+        "_image_shapes",
+        "_schema",
+        "_splits",
+        "_conformal",
+    },
+    {"_history"},
+    {"_parts"},
     {"_exits", "conformal", "metrics", "_samples", "_tables", "pipeline"},
     {"_datasets", "_operate", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
@@ -28,6 +39,8 @@ NUMPY_ONLY = [
     "_numbers",
     "_predictor",
     "_schema",
+    "_history",
+    "_parts",
     "conformal",
     "_exits.policy",
     "_exits.gate_points",
@@ -36,11 +49,13 @@ NUMPY_ONLY = [
     "_operate.certification",
     "_operate.exit_answers",
     "_operate.frontier",
+    "_operate.leakage",
     "_operate.operating_point",
     "_operate.risk",
     "_operate.temperatures",
     "_operate.thresholds",
     "_operate.ties",
+    "_operate.unlike",
     "_operate.user_functions",
 ]
 # Must run without torch.

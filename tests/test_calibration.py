@@ -1,5 +1,6 @@
 """Set rules, calibration samples and calibrations of an operating point, on given answers."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn_jeidnn._operate.calibration import (
     SetRule,
     calibrated_probabilities,
 )
-from sklearn_jeidnn._operate.cascade import Cascade
+from sklearn_jeidnn._operate.cascade import AnsweredArrays, Cascade
 from sklearn_jeidnn._operate.exit_answers import ExitAnswers
 from sklearn_jeidnn._operate.operating_point import OperatingPoint
 from sklearn_jeidnn._operate.temperatures import fit_leavers_temperatures, fit_temperatures, softmax
@@ -39,8 +40,10 @@ def answers_at(exit_index, seed=0):
     """Random answers of samples that the gates send to these exits."""
     rng, n_samples = np.random.default_rng(seed), len(exit_index)
     leaving = np.arange(2) == np.asarray(exit_index)[:, None]
+    logits = 2 * rng.standard_normal((n_samples, 3, N_CLASSES), dtype=np.float32)
     return ExitAnswers(
-        logits=2 * rng.standard_normal((n_samples, 3, N_CLASSES), dtype=np.float32),
+        logits=logits,
+        backbone_logits=-logits[:, -1],
         gate_inputs=np.where(leaving, 1.0, -1.0)[..., None],
         codes=rng.integers(N_CLASSES, size=n_samples),
         weights=rng.uniform(0.5, 1.5, size=n_samples),
@@ -136,7 +139,9 @@ class DoubledEngine:
     def answer(self, arrays):
         (X,) = arrays
         assert X.dtype == np.float32
-        return np.stack([X, 2 * X], axis=1), X[:, None, :1]
+        return AnsweredArrays(
+            logits=np.stack([X, 2 * X], axis=1), backbone_logits=X, gate_inputs=X[:, None, :1]
+        )
 
 
 SCHEMA = InputSchema(
@@ -291,3 +296,20 @@ def test_penalties_are_chosen_on_the_samples_that_set_the_gates():
     )
     assert np.array_equal(codes, gate_answers.codes)
     assert routed.uniform.tolist() == routed.groups.tolist() == [0] * 9
+
+
+def test_a_point_with_a_plain_last_exit_is_calibrated_on_the_plain_backbones_answers():
+    plain_point = replace(POINT, plain_last_exit=True)
+    gate_answers, samples = answers_at([0, 1, 2] * 40, seed=1), samples_at([0, 1, 2] * 30, seed=2)
+    plain_samples = replace(samples, answers=samples.answers.with_plain_last_exit())
+    found, expected, other = (
+        Calibration.fit(rule_of(), point, gate, calibrating, sequential_mass)
+        for point, gate, calibrating in (
+            (plain_point, gate_answers, samples),
+            (POINT, gate_answers.with_plain_last_exit(), plain_samples),
+            (POINT, gate_answers, samples),
+        )
+    )
+    np.testing.assert_array_equal(found.temperatures, expected.temperatures)
+    np.testing.assert_array_equal(found.sets.scores, expected.sets.scores)
+    assert not np.array_equal(found.sets.scores, other.sets.scores)

@@ -1,6 +1,7 @@
 """Which point of a path is certified, and what is said of it, on given answers."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,11 +41,15 @@ def frontier_of(*thresholds):
     )
 
 
-def answers_of(first, last, codes, inputs):
-    """Samples with these labels at the first and the last exit; the exit between has a third label."""
+def answers_of(first, last, codes, inputs, plain=None):
+    """Samples with these labels at the first and the last exit; the exit between has a third label.
+
+    The plain backbone has the last exit's labels, or others.
+    """
     labels = np.stack([first, np.full(len(codes), 2), last], axis=1)
     return ExitAnswers(
         logits=np.eye(3)[labels],
+        backbone_logits=np.eye(3)[np.asarray(last if plain is None else plain)],
         gate_inputs=np.repeat(np.reshape(inputs, (-1, 1, 1)), 2, axis=1),
         codes=np.asarray(codes),
         weights=np.ones(len(codes)),
@@ -78,7 +83,7 @@ def test_the_cheapest_point_that_keeps_its_limit_is_taken_and_the_most_expensive
     found = certify(frontier, answers, risk=risk, limit=limit, confidence=confidence)
     # A quarter for half of the samples, 1 for the others: 0.625 on average.
     assert found.cost_weight == 0.5
-    losses = risk_losses(frontier, answers, risk, found.gates)
+    losses = risk_losses(frontier, answers, risk, found)
     shown = found.risk
     assert (shown.risk, shown.limit, shown.confidence) == (risk, limit, confidence)
     assert (shown.n_samples, shown.certified) == (1000, True)
@@ -136,21 +141,25 @@ def test_few_samples_certify_with_little_confidence_and_not_with_much(risk, limi
         assert not certify(frontier, answers, **asked, confidence=0.99).risk.certified
 
 
-def test_losses_are_those_of_the_exit_taken_against_the_last():
+@pytest.mark.parametrize("plain_last_exit", [False, True])
+def test_losses_are_those_of_the_exit_taken_against_the_plain_backbone(plain_last_exit):
     # Samples leave at the first exit but for the last two.
     answers = answers_of(
         first=[0, 1, 0, 1, 1, 1, 1],
-        last=[0, 0, 1, 0, 1, 0, 1],
+        last=[1, 1, 0, 1, 0, 1, 1],
+        plain=[0, 0, 1, 0, 1, 0, 1],
         codes=[0, 0, 0, 2, 2, 0, 0],
         inputs=[1.0, 1, 1, 1, 1, 0, 0],
     )
-    frontier, gates = frontier_of(), point_of(0.5).gates
+    frontier, point = frontier_of(), replace(point_of(0.5), plain_last_exit=plain_last_exit)
     found = {
-        risk: risk_losses(frontier, answers, risk, gates).tolist()
+        risk: risk_losses(frontier, answers, risk, point).tolist()
         for risk in ("accuracy_drop", "disagreement", "mean_cost")
     }
-    assert found["accuracy_drop"] == [0, 1, -1, 0, 0, 0, 0]
-    assert found["disagreement"] == [False, True, True, True, False, False, False]
+    # The sixth sample's last exit, where it listens to the others, differs from the plain backbone.
+    changed = 0 if plain_last_exit else 1
+    assert found["accuracy_drop"] == [0, 1, -1, 0, 0, changed, 0]
+    assert found["disagreement"] == [False, True, True, True, False, bool(changed), False]
     assert found["mean_cost"] == [0.25] * 5 + [1.0] * 2
 
 
@@ -162,10 +171,11 @@ def test_losses_are_those_of_the_frontiers_exit_distribution():
         mean=np.zeros((2, 1)),
         scale=np.ones((2, 1)),
     )
+    point = OperatingPoint(cost_weight=1.0, gates=gates, exit_policy="learned")
     answers = answers_worse_below(0.5, n_samples=3)
     for exit_mass, cost in ((sequential_mass, 1.0), (direct_mass, 0.5)):
         frontier = SimpleNamespace(exit_costs=EXIT_COSTS, exit_mass=exit_mass)
-        assert risk_losses(frontier, answers, "mean_cost", gates).tolist() == [cost] * 3
+        assert risk_losses(frontier, answers, "mean_cost", point).tolist() == [cost] * 3
 
 
 def numbered(n_samples):

@@ -51,8 +51,11 @@ def test_every_exit_answers_for_itself_whichever_a_row_takes(fitted, fresh_digit
     half = np.arange(len(X)) % 2
     weighted, own = fitted.exit_answers(X, y, sample_weight=half), half == 1
     np.testing.assert_allclose(weighted.exit_errors(), (labels != y[:, None])[own].mean(0))
+    plain = fitted.predict_backbone(X)
+    assert np.array_equal(fitted.classes_[answers.backbone_codes], plain)
     full = answers.agreement()
-    np.testing.assert_array_equal(full.errors, labels != labels[:, -1:])
+    np.testing.assert_array_equal(full.errors[:, :-1], labels[:, :-1] != plain[:, None])
+    assert not full.errors[:, -1].any()
 
 
 def test_the_plain_backbone_answers_as_the_module(fitted, fresh_digits):
@@ -145,6 +148,7 @@ def test_the_callers_module_and_data_are_left_as_they_were(backbone, digits):
     assert np.array_equal(X, digits[0]) and np.array_equal(y, digits[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 def test_a_frozen_backbone_keeps_its_weights_and_gives_the_last_exit(backbone, digits):
     clf = quick_classifier(module=backbone, freeze_backbone=True, cost_weight=0).fit(*digits)
     for name, value in clf.module_.state_dict().items():

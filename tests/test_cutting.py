@@ -57,6 +57,27 @@ def test_normalisation_is_folded_where_nothing_is_learned_and_the_answer_stays(X
     torch.testing.assert_close(carried_to(stages, X)[-1], module(X), rtol=1e-5, atol=1e-5)
 
 
+class Looking(nn.Module):
+    """Sees whether it is traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8))
+
+    def forward(self, X):
+        maps = self.layers(X.reshape(-1, 1, 8, 8))
+        return 2 * maps if isinstance(X, torch.Tensor) else maps
+
+
+@pytest.mark.parametrize("exits", [["0"], 0])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_normalisation_is_not_folded_where_the_answer_would_change(X, exits, frozen):
+    module = nn.Sequential(Looking(), nn.Flatten(), nn.Linear(512, 10))
+    stages, _ = stages_of(module, exits, X, frozen=frozen)
+    folded = [stage.folded() for stage in stages]
+    torch.testing.assert_close(carried_to(folded, X)[-1], module(X))
+
+
 class Shifted(nn.Module):
     """Adds a number, and a smaller tensor, to what a folded convolution answers."""
 

@@ -24,6 +24,7 @@ def answers_with(errors, gate_inputs):
     wrong = errors.astype(np.float32)
     return ExitAnswers(
         logits=np.stack([1 - wrong, wrong], axis=-1),
+        backbone_logits=np.stack([1 - wrong, wrong], axis=-1)[:, -1],
         gate_inputs=gate_inputs,
         codes=np.zeros(len(errors), dtype=int),
         weights=np.ones(len(errors), dtype=np.float32),
@@ -254,6 +255,23 @@ def test_no_row_leaves_early_by_the_gates_never_and_every_row_by_those_at_once(r
         (frontier.always_first_exit(), 0),
     ):
         assert (point.gates.exits(rows.gate_inputs, sequential_mass) == exit_number).all()
+
+
+def test_an_accuracy_drop_is_measured_against_the_plain_backbone(rows):
+    """Whatever the last exit, which listens to earlier ones, gains or loses on it."""
+    right, wrong = np.float32([1, 0]), np.float32([0, 1])
+    for share_right, allowed in ((1.0, 0.02), (0.6, 0.02)):
+        is_right = np.arange(600) < 600 * share_right
+        plain = np.where(is_right[:, None], right, wrong)
+        frontier = frontier_of(replace(rows, backbone_logits=plain))
+        assert frontier.table["backbone_accuracy"] == pytest.approx(share_right)
+        point = frontier.choose(max_accuracy_drop=allowed)
+        accuracy = frontier.summary(point)["accuracy"]
+        assert accuracy >= share_right - allowed - 1e-9
+        # The last exit is right on 95 %: no point keeps to 98 % but the plain backbone itself.
+        assert point.plain_last_exit == (share_right == 1)
+    cheap, strict = frontier.choose(max_accuracy_drop=0.0), frontier_of(rows)
+    assert frontier._mean_cost(cheap) < frontier._mean_cost(strict.choose(max_accuracy_drop=0.0))
 
 
 @pytest.fixture

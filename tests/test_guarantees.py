@@ -202,7 +202,7 @@ def test_limits_are_broken_in_at_most_5_percent_of_draws(calibrated, risk, limit
     frontier = frontier.of_agreement() if risk == "disagreement" else frontier
     path = frontier.candidates_by_cost
     path = path[::-1] if risk == "mean_cost" else path
-    losses = np.stack([risk_losses(frontier, answers, risk, point.gates) for point in path])
+    losses = np.stack([risk_losses(frontier, answers, risk, point) for point in path])
     p_value_of = {
         "accuracy_drop": p_values.drop_p_value,
         "disagreement": p_values.binomial_p_value,
@@ -270,10 +270,36 @@ def test_warnings_name_the_line_that_asked(calibrated, digits):
 def test_disagreement_needs_no_labels(calibrated):
     clf, X, y = calibrated
     controlled = clf.control_risk(X[:400], max_disagreement=0.1)
-    full = clf.exit_answers(X[400:], y[400:]).logits[:, -1].argmax(1)
+    plain = clf.predict_backbone(X[400:])
     assert controlled.risk_.n_samples == 400
-    assert np.mean(clf.classes_[full] != controlled.predict(X[400:])) <= 0.15
+    assert np.mean(plain != controlled.predict(X[400:])) <= 0.15
     assert len(controlled.conformity_scores_) == 400
+
+
+def test_at_a_limit_of_disagreement_the_last_exit_is_the_plain_backbone(calibrated):
+    """Else no limit below what the last exit gains by listening to earlier ones could be kept."""
+    clf, X, y = calibrated
+    controlled = clf.control_risk(X[:400], max_disagreement=0.1)
+    stay = controlled.predict_exit(X) == len(clf.exits_)
+    assert stay.any()
+    plain = clf.predict_backbone(X)
+    assert np.array_equal(controlled.predict(X)[stay], plain[stay])
+    probabilities = controlled.predict_proba(X)[stay]
+    assert np.array_equal(clf.classes_[probabilities.argmax(1)], plain[stay])
+    # What every exit answers does not depend on the point, so that other points can be reached from it.
+    answers, others = (c.exit_answers(X, y) for c in (clf, controlled))
+    np.testing.assert_array_equal(answers.logits, others.logits)
+    back = controlled.at(cost_weight=clf.cost_weight)
+    assert np.array_equal(
+        back.predict_proba(X), clf.at(cost_weight=clf.cost_weight).predict_proba(X)
+    )
+
+
+def test_no_point_that_passes_leaves_the_plain_backbones_answer(calibrated):
+    clf, X, y = calibrated
+    with pytest.warns(UserWarning, match="answers as the plain backbone"):
+        controlled = clf.control_risk(X[:5], y[:5], max_accuracy_drop=0.0)
+    assert np.array_equal(controlled.predict(X), clf.predict_backbone(X))
 
 
 def test_limits_are_asked_for_one_at_a_time_and_in_their_range(calibrated):

@@ -113,6 +113,7 @@ def test_any_classifier_stands_in_front_of_a_network(companion, digits, fresh_di
     assert clf.score(fresh_digits[0], np.array(list("abcdefghij"))[fresh_digits[1]]) > 0.7
 
 
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 def test_a_fitted_classifier_is_taken_as_it_is(digits):
     companion = LogisticRegression(max_iter=500).fit(digits[0][:100], digits[1][:100])
     before = copy.deepcopy(companion)
@@ -134,6 +135,7 @@ def test_companions_may_have_exits_inside(digits):
     assert clf.exits_[:2] == ["0.blocks.0", "0"] and len(clf.exits_) == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 def test_a_frozen_backbone_stands_behind_a_companion_that_learns(digits):
     torch.manual_seed(0)
     trained = TinyConv()
@@ -304,10 +306,11 @@ def test_a_bag_of_embeddings_ignores_what_the_mask_hides():
     torch.testing.assert_close(bag(**tensors), bag(**hidden))
 
 
+@pytest.mark.filterwarnings("ignore:.*samples of X_val are among those")
 def test_distilled_companions_learn_from_rows_without_labels(digits, fresh_digits):
     X, y = digits
     torch.manual_seed(0)
-    backbone = quick_classifier(max_epochs=40, **BACKBONE).fit(X, y).module_.requires_grad_(True)
+    backbone = quick_classifier(max_epochs=40, **BACKBONE).fit(X, y).module_
     options = {
         "module": [SMALL, backbone],
         "freeze_backbone": True,

@@ -32,6 +32,7 @@ def trainings(monkeypatch):
     return done
 
 
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_remembered_fit_answers_as_one_without_memory(digits, tmp_path, freeze):
     params = {"module": TinyConv().eval(), "freeze_backbone": freeze, "cost_weight": 0.3}
@@ -50,6 +51,7 @@ def test_a_grid_search_over_cost_weights_trains_one_backbone_a_fold(digits, tmp_
     assert trainings.count("train_exits") == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 def test_a_frozen_backbone_runs_once_however_its_heads_are_trained(digits, tmp_path, trainings):
     for params in ({}, {"cost_weight": 1}, {"lr": 1e-3}, {"max_epochs": 3}):
         quick_classifier(
@@ -84,6 +86,7 @@ def test_what_affects_the_backbone_trains_it_anew(digits, tmp_path, trainings, c
     assert trainings.count("train_exits") == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 def test_a_setting_that_is_no_parameter_tells_two_frozen_backbones_apart(
     digits, tmp_path, trainings
 ):

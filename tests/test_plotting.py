@@ -99,7 +99,8 @@ def test_coverage_and_set_size_are_drawn_as_bars_of_exits(fitted, fresh_digits):
 @pytest.mark.parametrize("build", [lambda p: p, lambda p: GridSearchCV(p, {}, cv=2)])
 def test_displays_take_pipelines_searches_and_columns_of_labels(build, digits, fresh_digits):
     X, y = digits
-    piped = make_pipeline(StandardScaler(), quick_classifier(max_epochs=1))
+    tiny = quick_classifier(max_epochs=1, module__width=16, module__n_blocks=2)
+    piped = make_pipeline(StandardScaler(), tiny)
     estimator = build(piped).fit(X, y)
     display = AccuracyCostDisplay.from_estimator(estimator, *fresh_digits, policies=[])
     assert display.estimator_point[1] == estimator.score(*fresh_digits)

@@ -106,6 +106,21 @@ def test_a_row_by_itself_leaves_where_it_is_told_and_runs_no_further(two_members
     assert [sum(stage) for stage in seen] == list(range(two_members.n_exits, 0, -1))
 
 
+def test_a_plain_last_exit_listens_to_no_other_and_the_others_stay_as_they_are(network, rows):
+    network.heads.mix([0.0, 2.0, 2.0], 0.0)
+    at = network.with_gates(network.gates.point(), plain_last_exit=True)
+    with torch.no_grad():
+        expected = network(rows)
+        expected[:, -1] = network.exit_features(rows)[-1]
+        torch.testing.assert_close(at(rows), network(rows))
+    for exit_index in range(network.n_exits):
+        everyone = torch.full((len(rows),), exit_index)
+        logits = at.route(rows, exits=everyone).logits
+        torch.testing.assert_close(logits, expected[:, exit_index], rtol=1e-4, atol=1e-4)
+    back = at.with_gates(network.gates.point()).route(rows)
+    torch.testing.assert_close(back.logits, network.route(rows).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_a_row_exactly_at_the_threshold_takes_the_same_exit_in_any_batch(network, rows):
     """Thresholds that are some rows' own confidence, where rounding decides."""
     with torch.no_grad():

@@ -3,7 +3,8 @@ import pytest
 import torch
 from sklearn.dummy import DummyClassifier
 
-from sklearn_jeidnn._tables import column_spreads, noise_deviations
+from sklearn_jeidnn._encoding import column_spreads, gaps_of_few_values
+from sklearn_jeidnn._tables import bearable_noise
 from sklearn_jeidnn.backbones import (
     PiecewiseLinearEncoding,
     RobustScaling,
@@ -119,8 +120,27 @@ def test_noise_moves_columns_of_many_values_while_training_and_no_others():
 
 
 def test_noise_on_few_values_is_a_share_of_the_smallest_gap_between_them():
-    X = np.array([[0.0, 5], [1, 5], [4, 6], [0, 6]])
-    assert noise_deviations(X, 8, np.ones(2), 0.05, 0.4).tolist() == [0.4, 0]
+    X = np.array([[0.0, 5, 0], [1, 5, 1], [4, 6, 2], [0, 6, 3]])
+    np.testing.assert_equal(gaps_of_few_values(X, 2), [1, 0, np.nan])
+    noise = TabularResNet.from_data(X, 2, n_bins=2, noise=0.0).noise
+    np.testing.assert_allclose(noise.deviations, [0.4, 0, 0])
+
+
+def test_noise_is_as_large_as_neighbours_bear():
+    rng = np.random.default_rng(0)
+    groups = np.arange(1000) % 2
+    apart = (3.0 * groups + rng.random(1000))[:, None]
+    fine = rng.random((1000, 1))
+    assert bearable_noise(apart, groups, apart.std(axis=0)) == 0.2
+    assert bearable_noise(fine, np.int64(np.floor(40 * fine[:, 0]) % 2), fine.std(axis=0)) == 0.05
+
+
+def test_the_ready_network_of_a_fit_gets_the_noise_that_its_samples_bear():
+    y = np.arange(300) % 2
+    X = 3 * y[:, None] + np.random.default_rng(0).random((300, 2))
+    clf = quick_classifier(max_epochs=1).fit(X, y)
+    without = TabularResNet.from_data(X, 2).noise.deviations
+    assert (clf.module_.noise.deviations > 1.5 * without).all()
 
 
 def test_dates_as_numbers_keep_their_days():

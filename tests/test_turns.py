@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+import time
 import warnings
 
 import joblib
@@ -106,6 +107,7 @@ def test_one_thread_has_the_turn_at_a_time_and_may_take_it_twice():
     def take(i):
         with turns.take(), turns.take():
             inside.append(i)
+            time.sleep(0.01)
             most.append(len(inside))
             inside.remove(i)
 

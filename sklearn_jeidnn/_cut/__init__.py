@@ -1,6 +1,6 @@
 """Cut any torch module into stages between which samples can be dropped."""
 
-from .counting import multiply_adds
+from .counting import counted, multiply_adds
 from .cutting import cut
 from .graphs import CutError, LogitsModule
 from .stage import CutInfo, Stage
@@ -12,6 +12,7 @@ __all__ = [
     "CutInfo",
     "LogitsModule",
     "Stage",
+    "counted",
     "cut",
     "join_rows",
     "multiply_adds",

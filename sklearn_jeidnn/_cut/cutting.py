@@ -3,18 +3,22 @@
 The stages share their parameters with the module.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
+from .comparing import check_learning
 from .fusion import fold_normalisation
 from .graphs import CutError, LogitsModule, export, trace
-from .pieces import cut_graph
+from .pieces import computes_the_same, cut_graph
 from .places import check_names, outer_blocks, repeated_blocks, spread_by_cost
-from .probing import Form, check_backbone, probed_stages, whole_stage
+from .probing import Form, check_backbone, folds, outputs_of, probed_stages, whole_stage
 from .stage import Stage
 from .tokens import token_length
+
+NAMED_INPUTS = "it takes named inputs"
 
 
 def cut(
@@ -64,7 +68,8 @@ def cut(
     logits_module = LogitsModule(module, input_names).eval()
     expected = check_backbone(logits_module, inputs, n_classes)
     if exits == 0:
-        whole = fold_normalisation(logits_module) if frozen else logits_module
+        is_folded = frozen and folds(logits_module, inputs)
+        whole = fold_normalisation(logits_module) if is_folded else logits_module
         return [whole_stage(whole.eval(), inputs).eval()], []
     if not isinstance(exits, str | int):
         check_names(module, exits)
@@ -72,14 +77,40 @@ def cut(
     for way in (_cut_traced, _cut_exported_for_any_length, _cut_exported):
         try:
             forms, names = way(logits_module, exits, inputs, head_cost, frozen)
-            return probed_stages(forms, inputs, expected), names
+            stages = probed_stages(forms, inputs, expected)
+            if not frozen:
+                _check_learning(logits_module, forms, inputs)
+            return stages, names
         except CutError as error:
             reasons.append(error)
     raise ValueError(
-        f"module={type(module).__name__} cannot be cut after exits={exits!r}: {reasons[-1]}. Name other "
-        f"submodules to exit after (see module.named_modules()), each run once; branches on values and loops over "
-        f"rows belong inside one submodule."
+        f"module={type(module).__name__} cannot be cut after exits={exits!r}: {_both(reasons)}. Name other "
+        f"submodules to exit after (see module.named_modules()), each run once; branches on values, loops over "
+        f"samples and blocks of `with` belong inside one submodule."
     ) from reasons[-1]
+
+
+def _both(reasons: list[CutError]) -> str:
+    """Why tracing and exporting failed, without the first for modules that are always exported."""
+    traced, exported = str(reasons[0]), str(reasons[-1])
+    return exported if traced == NAMED_INPUTS else f"{traced}, and {exported}"
+
+
+def _check_learning(
+    logits_module: LogitsModule, forms: Sequence[Form], inputs: tuple[torch.Tensor, ...]
+) -> None:
+    with _training(logits_module):
+        check_learning(logits_module, [learning or same for same, learning in forms], inputs)
+
+
+@contextlib.contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Put a module into training mode, as it does that, and back into evaluation mode."""
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()
 
 
 def _cut_traced(
@@ -92,17 +123,23 @@ def _cut_traced(
     """Stages of a traced module, and the names of its cuts."""
     module = logits_module.module
     if logits_module.input_names is not None:
-        raise CutError("it takes named inputs")
-    names = outer_blocks(module) if isinstance(exits, str | int) else exits
-    if not len(names):
+        raise CutError(NAMED_INPUTS)
+    candidates = outer_blocks(module) if isinstance(exits, str | int) else exits
+    if not len(candidates):
         raise CutError("it has no row of blocks")
-    graph = trace(module, names)
+    outputs = outputs_of(logits_module, candidates, inputs)
+    graph = trace(module, candidates, outputs, learns=not frozen)
     if isinstance(exits, str | int):
-        names = spread_by_cost(graph, names, exits, inputs, head_cost)
-    pieces, names = cut_graph(graph, names)
+        exits = spread_by_cost(graph, candidates, exits, inputs, head_cost)
+    pieces, names = cut_graph(graph, exits)
     if frozen:
         return [(fold_normalisation(piece), None) for piece in pieces], names
-    return [(piece, None) for piece in pieces], names
+    with _training(logits_module):
+        graph = trace(module, candidates, outputs, learns=True)
+    learning, _ = cut_graph(graph, exits)
+    if all(map(computes_the_same, pieces, learning)):
+        return [(piece, None) for piece in pieces], names
+    return list(zip(pieces, learning, strict=True)), names
 
 
 def _cut_exported_for_any_length(
@@ -135,6 +172,6 @@ def _cut_exported(
     pieces, names = cut_graph(graph, exits)
     if frozen:
         return [(piece, None) for piece in pieces], names
-    learning, _ = cut_graph(export(logits_module.train(), inputs, any_length=any_length), exits)
-    logits_module.eval()
+    with _training(logits_module):
+        learning, _ = cut_graph(export(logits_module, inputs, any_length=any_length), exits)
     return list(zip(pieces, learning, strict=True)), names

@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .graphs import LogitsModule
+from .pieces import GraphStage
+from .recording import recorded
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -26,9 +28,10 @@ def fold_normalisation(piece: nn.Module) -> nn.Module:
     if isinstance(piece, LogitsModule):
         return LogitsModule(fold_normalisation(piece.module), piece.input_names).eval()
     try:
-        graph_module = fx.symbolic_trace(piece.eval())
+        graph, root = recorded(piece.eval())
     except Exception:  # whatever tracing a user's module raises
         return piece
+    graph_module = GraphStage(root, graph)
     for node in list(graph_module.graph.nodes):
         if _is_folded(graph_module, node):
             _fold(graph_module, node)

@@ -6,15 +6,18 @@ code cannot be traced, ``torch.export`` breaks the whole module down into tensor
 which knows the submodule that it comes from.
 """
 
-import contextlib
-import traceback
-from collections.abc import Iterable, Iterator
+import inspect
+import operator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import fx, nn
 
+from .counting import OrdinaryOperations
+from .recording import RecordingError, recorded, user_line
+from .threads import patching_one_thread
 from .tokens import has_length, token_length
 
 
@@ -37,7 +40,7 @@ class LogitsModule(nn.Module):
     Parameters
     ----------
     module : nn.Module
-        Returns logits, or an object or dict that holds them as ``logits``.
+        Returns logits, an object or dict that holds them as ``logits``, or a tuple that begins with them.
     input_names : tuple of str or None
         Arguments of the module's forward to which the tensors are passed. If None, they are passed
         by position.
@@ -50,15 +53,19 @@ class LogitsModule(nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         if self.input_names is None:
-            return _logits_of(self.module(*inputs))
-        return _logits_of(self.module(**dict(zip(self.input_names, inputs, strict=True))))
+            return logits_of(self.module(*inputs))
+        return logits_of(self.module(**dict(zip(self.input_names, inputs, strict=True))))
 
 
-def _logits_of(output: Any) -> Any:
-    """The logits in a module's output."""
+def logits_of(output: Any) -> Any:
+    """The logits in a module's output: what is named so, or the first entry of a tuple."""
     if isinstance(output, dict):
-        return output.get("logits")
-    return getattr(output, "logits", output)
+        return output.get("logits", output)
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list) and len(output):
+        return output[0]
+    return output
 
 
 @torch.no_grad()
@@ -78,19 +85,23 @@ def embeds(logits_module: LogitsModule, array: np.ndarray, device: str | torch.d
         return False
 
 
-class _OuterTracer(fx.Tracer):
-    """Traces the modules that contain a cut, and takes every other submodule as one step."""
+def trace(
+    module: nn.Module,
+    exits: Iterable[str],
+    outputs: dict[str, Any],
+    *,
+    learns: bool,
+) -> ModuleGraph:
+    """Graph of a module with one input, in its current mode; only the modules around ``exits`` are opened.
 
-    def __init__(self, opened: set[str]) -> None:
-        super().__init__()
-        self.opened = opened
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.opened
-
-
-def trace(module: nn.Module, exits: Iterable[str]) -> ModuleGraph:
-    """Graph of a module with one input, in which only the modules around ``exits`` are opened.
+    Parameters
+    ----------
+    module : nn.Module
+    exits : iterable of str
+    outputs : dict
+        Exit -> what the submodule returned for some samples.
+    learns : bool
+        Whether gradients will flow through the graph.
 
     Raises
     ------
@@ -100,18 +111,93 @@ def trace(module: nn.Module, exits: Iterable[str]) -> ModuleGraph:
     opened = {
         ".".join(name.split(".")[:depth]) for name in exits for depth in range(name.count(".") + 1)
     }
+    if len(inspect.signature(module.forward).parameters) != 1:
+        raise CutError("its forward takes more than one argument")
     try:
-        graph = _OuterTracer(opened).trace(module)
+        graph, root = recorded(module, _traced_logits, opened=opened, learns=learns)
+    except RecordingError as error:
+        raise CutError(f"its forward cannot be traced: {error}") from error
     except Exception as error:
-        raise CutError(f"its forward cannot be traced: {_one_line(error)}") from error
+        raise CutError(
+            f"its forward cannot be traced{user_line(error)}: {_one_line(error)}"
+        ) from error
     *nodes, output = graph.nodes
-    if sum(node.op == "placeholder" for node in nodes) != 1:
-        raise CutError("its forward takes more than one tensor")
+    if not isinstance(output.args[0], fx.Node):
+        raise CutError(f"it returns {output.args[0]!r}")
+    nodes, ends = _with_parts_of_outputs(nodes, outputs)
+    return ModuleGraph(nodes=nodes, root=root, answer=output.args[0], ends=ends)
+
+
+def _traced_logits(output: Any) -> Any:
+    return output if isinstance(output, fx.Proxy) else logits_of(output)
+
+
+def _with_parts_of_outputs(
+    nodes: list[fx.Node], outputs: dict[str, Any]
+) -> tuple[list[fx.Node], dict[str, list[int]]]:
+    """Nodes in which tensors are taken out of a submodule's output right behind it, and the ends of submodules.
+
+    Such an output, as a recurrent layer's, ends with its first tensor, which an exit reads.
+    """
+    ordered: list[fx.Node] = []
     ends: dict[str, list[int]] = {}
-    for position, node in enumerate(nodes):
+    placed = set()
+    for node in nodes:
+        if node in placed:
+            continue
+        parts = [node]
         if node.op == "call_module":
-            ends.setdefault(str(node.target), []).append(position)
-    return ModuleGraph(nodes=nodes, root=module, answer=output.args[0], ends=ends)
+            name = str(node.target)
+            taken, tensors, _ = _taken_apart(node, outputs.get(name))
+            parts += [part for part in taken if part not in tensors[:1]] + tensors[:1]
+            ends.setdefault(name, []).append(len(ordered) + len(parts) - 1)
+        ordered += parts
+        placed.update(parts)
+    return ordered, ends
+
+
+def _taken_apart(node: fx.Node, output: Any) -> tuple[list[fx.Node], list[fx.Node], Any]:
+    """Nodes that take an output apart, those of them that hold tensors, and the output made of these.
+
+    Whoever takes the output whole takes its parts instead, since only tensors can cross a cut.
+    """
+    if output is None or isinstance(output, torch.Tensor):
+        return [], [], node
+    nodes: list[fx.Node] = []
+    tensors: list[fx.Node] = []
+    entries: dict[Any, Any] = {}
+    for part, value in _parts(node, output):
+        inside, tensors_inside, entry = _taken_apart(part, value)
+        nodes += [part, *inside]
+        tensors += [part] if isinstance(value, torch.Tensor) else tensors_inside
+        entries.setdefault(part.args[1], entry)
+    if not isinstance(output, tuple | list):
+        return nodes, tensors, node
+    whole = tuple(entries[index] for index in range(len(output)))
+    for user in set(node.users) - set(nodes):
+        user.args, user.kwargs = fx.map_arg(
+            (user.args, user.kwargs), lambda n: whole if n is node else n
+        )
+    return nodes, tensors, whole
+
+
+def _parts(node: fx.Node, output: Any) -> list[tuple[fx.Node, Any]]:
+    """Nodes that read a part of an output, and the part; all entries of a tuple, in order."""
+    reading = [
+        user
+        for user in node.users
+        if user.target in (operator.getitem, getattr) and user.args[0] is node
+    ]
+    if isinstance(output, tuple | list):
+        read = {user.args[1] for user in reading}
+        missing = [index for index in range(len(output)) if index not in read]
+        reading += [node.graph.call_function(operator.getitem, (node, index)) for index in missing]
+        reading.sort(key=lambda user: user.args[1] if isinstance(user.args[1], int) else -1)
+    functions: list[Any] = [user.target for user in reading]
+    return [
+        (user, function(output, user.args[1]))
+        for user, function in zip(reading, functions, strict=True)
+    ]
 
 
 def export(
@@ -137,27 +223,16 @@ def export(
     any_size = {1: torch.export.Dim.AUTO}
     axes = [n_samples | (any_size if has_length(t, length) else {}) for t in inputs]
     try:
-        with attention_as_operations(), torch.enable_grad():
+        with patching_one_thread(), OrdinaryOperations(), torch.enable_grad():
             program = torch.export.export(logits_module, inputs, dynamic_shapes=(tuple(axes),))
     except Exception as error:
-        raise CutError(f"torch.export stopped{_user_code(error)}: {_one_line(error)}") from error
+        raise CutError(f"torch.export stopped{user_line(error)}: {_one_line(error)}") from error
     root: Any = program.module(check_guards=False)
     *nodes, output = (node for node in root.graph.nodes if not _is_assertion(node))
     (answer,) = output.args[0]
     return ModuleGraph(
         nodes=nodes, root=root, answer=answer, ends=_ends_of_submodules(nodes, answer)
     )
-
-
-@contextlib.contextmanager
-def attention_as_operations() -> Iterator[None]:
-    """Disable torch's fused encoder layer, which has no gradients and cannot be counted."""
-    was_enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 def _is_assertion(node: fx.Node) -> bool:
@@ -193,16 +268,3 @@ def _one_line(error: Exception) -> str:
     """Type of an error, and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
-
-
-def _user_code(error: Exception) -> str:
-    """' at FILE:LINE (CODE)', the innermost line outside of torch and this file."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "/torch/" not in frame.filename and frame.filename != __file__
-    ]
-    if not frames:
-        return ""
-    frame = frames[-1]
-    return f" at {frame.filename}:{frame.lineno} ({frame.line})"

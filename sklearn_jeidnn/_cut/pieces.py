@@ -7,11 +7,47 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.graph_module import reduce_graph_module
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from .graphs import CutError, ModuleGraph
+from .recording import Recorder
+from .threads import LOCK
 
 
-def cut_graph(graph: ModuleGraph, exits: Iterable[str]) -> tuple[list[fx.GraphModule], list[str]]:
+class GraphStage(fx.GraphModule):
+    """A graph module that several threads can load at once."""
+
+    def __reduce__(self) -> Any:
+        _, stored = super().__reduce__()
+        return _loaded, stored
+
+
+def _loaded(body: dict[str, Any], imports: str) -> GraphStage:
+    # torch puts the code that is loaded into a class that all threads share.
+    with LOCK, _SizesRecorded():
+        graph_module: Any = reduce_graph_module(body, imports)
+    return GraphStage(graph_module, graph_module.graph)
+
+
+class _SizesRecorded(TorchFunctionMode):
+    """Records functions that take what is recorded only in a list, as a size, when code is loaded."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if any(isinstance(leaf, fx.Proxy) for leaf in tree_leaves((args, kwargs))):
+            return fx.Proxy.__torch_function__(func, types, args, kwargs)
+        return func(*args, **kwargs)
+
+
+def cut_graph(graph: ModuleGraph, exits: Iterable[str]) -> tuple[list[GraphStage], list[str]]:
     """Cut a graph after named submodules; return the pieces, and the names in running order."""
     stage_of, boundaries = stage_of_nodes(graph, exits)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
@@ -75,9 +111,9 @@ def _piece(
     own_nodes: Iterable[fx.Node],
     taken: Sequence[fx.Node],
     returned: Sequence[fx.Node] | None,
-) -> fx.GraphModule:
+) -> GraphStage:
     """Graph module of some nodes; if ``returned`` is None, it returns the logits."""
-    piece = fx.Graph()
+    piece = fx.Graph(tracer_cls=Recorder)
     copies: dict[fx.Node, Any] = {node: piece.placeholder(node.name) for node in taken}
 
     def copy_of(node: fx.Node) -> Any:
@@ -94,7 +130,7 @@ def _piece(
         piece.output(copy_of(graph.answer))
     else:
         piece.output(tuple(copy_of(node) for node in returned))
-    return fx.GraphModule(graph.root, piece)
+    return GraphStage(graph.root, piece)
 
 
 def _size_anew(
@@ -129,3 +165,12 @@ def _size_anew(
 
     found: fx.Node | int = computed(size.node.expr)
     return found
+
+
+def computes_the_same(first: fx.GraphModule, second: fx.GraphModule) -> bool:
+    """Whether two graph modules of the same submodules take the same steps."""
+    buffers = dict(second.named_buffers())
+    return first.code == second.code and all(
+        buffer is buffers[name] or torch.equal(buffer, buffers[name])
+        for name, buffer in first.named_buffers()
+    )

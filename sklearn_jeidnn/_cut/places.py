@@ -96,7 +96,7 @@ def _costs_of_pieces(
 ) -> tuple[list[float], list[float]]:
     """Multiply-adds of each piece, and of the head that would read each piece but the last."""
     counts, head_costs = [], []
-    carried: Any = inputs
+    carried: Any = tuple(tensor.clone() for tensor in inputs)
     for piece in pieces[:-1]:
         carried, count = multiply_adds(piece, *carried)
         counts.append(count)
@@ -105,10 +105,13 @@ def _costs_of_pieces(
     return counts, head_costs
 
 
-def _rows_first(tensor: torch.Tensor, n_samples: int) -> torch.Tensor:
+def _rows_first(tensor: Any, n_samples: int) -> torch.Tensor:
     """A tensor with the samples along its first axis."""
+    if not isinstance(tensor, torch.Tensor):
+        raise CutError(f"{type(tensor).__name__} crosses a cut; only tensors can")
     axis = next((axis for axis, length in enumerate(tensor.shape) if length == n_samples), 0)
-    return tensor.movedim(axis, 0)
+    first: torch.Tensor = tensor.movedim(axis, 0)
+    return first
 
 
 def _evenly(costs: Sequence[float], n_chosen: int, total: float) -> list[float]:

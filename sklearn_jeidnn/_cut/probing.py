@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
+from .fusion import fold_normalisation
 from .graphs import CutError, LogitsModule
 from .stage import CutInfo, Stage
+from .tensors import same
 
-TOLERANCE = 1e-3
 # What a stage runs in evaluation mode, and in training mode if that takes other operations.
 Form = tuple[nn.Module, nn.Module | None]
 
@@ -28,15 +30,17 @@ def check_backbone(
     """
     module_name = type(logits_module.module).__name__
     output, fewer = _outputs(logits_module, inputs)
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else _described(output)
     expected = (len(inputs[0]), n_classes)
     if shape != expected:
         raise ValueError(
             f"module={module_name} answered {shape} for {expected[0]} rows; it must answer logits of shape "
-            f"(n_samples, n_classes) = {expected}, y having {n_classes} classes."
+            f"(n_samples, n_classes) = {expected}, y having {n_classes} classes, or an object or dict that holds them "
+            f"as 'logits', or a tuple that begins with them. If it has logits of labels that y lacks, name all labels "
+            f"in the order of its logits: classes=[...]."
         )
     logits: torch.Tensor = output
-    if not _same(logits[:2], fewer):
+    if not same(logits[:2], fewer):
         raise ValueError(
             f"module={module_name} answers a row differently when other rows stand beside it"
             f"{_mixing_submodule(logits_module, inputs)}, so rows cannot leave one by one. Normalise with running "
@@ -46,11 +50,17 @@ def check_backbone(
     return logits
 
 
+def _described(output: Any) -> str:
+    if isinstance(output, dict):
+        return f"{type(output).__name__} with {', '.join(map(repr, output))}"
+    return type(output).__name__
+
+
 def _outputs(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, Any]:
     """Output of a module for all samples, and for the first two alone."""
     shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
     try:
-        return logits_module(*inputs), logits_module(*(tensor[:2] for tensor in inputs))
+        return tuple(logits_module(*(tensor[:n].clone() for tensor in inputs)) for n in (None, 2))
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         module_name = type(logits_module.module).__name__
         raise ValueError(
@@ -58,21 +68,12 @@ def _outputs(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> t
         ) from error
 
 
-def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two tensors are equal up to rounding."""
-    if first.shape != second.shape:
-        return False
-    scale = first.nan_to_num().abs().amax().clamp(min=1.0)
-    close = torch.isclose(first, second, rtol=0, atol=float(TOLERANCE * scale), equal_nan=True)
-    return bool(close.all())
-
-
 def _mixing_submodule(logits_module: LogitsModule, inputs: tuple[torch.Tensor, ...]) -> str:
     """' (first in NAME, TYPE)': the first innermost submodule whose output depends on the batch."""
     all_samples = _outputs_of_leaves(logits_module, inputs)
     first_two = _outputs_of_leaves(logits_module, tuple(tensor[:2] for tensor in inputs))
     for (name, kind, output), (_, _, fewer) in zip(all_samples, first_two, strict=False):
-        if len(output) == len(inputs[0]) and not _same(output[:2], fewer):
+        if len(output) == len(inputs[0]) and not same(output[:2], fewer):
             return f" (first in {name!r}, {kind})"
     return ""
 
@@ -92,9 +93,30 @@ def _outputs_of_leaves(
 
     leaves = [(n, m) for n, m in logits_module.module.named_modules() if not list(m.children())]
     hooks = [module.register_forward_hook(note(name, module)) for name, module in leaves]
-    logits_module(*inputs)
+    logits_module(*(tensor.clone() for tensor in inputs))
     for hook in hooks:
         hook.remove()
+    return outputs
+
+
+@torch.no_grad()
+def outputs_of(
+    logits_module: LogitsModule, names: Sequence[str], inputs: tuple[torch.Tensor, ...]
+) -> dict[str, Any]:
+    """What submodules return while a module runs: submodule name -> output."""
+    outputs = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            outputs[name] = output
+
+        return hook
+
+    submodules = dict(logits_module.module.named_modules())
+    hooks = [submodules[name].register_forward_hook(note(name)) for name in names]
+    logits_module(*(tensor.clone() for tensor in inputs))
+    for handle in hooks:
+        handle.remove()
     return outputs
 
 
@@ -103,7 +125,8 @@ def whole_stage(evaluating: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Stag
     """A module as one stage, with no cut before or after it."""
     with _noting_width(evaluating, len(inputs[0])) as widths:
         writes = _writes_into_inputs(evaluating, inputs)
-    return Stage(evaluating, info=CutInfo(widest=max(widths), writes_into_inputs=writes))
+    info = CutInfo(widest=max(widths), writes_into_inputs=writes, folds=folds(evaluating, inputs))
+    return Stage(evaluating, info=info)
 
 
 @torch.no_grad()
@@ -133,7 +156,8 @@ def probed_stages(
     for evaluating, learning in forms:
         is_last, is_first = len(stages) == len(forms) - 1, not stages
         writes = is_first and _writes_into_inputs(evaluating.eval(), inputs)
-        with _noting_width(evaluating.eval(), len(expected)) as widths:
+        is_foldable = folds(evaluating.eval(), carried)
+        with _noting_width(evaluating, len(expected)) as widths:
             carried = _run(evaluating, carried, copies=writes)
         row_axes = None
         if not is_last:
@@ -144,10 +168,11 @@ def probed_stages(
             taken_axes=taken_axes,
             widest=max(widths),
             writes_into_inputs=writes,
+            folds=is_foldable,
         )
         stages.append(Stage(evaluating, learning, info=info).eval())
         taken_axes = row_axes
-    if not _same(carried, expected):
+    if not (isinstance(carried, torch.Tensor) and same(carried, expected)):
         raise CutError("its stages do not answer what it answers as a whole")
     return stages
 
@@ -166,6 +191,18 @@ def _writes_into_inputs(evaluating: nn.Module, inputs: tuple[torch.Tensor, ...])
         copy._version > 0 or not torch.equal(copy, tensor)
         for copy, tensor in zip(copies, inputs, strict=True)
     )
+
+
+@torch.no_grad()
+def folds(evaluating: nn.Module, carried: Sequence[torch.Tensor]) -> bool:
+    """Whether a stage answers the same with its normalisation folded, for which its blocks are opened, too."""
+    folded = fold_normalisation(evaluating)
+    if folded is evaluating:
+        return True
+    outputs = [
+        tree_leaves(run(*(tensor.clone() for tensor in carried))) for run in (evaluating, folded)
+    ]
+    return all(same(output, other) for output, other in zip(*outputs, strict=True))
 
 
 @contextlib.contextmanager

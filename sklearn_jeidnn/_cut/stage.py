@@ -34,12 +34,15 @@ class CutInfo:
         Most numbers that a sample takes between two of the stage's submodules.
     writes_into_inputs : bool
         Whether the stage writes into its inputs, and must work on a copy.
+    folds : bool
+        Whether the stage answers the same with its normalisation folded.
     """
 
     row_axes: tuple[int | None, ...] | None = None
     taken_axes: tuple[int | None, ...] | None = None
     widest: int = 1
     writes_into_inputs: bool = False
+    folds: bool = True
 
 
 class Stage(nn.Module):
@@ -114,7 +117,7 @@ class Stage(nn.Module):
 
     def folded(self) -> "Stage":
         """Return the stage for prediction, with its normalisation folded if possible."""
-        if self.evaluating is None:
+        if self.evaluating is None or not self.info.folds:
             return self
         other = copy.copy(self)
         other._modules = {**self._modules, "evaluating": fold_normalisation(self.evaluating)}

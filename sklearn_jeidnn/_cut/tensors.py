@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+# Largest difference between equal tensors, relative to their largest number or 1.
+TOLERANCE = 1e-3
+
 
 def take_rows(tensor: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Tensor:
     """Take some samples of a tensor, in its memory format.
@@ -32,3 +35,16 @@ def repeat_samples(tensors: Sequence[torch.Tensor], n_samples: int) -> tuple[tor
     """Repeat samples until there are ``n_samples``: tensors (n_given, ...) -> (n_samples, ...)"""
     numbers = torch.arange(n_samples) % len(tensors[0])
     return tuple(tensor[numbers.to(tensor.device)] for tensor in tensors)
+
+
+def same(first: torch.Tensor, second: torch.Tensor, least_scale: float = 1.0) -> bool:
+    """Whether two tensors are equal up to rounding, in relation to the larger of their scale and ``least_scale``."""
+    if first.shape != second.shape:
+        return False
+    if not first.numel():
+        return True
+    if not first.is_floating_point():
+        return torch.equal(first, second)
+    scale = first.nan_to_num().abs().amax().clamp(min=least_scale)
+    close = torch.isclose(first, second, rtol=0, atol=float(TOLERANCE * scale), equal_nan=True)
+    return bool(close.all())

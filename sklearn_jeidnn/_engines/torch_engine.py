@@ -11,8 +11,9 @@ from .._exits.gate_points import GatePoints
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_defaults, usual_torch
-from .._operate.cascade import RoutedArrays
+from .._operate.cascade import AnsweredArrays, RoutedArrays
 from .._operate.exit_answers import with_gaps
+from .._operate.operating_point import OperatingPoint
 from .._schema import Arrays
 
 # More than there can be; torch adds to a batch size, so not the largest integer.
@@ -47,10 +48,11 @@ class TorchEngine:
     def gates(self) -> GatePoints:
         return self.network.gates.point()
 
-    def with_gates(self, gates: GatePoints) -> "TorchEngine":
-        """Return an engine for the same network with other gates."""
+    def at(self, point: OperatingPoint) -> "TorchEngine":
+        """Return an engine for the same network at an operating point."""
         with usual_torch():
-            return replace(self, network=self.network.with_gates(gates))
+            network = self.network.with_gates(point.gates, plain_last_exit=point.plain_last_exit)
+            return replace(self, network=network)
 
     def with_batch_size(self, batch_size: int | None) -> "TorchEngine":
         return replace(self, fixed_batch_size=batch_size)
@@ -68,12 +70,22 @@ class TorchEngine:
             logits=routed.logits.cpu().numpy(), exit_index=routed.exit_index.cpu().numpy()
         )
 
-    def answer(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (n_samples, n_exits, n_classes), gate inputs (n_samples, n_exits - 1, n_inputs)."""
+    def answer(self, arrays: Arrays) -> AnsweredArrays:
+        """Return the answers of every exit, and of the plain backbone."""
         with usual_defaults(), self.network.inference():
-            logits = torch.cat([self.network(*batch) for batch in self._batches(arrays)])
+            batches = [self._answer_batch(batch) for batch in self._batches(arrays)]
+            logits, backbone_logits = (torch.cat(parts) for parts in zip(*batches, strict=True))
             gate_inputs = all_gate_inputs(logits)
-        return with_gaps(logits.cpu().numpy()), gate_inputs.cpu().numpy()
+        return AnsweredArrays(
+            logits=with_gaps(logits.cpu().numpy()),
+            backbone_logits=with_gaps(backbone_logits.cpu().numpy()),
+            gate_inputs=gate_inputs.cpu().numpy(),
+        )
+
+    def _answer_batch(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.network.exit_features(*batch)
+        # What the last exit reads are the logits of the plain backbone.
+        return self.network.heads(features), features[-1]
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone (n_samples, n_classes)."""

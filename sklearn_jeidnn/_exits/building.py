@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .._cut import Stage, cut, multiply_adds, repeat_samples
-from .exit_heads import ExitHeads
+from .exit_heads import ExitHeads, PassThroughHead
 from .gates import Gates, summarise
 from .heads import Head, make_head
 from .network import EarlyExitNetwork
@@ -27,6 +27,7 @@ def build_network(
     frozen: bool,
     precision: str = "float32",
     input_names: tuple[str, ...] | None = None,
+    logit_order: list[int] | None = None,
 ) -> tuple[EarlyExitNetwork, list[str]]:
     """Cut one member, and put untrained heads and gates at its exits.
 
@@ -48,6 +49,8 @@ def build_network(
     input_names : tuple of str, default=None
         Arguments of the backbone to which ``inputs`` are passed. If None, they are passed by
         position.
+    logit_order : list of int (n_classes,), default=None
+        See :class:`PassThroughHead`.
 
     Returns
     -------
@@ -65,7 +68,7 @@ def build_network(
         nn.ModuleList(stages).requires_grad_(False)
     network = EarlyExitNetwork(
         stages,
-        ExitHeads(heads),
+        ExitHeads(heads, last=PassThroughHead(logit_order)),
         make_gates(len(heads), n_classes),
         exit_mass=exit_mass,
         frozen=frozen,
@@ -148,7 +151,7 @@ def concatenate(
         heads += [*member.heads.heads, member.heads.last]
     return EarlyExitNetwork(
         stages,
-        ExitHeads(heads[:-1], first_exits),
+        ExitHeads(heads[:-1], first_exits, last=members[-1].heads.last),
         make_gates(len(stages) - 1, n_classes),
         exit_mass=exit_mass,
         frozen=True,

@@ -56,10 +56,23 @@ class ExitOutput(NamedTuple):
 
 
 class PassThroughHead(nn.Module):
-    """Head at the end of a member, whose stage returns logits already."""
+    """Head at the end of a member, whose stage returns logits already.
+
+    Parameters
+    ----------
+    logit_order : list of int (n_classes,), default=None
+        For each class, the column of the stage's logits that is its. None: they stand in the same order.
+    """
+
+    logit_order: torch.Tensor | None
+
+    def __init__(self, logit_order: list[int] | None = None) -> None:
+        super().__init__()
+        order = None if logit_order is None else torch.tensor(logit_order)
+        self.register_buffer("logit_order", order)
 
     def pool(self, output: torch.Tensor) -> torch.Tensor:
-        return output
+        return output if self.logit_order is None else output[:, self.logit_order]
 
     def forward(self, feature: torch.Tensor, previous: torch.Tensor | None) -> torch.Tensor:
         return feature
@@ -79,16 +92,23 @@ class ExitHeads(nn.Module):
         One for each exit but the last: (feature, log-probabilities of the previous exit) -> logits.
     first_exits : tuple of int, default=(0,)
         First exit of each member.
+    last : PassThroughHead, default=None
+        Of the last exit. None: its logits stand in the order of the classes.
     """
 
     heads: Any  # nn.ModuleList of heads
     mixing_weights: list[float]
     member_mixing_weights: list[float]
 
-    def __init__(self, heads: Iterable[nn.Module], first_exits: Iterable[int] = (0,)) -> None:
+    def __init__(
+        self,
+        heads: Iterable[nn.Module],
+        first_exits: Iterable[int] = (0,),
+        last: PassThroughHead | None = None,
+    ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self.last = PassThroughHead()
+        self.last = PassThroughHead() if last is None else last
         self.first_exits = tuple(first_exits)
         self.mix(0.0, 0.0)
 

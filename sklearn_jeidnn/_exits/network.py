@@ -76,6 +76,7 @@ class EarlyExitNetwork(nn.Module):
         self.narrow_strides = narrow_strides
         self.told_costs = told_costs or (None,) * len(stages)
         self.compiles = False
+        self.plain_last_exit = False
         self._functions: dict[Hashable, Callable[..., Any]] = {}
 
     @property
@@ -118,23 +119,31 @@ class EarlyExitNetwork(nn.Module):
         self, exit_index: int, output: torch.Tensor, before: PreviousExit | None
     ) -> ExitOutput:
         """Stage output (n_samples, ...), previous exit -> output of the exit."""
-        return self.heads.one(exit_index, self.heads.pool(exit_index, output), before)
+        feature = self.heads.pool(exit_index, output)
+        if self.plain_last_exit and exit_index == len(self.stages) - 1:
+            return ExitOutput.of_head(feature.float())
+        return self.heads.one(exit_index, feature, before)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Tensors (n_samples, ...) -> logits of every exit (n_samples, n_exits, n_classes)"""
         logits: torch.Tensor = self.heads(self.exit_features(*inputs))
         return logits
 
-    def with_gates(self, point: GatePoints) -> "EarlyExitNetwork":
+    def with_gates(self, point: GatePoints, *, plain_last_exit: bool = False) -> "EarlyExitNetwork":
         """Return a network with other gates, which shares stages and heads with this one.
 
         Parameters
         ----------
         point : GatePoints
             Of one point.
+        plain_last_exit : bool, default=False
+            Whether samples that reach the last exit get the last member's answer alone.
         """
         other = self._shallow_copy()
-        other._functions = self._functions
+        # What is compiled knows which last exit it has.
+        same_exits = plain_last_exit == self.plain_last_exit
+        other._functions = self._functions if same_exits else {}
+        other.plain_last_exit = plain_last_exit
         other.gates = copy.deepcopy(self.gates)
         other.gates.load(point)
         return other
@@ -227,8 +236,7 @@ def run_last_member(network: EarlyExitNetwork, carried: Any) -> torch.Tensor:
     """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
     for stage in network.stages[network.heads.first_exits[-1] :]:
         carried = stage(*carried)
-    logits: torch.Tensor = stage.read(carried)
-    return logits
+    return network.heads.pool(len(network.stages) - 1, stage.read(carried))
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Cut the members that a user gives, and join them into one network with priced exits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
 from typing import Any, TypeAlias
@@ -21,8 +21,23 @@ from .._exits.building import (
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
 from .companions import companions_for
-from .members import ClassifierStage, Member, check_classes, fitted_classifier, instantiate
-from .prices import as_price_table, exits_worth, relative_exit_costs, relative_seconds
+from .logit_order import logit_order
+from .members import (
+    ClassifierStage,
+    Member,
+    check_classes,
+    fitted_classifier,
+    instantiate,
+    learns,
+    warn_if_nothing_learns,
+)
+from .prices import (
+    as_price_table,
+    exits_worth,
+    relative_exit_costs,
+    relative_seconds,
+    warn_of_uncounted,
+)
 from .spec import CascadeSpec
 
 # Learning rate of modules that suggest none.
@@ -45,11 +60,17 @@ class Cut:
         Submodules after which samples may leave.
     lr : float
         Largest learning rate, unless the user gives one.
+    module : nn.Module or None, default=None
+        What was cut; None if it is no torch module.
+    learns : dict of str to bool
+        Whether each parameter of the module learned before it was cut.
     """
 
     network: EarlyExitNetwork
     names: list[str]
     lr: float = LR
+    module: nn.Module | None = None
+    learns: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +114,8 @@ class Assembly:
     def first_samples(self, n_samples: int) -> tuple[torch.Tensor, ...]:
         """Return the first training samples as tensors on the device."""
         tensors = as_tensors(tuple(array[:n_samples] for array in self.train.inputs))
-        return tuple(tensor.to(self.spec.device) for tensor in tensors)
+        # A copy, since modules may write into what they take.
+        return tuple(tensor.clone().to(self.spec.device) for tensor in tensors)
 
     @property
     def probe(self) -> tuple[torch.Tensor, ...]:
@@ -161,20 +183,28 @@ class Assembly:
             self._cut_companion(companion, inside, weights)
             for companion, inside in zip(companions, companion_exits, strict=True)
         ]
-        return [*cuts, self._cut_module(self.backbone, self.module, exits)]
+        cuts.append(self._cut_module(self.backbone, self.module, exits))
+        if isinstance(self.spec.cost, str) and not self.spec.is_timed:
+            torch_networks = [cut.network for cut in cuts if not _is_classifier(cut)]
+            warn_of_uncounted(torch_networks, self.probe)
+        return cuts
 
     def _cut_module(self, member: Member, module: nn.Module, exits: Exits) -> Cut:
-        frozen = self.spec.takes_trained and isinstance(member.module, nn.Module)
+        is_instance = isinstance(member.module, nn.Module)
+        frozen = self.spec.takes_trained and is_instance
+        if is_instance and not frozen:
+            warn_if_nothing_learns(module)
+        learned = learns(module)
         if exits == "auto" and self._timed_samples is not None:
             exits = self._worth(module, frozen)
         network, names = self._cut(module, exits, frozen)
         lr: Any = getattr(module, "learning_rate", LR)
-        return Cut(network=network, names=names, lr=lr)
+        return Cut(network=network, names=names, lr=lr, module=module, learns=learned)
 
     def as_single_stage(self, module: nn.Module) -> Cut:
         """Return a member's module as one stage."""
         network, names = self._cut(module, 0, frozen=False)
-        return Cut(network=network, names=names)
+        return Cut(network=network, names=names, module=module, learns=learns(module))
 
     def _cut(
         self, module: nn.Module, exits: Exits, frozen: bool
@@ -189,6 +219,7 @@ class Assembly:
             frozen=frozen,
             precision=self.spec.precision,
             input_names=self.schema.input_names,
+            logit_order=logit_order(module, self.spec.classes, self.schema.classes),
         )
 
     def _worth(self, module: nn.Module, frozen: bool) -> Exits:
@@ -206,8 +237,8 @@ class Assembly:
         """
         with torch.random.fork_rng(devices=[]):
             if not member.is_classifier:
-                samples = self.schema.as_module_input(self.train.inputs)
-                module = instantiate(member, samples, self.schema, self.spec.device)
+                X, codes = self.schema.as_module_input(self.train.inputs), self.train.codes
+                module = instantiate(member, X, codes, self.schema, self.spec.device)
                 return self._cut_module(member, module, exits)
         y = self.schema.classes[self.train.codes]
         own = self.schema.as_own_input(self.train.inputs)
@@ -260,6 +291,10 @@ class Assembly:
                 )
             costs.append(cost)
         return costs
+
+
+def _is_classifier(cut: Cut) -> bool:
+    return isinstance(cut.network.stages[-1], ClassifierStage)
 
 
 def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list[Exits]:

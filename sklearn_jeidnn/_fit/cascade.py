@@ -9,21 +9,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._cut import LogitsModule, takes_other_lengths, token_counts, token_length
+from .._cut import LogitsModule, token_counts
 from .._cut.graphs import embeds
 from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
+from .._history import SampleHistory
 from .._operate.cascade import Cascade
-from .._operate.frontier import LEARNED, Frontier, objective_at
+from .._operate.frontier import Frontier, objective_at
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
+from .._parts import Parts
 from .._samples import check_inputs
-from .._schema import Arrays, InputSchema, Parts, Samples, as_integers
+from .._schema import Arrays, InputSchema, Samples, as_integers
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
-from .bilevel import train_bilevel
 from .checks import (
     check_no_companions,
     check_parameters,
@@ -32,15 +33,20 @@ from .checks import (
 )
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
-from .divergence import check_finite
 from .features import ExitFeatures, concatenate_exits
-from .joint import answers_of, train_jointly
+from .gates import train_gates
+from .joint import answers_of
+from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MemberTrainer
+from .lengths import with_length
+from .logit_order import warn_of_another_order
 from .members import Member, as_members, check_is_trained, instantiate
 from .mixing import fit_mixing_weights
+from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
+from .warm_start import keep_for_later
 from .weights import normalised_weights
 
 # Share of an untrained network's run time below which no budget can be kept.
@@ -60,12 +66,18 @@ class FittedCascade:
         Of the samples that set the gates.
     point : OperatingPoint
         The requested one.
+    history : SampleHistory
+        What networks have learned from.
+    leakage : str or None
+        Why they may have learned from samples that calibrate.
     """
 
     schema: InputSchema
     cascade: Cascade
     frontier: Frontier
     point: OperatingPoint
+    history: SampleHistory
+    leakage: str | None
 
 
 def fit_cascade(
@@ -97,10 +109,15 @@ def fit_cascade(
     with usual_torch():
         check_parameters(spec, schema, parts)
     with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
-        *companions, backbone = as_members(spec.module, spec.module_params)
+        members = as_members(spec.module, spec.module_params)
+        *companions, backbone = members
         schema, module = _backbone(spec, schema, parts, backbone)
         with random_numbers_kept():
             try_functions(schema, parts.train.inputs)
+        leakage = leakage_of(spec, schema, parts, members)
+        history = parts.history
+        if leakage is not None or not has_known_past(spec, schema, parts, members):
+            history = history.with_gaps()
         assembly = Assembly(
             spec=spec,
             schema=schema,
@@ -108,7 +125,14 @@ def fit_cascade(
             backbone=backbone,
             module=module,
         )
-        fit = _Fit(spec=spec, schema=schema, parts=parts, assembly=assembly)
+        fit = _Fit(
+            spec=spec,
+            schema=schema,
+            parts=parts,
+            assembly=assembly,
+            history=history,
+            leakage=leakage,
+        )
         with schema.explaining(parts.train.inputs, parts.gates.inputs):
             return fit.run(companions, X_unlabeled)
 
@@ -120,7 +144,8 @@ def _backbone(
     if spec.takes_trained:
         check_is_trained(backbone)
     inputs = parts.train.inputs
-    module = instantiate(backbone, schema.as_module_input(inputs), schema, spec.device)
+    X, codes = schema.as_module_input(inputs), parts.train.codes
+    module = instantiate(backbone, X, codes, schema, spec.device)
     logits_module = LogitsModule(module, schema.input_names)
     few = tuple(array[:N_PROBE_SAMPLES] for array in inputs)
     takes_tokens = schema.input_names is None and embeds(logits_module, few[0], spec.device)
@@ -141,6 +166,8 @@ class _Fit:
     schema: InputSchema
     parts: Parts
     assembly: Assembly
+    history: SampleHistory
+    leakage: str | None
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
         """Train the members, combine their exits, measure the costs and train the gates."""
@@ -154,42 +181,41 @@ class _Fit:
         )
         why = " as timed after training" if self.spec.is_timed else ""
         check_budget(self.spec.budget, priced_network.exit_costs, why)
-        frontier, point = self._train_gates(priced_network, train, held_out)
+        frontier, point = train_gates(self.spec, priced_network, train, held_out)
+        if self.spec.takes_trained:
+            n_train = len(self.parts.train)
+            warn_of_another_order(
+                train.features[-1][:n_train],
+                torch.as_tensor(self.parts.train.codes),
+                frontier.answers,
+                self.schema.classes,
+            )
+        forget_results(priced_network.network)
+        forget_results(self.assembly.module)
+        given = [*companions, self.assembly.backbone]
+        trained = keep_for_later(self.spec, given, [member.cut for member in members], self.history)
         cascade = Cascade(
-            engine=self._engine(
-                priced_network.network.requires_grad_(False).eval(), self.spec.compile
-            ),
+            engine=self._engine(priced_network.network.eval(), self.spec.compile),
             exits=priced_network.names,
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
             plain_seconds=plain_seconds,
             history=members[-1].history,
+            trained=trained,
         )
         answers = frontier.answers
         what = "held-out samples that set the gates"
         warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
-        schema = self._with_length(priced_network.network)
-        return FittedCascade(schema=schema, cascade=cascade, frontier=frontier, point=point)
-
-    def _with_length(self, network: EarlyExitNetwork) -> InputSchema:
-        """Return the schema that knows whether sentences may have another length than those of the training."""
-        if not any(self.schema.n_tokens):
-            return self.schema
-        samples = self.assembly.probe
-        module = LogitsModule(self.assembly.module, self.schema.input_names)
-
-        def plain(*inputs: torch.Tensor) -> torch.Tensor:
-            with network.inference():
-                logits: torch.Tensor = module(*inputs)
-            return logits
-
-        def run(*inputs: torch.Tensor) -> torch.Tensor:
-            with network.inference():
-                network(*inputs)
-            return network.plain(*inputs)
-
-        free = takes_other_lengths(run, plain, samples)
-        return replace(self.schema, length=token_length(samples) if free else None)
+        module, probe = self.assembly.module, self.assembly.probe
+        schema = with_length(self.schema, module, priced_network.network, probe)
+        return FittedCascade(
+            schema=schema,
+            cascade=cascade,
+            frontier=frontier,
+            point=point,
+            history=self.history,
+            leakage=self.leakage,
+        )
 
     def _train_members(
         self, companions: list[Member], X_unlabeled: Any
@@ -243,7 +269,10 @@ class _Fit:
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
         weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
-        return self.assembly.cut_members(companions, companion_exits, exits, weights)
+        cuts = self.assembly.cut_members(companions, companion_exits, exits, weights)
+        if self.spec.trained is not None:
+            self.spec.trained.load_heads(cuts)
+        return cuts
 
     def _dataset(self, samples: Samples) -> SamplesDataset:
         """Return samples as skorch takes them, with their normalised weights."""
@@ -324,7 +353,9 @@ class _Fit:
     def _without_exits(self, backbone: LearnedMember) -> LearnedMember:
         """Return the backbone, which was trained with its exits, as one stage."""
         return LearnedMember(
-            cut=self.assembly.as_single_stage(self.assembly.module),
+            cut=replace(
+                self.assembly.as_single_stage(self.assembly.module), learns=backbone.cut.learns
+            ),
             history=backbone.history,
             train=backbone.train.last_exit(),
             held_out=backbone.held_out.last_exit(),
@@ -358,42 +389,3 @@ class _Fit:
             self.spec.cost_batch_size,
         )
         return replace(priced_network, exit_costs=exit_costs), plain_seconds
-
-    def _train_gates(
-        self, priced_network: PricedNetwork, train: ExitFeatures, held_out: ExitFeatures
-    ) -> tuple[Frontier, OperatingPoint]:
-        """Train the network's gates in place; return the frontier and the requested point."""
-        network, exit_costs = priced_network.network, priced_network.exit_costs
-        batch_size = self.spec.batch_size if self.spec.batch_size > 0 else len(train.y)
-        if self.spec.is_joint:
-            target, exit_policy = self.spec.operating_target, self.spec.exit_policy
-            return train_jointly(
-                network, train, held_out, exit_costs, target, batch_size, exit_policy
-            )
-        train_bilevel(
-            network,
-            train,
-            held_out,
-            torch.as_tensor(exit_costs, dtype=torch.float32, device=self.spec.device),
-            self.spec.cost_weight,
-            gate_loss=self.spec.gate_loss,
-            max_epochs=self.spec.max_epochs,
-            batch_size=batch_size,
-        )
-        check_finite(network.heads, network.gates)
-        return self._bilevel_point(priced_network, held_out)
-
-    def _bilevel_point(
-        self, priced_network: PricedNetwork, held_out: ExitFeatures
-    ) -> tuple[Frontier, OperatingPoint]:
-        """Return the frontier on the held-out samples, and the point of the network's gates."""
-        network = priced_network.network
-        frontier = Frontier(
-            answers=answers_of(network, held_out),
-            exit_mass=network.exit_mass,
-            exit_costs=priced_network.exit_costs,
-        )
-        point = OperatingPoint(
-            cost_weight=self.spec.cost_weight, gates=network.gates.point(), exit_policy=LEARNED
-        )
-        return frontier, point

@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from .._numbers import check_number
-from .._schema import InputSchema, Parts
+from .._parts import Parts
+from .._schema import InputSchema
 from .._warn import warn_caller
 from ..backbones import ImageResNet, TabularResNet
 from .datasets import (

@@ -93,6 +93,7 @@ def answers_of(network: EarlyExitNetwork, held_out: ExitFeatures) -> ExitAnswers
     logits = network.heads(held_out.features)
     return ExitAnswers(
         logits=with_gaps(logits.cpu().numpy()),
+        backbone_logits=with_gaps(held_out.features[-1].cpu().numpy()),
         gate_inputs=all_gate_inputs(logits).cpu().numpy(),
         codes=held_out.y.cpu().numpy(),
         weights=held_out.weight.cpu().numpy(),

@@ -1,6 +1,5 @@
 """Members: the backbone, and the networks or other classifiers in front of it."""
 
-import copy
 import inspect
 from typing import Any, NamedTuple
 
@@ -13,7 +12,9 @@ from torch import nn
 
 from .._cut import CutInfo, Stage
 from .._schema import InputSchema
+from .._warn import warn_caller
 from ..backbones import TabularResNet, default_backbone
+from .modules import copied, plain_module
 from .turns import FIT_TURNS
 
 LEAST_PROBABILITY = 1e-6
@@ -22,7 +23,9 @@ LEAST_PROBABILITY = 1e-6
 class Member(NamedTuple):
     """A network or another classifier that a sample may go through."""
 
-    module: Any  # torch module (class, instance, or None for the ready backbone), or classifier
+    module: (
+        Any  # torch module (class, function, instance, or None for the ready one), or classifier
+    )
     params: dict[str, Any]  # parameters with which a class is built
 
     @property
@@ -71,6 +74,13 @@ def has_ready_networks_only(module: Any) -> bool:
         and not inspect.isclass(entry)
         for entry in modules
     )
+
+
+def as_backbone(module: Any) -> Any:
+    """The backbone among what a user gives as ``module``, before it is checked."""
+    while isinstance(module, list | tuple) and module:
+        module = module[0] if isinstance(module, tuple) else module[-1]
+    return module
 
 
 def _as_member(entry: Any) -> Member:
@@ -131,7 +141,7 @@ def fitted_classifier(
     ValueError
         If the weights of the samples differ and the classifier takes no weights.
     """
-    if _is_fitted(classifier):
+    if is_fitted(classifier):
         return classifier
     if np.ptp(sample_weight) == 0:
         with FIT_TURNS.lend():
@@ -145,7 +155,7 @@ def fitted_classifier(
         return clone(classifier).fit(X, y, sample_weight=sample_weight)
 
 
-def _is_fitted(classifier: Any) -> bool:
+def is_fitted(classifier: Any) -> bool:
     try:
         check_is_fitted(classifier)
     except NotFittedError:
@@ -165,6 +175,7 @@ def check_classes(classifier: Any, classes: np.ndarray) -> None:
 def instantiate(
     member: Member,
     X: np.ndarray | dict[str, np.ndarray],
+    codes: np.ndarray,
     schema: InputSchema,
     device: str | torch.device,
 ) -> nn.Module:
@@ -175,19 +186,29 @@ def instantiate(
     member : Member
     X : ndarray (n_samples, ...) or dict of such
         Training samples.
+    codes : ndarray of int (n_samples,)
+        Their classes.
     schema : InputSchema
     device : str or torch.device
     """
     module, params = member
     if isinstance(module, nn.Module):
-        return _copied(module, params).to(device).eval()
+        return plain_module(_copied(module, params)).to(device).eval()
     kind = _ready_backbone(X, params) if module is None else module
-    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
-        raise TypeError(
-            f"module={module!r} is not a torch module; give a class or instance of torch.nn.Module, "
-            f"or None for the ready backbone."
-        )
-    return _constructed(kind, params, X, schema.n_classes).to(device).eval()
+    if not callable(kind) or (inspect.isclass(kind) and not issubclass(kind, nn.Module)):
+        raise _no_module(module)
+    built = _constructed(kind, params, X, codes, schema.n_classes)
+    if not isinstance(built, nn.Module):
+        raise _no_module(module, built)
+    return plain_module(built).to(device).eval()
+
+
+def _no_module(module: Any, built: Any = None) -> TypeError:
+    returned = "" if built is None else f", and returned {type(built).__name__}"
+    return TypeError(
+        f"module={module!r} is not a torch module{returned}; give a class or instance of torch.nn.Module, a function "
+        f"that builds one, or None for the ready backbone."
+    )
 
 
 def _ready_backbone(
@@ -201,8 +222,8 @@ def _ready_backbone(
 def check_is_trained(member: Member) -> None:
     """Refuse a backbone that is to stay as it is, but is a class whose weights would be random."""
     module = member.module
-    is_module = module is None or inspect.isclass(module) and issubclass(module, nn.Module)
-    if is_module:
+    is_built_here = module is None or callable(module) and not isinstance(module, nn.Module)
+    if is_built_here:
         raise ValueError(
             "freeze_backbone=True needs module to be a trained instance of a torch module; got "
             f"module={module!r}, whose weights would be random."
@@ -215,20 +236,47 @@ def _copied(module: nn.Module, params: dict[str, Any]) -> nn.Module:
             f"module__* parameters {sorted(params)} build a class, but module is an instance of "
             f"{type(module).__name__}; give the class, or set them on the instance."
         )
-    return copy.deepcopy(module)
+    return copied(module)
 
 
 def _constructed(
-    module: Any, params: dict[str, Any], X: np.ndarray | dict[str, np.ndarray], n_classes: int
+    module: Any,
+    params: dict[str, Any],
+    X: np.ndarray | dict[str, np.ndarray],
+    codes: np.ndarray,
+    n_classes: int,
 ) -> nn.Module:
     try:
         if hasattr(module, "from_data"):
-            built: nn.Module = module.from_data(X, n_classes, **params)
+            takes_codes = "y" in inspect.signature(module.from_data).parameters
+            codes_if_taken = {"y": codes} if takes_codes else {}
+            built: nn.Module = module.from_data(X, n_classes, **codes_if_taken, **params)
         else:
             built = module(**params)
         return built
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"module={module.__name__} cannot be built with module__* parameters {params}: {error}"
+            f"module={getattr(module, '__name__', module)} cannot be built with module__* parameters {params}: {error}"
         ) from error
+
+
+def learns(module: nn.Module) -> dict[str, bool]:
+    """Whether each parameter learns."""
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+
+
+def restore_learning(module: nn.Module, flags: dict[str, bool]) -> None:
+    """Let the parameters learn that did before."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(flags[name])
+
+
+def warn_if_nothing_learns(module: nn.Module) -> None:
+    """Warn if a module that is to learn has parameters none of which does."""
+    flags = learns(module)
+    if flags and not any(flags.values()):
+        warn_caller(
+            f"module={type(module).__name__} does not learn: all its parameters have requires_grad=False. Call "
+            f"module.requires_grad_(True) if it should, or give freeze_backbone=True if it should not.",
+        )

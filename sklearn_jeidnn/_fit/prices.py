@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._cut import multiply_adds
+from .._cut import counted, multiply_adds
 from .._exits.network import EarlyExitNetwork
 from .._operate.cascade import Engine
 from .._samples import check_inputs
 from .._schema import Arrays, InputSchema
+from .._warn import warn_caller
 from .features import check_room
 
 COUNTED, TIMED = "multiply_adds", "seconds"
@@ -83,6 +84,20 @@ def _count_parts(
         overhead_counts.append(count + len(inputs[0]) * network.gates.weight.shape[1])
     overhead_counts[-1] = 0
     return stage_counts, overhead_counts
+
+
+def warn_of_uncounted(
+    networks: Iterable[EarlyExitNetwork], inputs: tuple[torch.Tensor, ...]
+) -> None:
+    """Warn of costly operations of torch networks that multiply-adds leave out."""
+    names = sorted(
+        {name for network in networks for name in counted(network.plain, *inputs).uncounted}
+    )
+    if names:
+        warn_caller(
+            f"cost='multiply_adds' does not count {', '.join(names)}, so exit_costs_ take it as free; cost='seconds' "
+            f"measures run times instead, and cost=[...] takes the cost of each exit."
+        )
 
 
 def seconds_in_turns(functions: Sequence[Callable[[], Any]]) -> np.ndarray:

@@ -17,6 +17,8 @@ SKORCH_PREFIXES = ("optimizer__", "iterator_train__", "iterator_valid__", "callb
 MODULE_PREFIX = "module__"
 # Largest learning rate if heads alone are trained.
 HEADS_LR = 1e-2
+# Fields that are no parameters of the estimator.
+OF_A_FIT = ("prefixed", "trained", "structure")
 # Weight of the early exits' loss beside the last exit's.
 EARLY_WEIGHT = 0.2
 
@@ -26,6 +28,7 @@ class CascadeSpec:
     """The parameters that a fit reads, as :class:`EarlyExitClassifier` documents them."""
 
     module: Any
+    classes: Any
     exits: Any
     companion: str | None
     companion_costs: Any
@@ -36,6 +39,7 @@ class CascadeSpec:
     cost_weight: float
     budget: float | None
     max_accuracy_drop: float | None
+    risk_confidence: float | None
     exit_policy: str
     gate_training: str
     gate_loss: str
@@ -54,6 +58,9 @@ class CascadeSpec:
     device: str | torch.device
     verbose: int
     prefixed: dict[str, Any]
+    # What an earlier fit left, if this one goes on from it (see :class:`TrainedMembers`).
+    trained: Any = None
+    structure: Any = None
 
     @classmethod
     def of(cls, estimator: Any) -> "CascadeSpec":
@@ -61,7 +68,7 @@ class CascadeSpec:
         given = vars(estimator)
         prefixes = (MODULE_PREFIX, *SKORCH_PREFIXES)
         prefixed = {name: value for name, value in given.items() if name.startswith(prefixes)}
-        names = [field.name for field in fields(cls) if field.name != "prefixed"]
+        names = [field.name for field in fields(cls) if field.name not in OF_A_FIT]
         return cls(**{name: given[name] for name in names}, prefixed=prefixed)
 
     @property

@@ -199,6 +199,7 @@ class Calibration:
         exit_mass: ExitMass,
     ) -> "Calibration":
         """Fit temperatures on the samples that set the gates, and scores on those that calibrate."""
+        gate_answers = gate_answers.of_point(point)
         taken = gate_answers.exits(point.gates, exit_mass)
         found = fit_leavers_temperatures(
             gate_answers.without_gaps[np.arange(len(taken)), taken],
@@ -224,6 +225,7 @@ class Calibration:
         def routed(
             answers: ExitAnswers, uniform: np.ndarray, groups: np.ndarray
         ) -> conformal.RoutedSamples:
+            answers = answers.of_point(point)
             taken = answers.exits(point.gates, exit_mass)
             probs = calibrated_probabilities(answers.at(taken), taken, temperatures)
             return conformal.RoutedSamples(probs, taken, uniform, groups)

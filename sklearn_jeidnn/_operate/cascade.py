@@ -9,6 +9,7 @@ from .._exits.gate_points import GatePoints
 from .._exits.policy import EXIT_DISTRIBUTIONS, ExitMass
 from .._schema import Arrays
 from .exit_answers import ExitAnswers, with_gaps
+from .operating_point import OperatingPoint
 
 NO_ROWS = np.empty(0, dtype=int)
 
@@ -21,6 +22,14 @@ class RoutedArrays(NamedTuple):
     gaps: np.ndarray = (
         NO_ROWS  # numbers of the samples whose exit has no answer; their logits are NaN
     )
+
+
+class AnsweredArrays(NamedTuple):
+    """What every exit answers for samples, whichever they would take."""
+
+    logits: np.ndarray  # (n_samples, n_exits, n_classes)
+    backbone_logits: np.ndarray  # (n_samples, n_classes)
+    gate_inputs: np.ndarray  # (n_samples, n_exits - 1, n_inputs)
 
 
 class Engine(Protocol):
@@ -52,14 +61,17 @@ class Engine(Protocol):
         ``exits`` (n_samples,) forces where samples leave, for timing.
         """
 
-    def answer(self, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
-        """Logits, NaN where an exit has no answer, and gate inputs of every exit."""
+    def answer(self, arrays: Arrays) -> AnsweredArrays:
+        """Logits (NaN where an exit has no answer) and gate inputs of every exit, and logits of the plain backbone.
+
+        They do not depend on the operating point.
+        """
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone."""
 
-    def with_gates(self, gates: GatePoints) -> "Engine":
-        """The same network with other gates."""
+    def at(self, point: OperatingPoint) -> "Engine":
+        """The same network with the gates of a point, and with its last exit."""
 
     def with_batch_size(self, batch_size: int | None) -> "Engine":
         """The same network, given another number of samples at once (None: as many as run fastest)."""
@@ -82,6 +94,10 @@ class Cascade:
         Time of one pass of the plain backbone, for a sample, if cost is time.
     history : object
         Of the training.
+    trained : object
+        What a later fit can go on from.
+    plain_last_exit : bool
+        Whether the last exit is the plain backbone, which listens to no exit.
     """
 
     engine: Engine
@@ -90,6 +106,8 @@ class Cascade:
     exit_distribution: str
     plain_seconds: float | None = None
     history: Any = None
+    trained: Any = None
+    plain_last_exit: bool = False
 
     @property
     def exit_mass(self) -> ExitMass:
@@ -100,9 +118,8 @@ class Cascade:
         self, arrays: Arrays, codes: np.ndarray, weights: np.ndarray | None = None
     ) -> ExitAnswers:
         """Answers of every exit for labelled samples; by default all have the same weight."""
-        logits, gate_inputs = self.engine.answer(arrays)
         weights = np.ones(len(codes), dtype=np.float32) if weights is None else weights
-        return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+        return ExitAnswers(**self.engine.answer(arrays)._asdict(), codes=codes, weights=weights)
 
     def route(self, arrays: Arrays) -> RoutedArrays:
         """Logits and exits of samples that run stage by stage until they leave.
@@ -116,11 +133,14 @@ class Cascade:
         logits, exit_index = with_gaps(routed.logits), routed.exit_index.copy()
         gaps = np.flatnonzero(np.isnan(logits[:, 0]))
         if len(gaps):
-            of_exits, gate_inputs = self.engine.answer(tuple(array[gaps] for array in arrays))
-            exit_index[gaps] = self.engine.gates.exits(gate_inputs, self.exit_mass)[:, 0]
+            answered = self.engine.answer(tuple(array[gaps] for array in arrays))
+            of_exits = answered.logits
+            if self.plain_last_exit:
+                of_exits[:, -1] = answered.backbone_logits
+            exit_index[gaps] = self.engine.gates.exits(answered.gate_inputs, self.exit_mass)[:, 0]
             logits[gaps] = of_exits[np.arange(len(gaps)), exit_index[gaps]]
         return RoutedArrays(logits, exit_index, np.flatnonzero(np.isnan(logits[:, 0])))
 
-    def with_gates(self, gates: GatePoints) -> "Cascade":
-        """The same cascade with other gates."""
-        return replace(self, engine=self.engine.with_gates(gates))
+    def at(self, point: OperatingPoint) -> "Cascade":
+        """The same cascade at an operating point."""
+        return replace(self, engine=self.engine.at(point), plain_last_exit=point.plain_last_exit)

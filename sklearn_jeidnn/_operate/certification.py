@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from .._exits.gate_points import GatePoints
 from .._warn import warn_caller
 from . import risk as p_values
 from .exit_answers import ExitAnswers
@@ -31,11 +30,11 @@ def certify(
     -------
     OperatingPoint
         Its ``risk`` holds what was certified. If no point passes, a warning says so, and the point
-        sends every sample to the last exit (for "mean_cost", to the first).
+        gives every sample the plain backbone's answer (for "mean_cost", the first exit's).
     """
     cheap_first = risk == MEAN_COST
     path = frontier.candidates_by_cost[::-1] if cheap_first else frontier.candidates_by_cost
-    losses = (risk_losses(frontier, answers, risk, point.gates) for point in path)
+    losses = (risk_losses(frontier, answers, risk, point) for point in path)
     p_value_of = _p_value_of(risk, frontier.exit_costs)
     passed, p_value = p_values.last_certified(losses, p_value_of, limit, confidence)
     safe = frontier.always_first_exit if cheap_first else frontier.always_last_exit
@@ -45,7 +44,7 @@ def certify(
         limit=limit,
         confidence=confidence,
         n_samples=len(answers),
-        estimate=float(risk_losses(frontier, answers, risk, point.gates).mean()),
+        estimate=float(risk_losses(frontier, answers, risk, point).mean()),
         p_value=p_value,
         certified=passed >= 0,
     )
@@ -62,16 +61,17 @@ def _p_value_of(risk: str, exit_costs: np.ndarray) -> p_values.PValue:
 
 
 def risk_losses(
-    frontier: Frontier, answers: ExitAnswers, risk: str, gates: GatePoints
+    frontier: Frontier, answers: ExitAnswers, risk: str, point: OperatingPoint
 ) -> np.ndarray:
-    """Loss of each sample at the exit that gates give it: (n_samples,)."""
-    taken = answers.exits(gates, frontier.exit_mass)
+    """Loss of each sample at the exit that a point gives it, against the plain backbone: (n_samples,)."""
+    taken = answers.exits(point.gates, frontier.exit_mass)
     if risk == MEAN_COST:
         costs: np.ndarray = frontier.exit_costs[taken]
         return costs
-    full, here = answers.labels[:, -1], answers.labels[np.arange(len(answers)), taken]
-    disagreements: np.ndarray = here != full
-    drops: np.ndarray = (full == answers.codes).astype(int) - (here == answers.codes).astype(int)
+    labels = answers.of_point(point).labels
+    plain, here = answers.backbone_codes, labels[np.arange(len(answers)), taken]
+    disagreements: np.ndarray = here != plain
+    drops: np.ndarray = (plain == answers.codes).astype(int) - (here == answers.codes).astype(int)
     return disagreements if risk == DISAGREEMENT else drops
 
 
@@ -89,7 +89,9 @@ def shuffled(answers: ExitAnswers, seed: int) -> ExitAnswers:
 
 def _warn_of_too_few(shown: RiskControl) -> None:
     """Warn that no point passed."""
-    where = "leave at the first exit" if shown.risk == MEAN_COST else "run to the last exit"
+    where = "run to the last exit, which answers as the plain backbone"
+    if shown.risk == MEAN_COST:
+        where = "leave at the first exit"
     warn_caller(
         f"{shown.n_samples} samples do not show any operating point to keep {shown.risk} to {shown.limit} with "
         f"confidence {shown.confidence}: all samples {where}. Give more samples, or a larger limit.",

@@ -1,12 +1,13 @@
 """What every exit answers for some samples: all that an operating point needs to know of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from .._exits.gate_points import GatePoints
 from .._exits.policy import ExitMass
+from .operating_point import OperatingPoint
 from .temperatures import fit_temperatures, log_losses, smoothed_errors
 
 # Instead of minus infinity, of which differences and products are NaN.
@@ -33,7 +34,10 @@ class ExitAnswers:
     Parameters
     ----------
     logits : ndarray (n_samples, n_exits, n_classes)
-        The last exit is the backbone's end. NaN where an exit has no answer for a sample.
+        The last exit is the backbone's end; its answer is combined with those of earlier exits. NaN where an
+        exit has no answer for a sample.
+    backbone_logits : ndarray (n_samples, n_classes)
+        Of the plain backbone, which listens to no exit.
     gate_inputs : ndarray (n_samples, n_exits - 1, n_inputs)
     codes : ndarray of int (n_samples,)
         Column of each sample's label in ``classes_``.
@@ -41,6 +45,7 @@ class ExitAnswers:
     """
 
     logits: np.ndarray
+    backbone_logits: np.ndarray
     gate_inputs: np.ndarray
     codes: np.ndarray
     weights: np.ndarray
@@ -90,6 +95,17 @@ class ExitAnswers:
         return wrong.astype(self.logits.dtype)
 
     @cached_property
+    def backbone_codes(self) -> np.ndarray:
+        """Label of the plain backbone, as a column of ``classes_``; -1 if it has no answer: (n_samples,)."""
+        answered = ~np.isnan(self.backbone_logits[:, 0])
+        return np.where(answered, self.backbone_logits.argmax(-1), -1)
+
+    @cached_property
+    def backbone_accuracy(self) -> float:
+        """Weighted accuracy of the plain backbone."""
+        return self.mean(self.backbone_codes == self.codes)
+
+    @cached_property
     def log_losses(self) -> np.ndarray:
         """Minus the logarithm of the true label's probability: (n_samples, n_exits)."""
         return log_losses(self.without_gaps, self.codes)
@@ -117,6 +133,7 @@ class ExitAnswers:
         """Answers for some of the samples."""
         return ExitAnswers(
             logits=self.logits[rows],
+            backbone_logits=self.backbone_logits[rows],
             gate_inputs=self.gate_inputs[rows],
             codes=self.codes[rows],
             weights=self.weights[rows],
@@ -150,11 +167,20 @@ class ExitAnswers:
         exit_index: np.ndarray = gates.exits(self.gate_inputs, exit_mass)[:, 0]
         return exit_index
 
+    def of_point(self, point: OperatingPoint) -> "ExitAnswers":
+        """The answers that an operating point gives: its last exit may be the plain backbone."""
+        return self.with_plain_last_exit() if point.plain_last_exit else self
+
+    def with_plain_last_exit(self) -> "ExitAnswers":
+        """The same answers, but for the last exit the plain backbone's."""
+        logits = self.logits.copy()
+        logits[:, -1] = self.backbone_logits
+        return replace(self, logits=logits)
+
     def agreement(self) -> "ExitAnswers":
-        """The same answers with the last exit's labels as the true ones, and with equal weights."""
-        return ExitAnswers(
-            logits=self.logits,
-            gate_inputs=self.gate_inputs,
-            codes=np.maximum(self.labels[:, -1], 0),
+        """Answers with the plain backbone's labels as the true ones, the last exit's too, and with equal weights."""
+        return replace(
+            self.with_plain_last_exit(),
+            codes=np.maximum(self.backbone_codes, 0),
             weights=np.ones_like(self.weights),
         )

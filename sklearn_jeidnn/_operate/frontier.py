@@ -42,12 +42,15 @@ class Frontier:
     exit_costs : ndarray (n_exits,)
     exit_policy : str, default="learned"
         "learned", or a name in ``THRESHOLD_POLICIES``.
+    plain_last_exit : bool, default=False
+        Of its points (see :class:`OperatingPoint`).
     """
 
     answers: ExitAnswers
     exit_mass: ExitMass
     exit_costs: np.ndarray
     exit_policy: str = LEARNED
+    plain_last_exit: bool = False
 
     def with_policy(self, exit_policy: str, exit_costs: np.ndarray | None = None) -> "Frontier":
         """The frontier of the same answers under another exit policy; None keeps the costs."""
@@ -57,8 +60,11 @@ class Frontier:
         return replace(self, exit_policy=exit_policy, exit_costs=exit_costs)
 
     def of_agreement(self) -> "Frontier":
-        """The frontier that counts as errors the labels that differ from the last exit's."""
-        return replace(self, answers=self.answers.agreement())
+        """The frontier that counts as errors the labels that differ from the plain backbone's.
+
+        Samples that reach the last exit get the plain backbone's answer, which so is never an error.
+        """
+        return replace(self, answers=self.answers.agreement(), plain_last_exit=True)
 
     @cached_property
     def points(self) -> GatePoints:
@@ -77,8 +83,9 @@ class Frontier:
 
     def summary(self, point: OperatingPoint) -> dict[str, Any]:
         """What an operating point does to the held-out samples: one number for each column of the table."""
-        taken = self._taken(point.gates, self.answers)
-        table = tabulate(self.answers, taken, self.exit_costs, [point.cost_weight])
+        answers = self.answers.of_point(point)
+        taken = self._taken(point.gates, answers)
+        table = tabulate(answers, taken, self.exit_costs, [point.cost_weight])
         return {name: column[0] for name, column in table.items()}
 
     def choose(
@@ -97,7 +104,7 @@ class Frontier:
         budget : float or None
             Largest mean cost of the held-out samples.
         max_accuracy_drop : float or None
-            Largest loss of accuracy against the last exit on the held-out samples.
+            Largest loss of accuracy against the plain backbone on the held-out samples.
         """
         if budget is not None:
             return self._within(budget)
@@ -108,8 +115,9 @@ class Frontier:
         return self._point(cost_weight, self._gates([cost_weight]))
 
     def always_last_exit(self) -> OperatingPoint:
-        """The point at which every sample runs to the last exit."""
-        return self._point(0.0, self.points.always(-SATURATED_LOGIT))
+        """The point at which every sample gets the plain backbone's answer, at the last exit."""
+        point = self._point(0.0, self.points.always(-SATURATED_LOGIT))
+        return replace(point, plain_last_exit=True)
 
     def always_first_exit(self) -> OperatingPoint:
         """The point at which every sample leaves at the first exit."""
@@ -138,7 +146,12 @@ class Frontier:
         return [points[i] for i in np.argsort(costs, kind="stable")[::-1]]
 
     def _point(self, cost_weight: float, gates: GatePoints) -> OperatingPoint:
-        return OperatingPoint(cost_weight=cost_weight, gates=gates, exit_policy=self.exit_policy)
+        return OperatingPoint(
+            cost_weight=cost_weight,
+            gates=gates,
+            exit_policy=self.exit_policy,
+            plain_last_exit=self.plain_last_exit,
+        )
 
     def _grid_point(self, i: int) -> OperatingPoint:
         return self._point(COST_WEIGHT_GRID[i], self.points.point(i))
@@ -195,9 +208,12 @@ class Frontier:
         return best
 
     def _cheapest(self, max_accuracy_drop: float) -> OperatingPoint:
-        """The cheapest point of the grid whose accuracy is close enough to the last exit's; else that exit."""
-        full = 1 - self.answers.exit_errors()[-1]
-        good = self.table["accuracy"] >= full - max_accuracy_drop - 1e-9
+        """The cheapest point of the grid whose accuracy is close enough to the plain backbone's.
+
+        If none is, the backbone for all samples.
+        """
+        least = self.answers.backbone_accuracy - max_accuracy_drop
+        good = self.table["accuracy"] >= least - 1e-9
         if not good.any():
             return self.always_last_exit()
         return self._grid_point(int(np.where(good, self.table["mean_cost"], np.inf).argmin()))
@@ -222,8 +238,9 @@ def tabulate(
     Returns
     -------
     dict of str to ndarray (n_points,)
-        ``cost_weight``, ``mean_cost``, ``accuracy``, ``log_loss``, ``exit0_rate`` and so on for each
-        exit, ``single_exit``, ``single_accuracy``, ``single_exit_suffices``.
+        ``cost_weight``, ``mean_cost``, ``accuracy``, ``backbone_accuracy`` (of the plain backbone, the same
+        at every point), ``log_loss``, ``exit0_rate`` and so on for each exit, ``single_exit``,
+        ``single_accuracy``, ``single_exit_suffices``.
     """
     columns = [_point_summary(answers, exits, exit_costs) for exits in taken.T]
     table = {name: np.array([column[name] for column in columns]) for name in columns[0]}
@@ -240,6 +257,7 @@ def _point_summary(
     return {
         "mean_cost": mean_cost,
         "accuracy": 1 - answers.mean(errors),
+        "backbone_accuracy": answers.backbone_accuracy,
         "log_loss": answers.mean(answers.log_losses[rows, exits]),
         **rates,
         **_beside_one_exit(answers, errors, mean_cost, exit_costs),

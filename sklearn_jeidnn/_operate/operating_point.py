@@ -30,6 +30,9 @@ class OperatingPoint:
         Of one point.
     exit_policy : str
         What the gates are: "learned", or a name in ``THRESHOLD_POLICIES``.
+    plain_last_exit : bool, default=False
+        Whether samples that reach the last exit get the plain backbone's answer, which is not combined with
+        those of earlier exits.
     risk : RiskControl or None, default=None
         What was certified, if anything.
     """
@@ -37,4 +40,5 @@ class OperatingPoint:
     cost_weight: float
     gates: GatePoints
     exit_policy: str
+    plain_last_exit: bool = False
     risk: RiskControl | None = None

@@ -1,0 +1,51 @@
+"""Train the gates of a network whose members are trained."""
+
+import torch
+
+from .._operate.frontier import LEARNED, Frontier
+from .._operate.operating_point import OperatingPoint
+from .assembly import PricedNetwork
+from .bilevel import train_bilevel
+from .divergence import check_finite
+from .features import ExitFeatures
+from .joint import answers_of, train_jointly
+from .spec import CascadeSpec
+
+
+def train_gates(
+    spec: CascadeSpec, priced_network: PricedNetwork, train: ExitFeatures, held_out: ExitFeatures
+) -> tuple[Frontier, OperatingPoint]:
+    """Train the network's gates in place; return the frontier and the requested point."""
+    network, exit_costs = priced_network.network, priced_network.exit_costs
+    batch_size = spec.batch_size if spec.batch_size > 0 else len(train.y)
+    if spec.is_joint:
+        target, exit_policy = spec.operating_target, spec.exit_policy
+        return train_jointly(network, train, held_out, exit_costs, target, batch_size, exit_policy)
+    train_bilevel(
+        network,
+        train,
+        held_out,
+        torch.as_tensor(exit_costs, dtype=torch.float32, device=spec.device),
+        spec.cost_weight,
+        gate_loss=spec.gate_loss,
+        max_epochs=spec.max_epochs,
+        batch_size=batch_size,
+    )
+    check_finite(network.heads, network.gates)
+    return _bilevel_point(spec.cost_weight, priced_network, held_out)
+
+
+def _bilevel_point(
+    cost_weight: float, priced_network: PricedNetwork, held_out: ExitFeatures
+) -> tuple[Frontier, OperatingPoint]:
+    """Return the frontier on the held-out samples, and the point of the network's gates."""
+    network = priced_network.network
+    frontier = Frontier(
+        answers=answers_of(network, held_out),
+        exit_mass=network.exit_mass,
+        exit_costs=priced_network.exit_costs,
+    )
+    point = OperatingPoint(
+        cost_weight=cost_weight, gates=network.gates.point(), exit_policy=LEARNED
+    )
+    return frontier, point

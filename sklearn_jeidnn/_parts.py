@@ -1,0 +1,102 @@
+"""Three parts of the samples, disjoint and disjoint from what was learned before (NumPy only)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._history import CALIBRATION, GATES, SampleHistory
+from ._schema import Samples
+from ._splits import halve, hold_out, keep_parts
+
+# What is known of held-out samples: the user gives them; they are known to be new to all networks; nothing is known;
+# networks have learned from them.
+GIVEN, UNSEEN, UNKNOWN, SEEN = "given", "unseen", "unknown", "seen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Samples that train, samples that set the gates, samples that calibrate.
+
+    Parameters
+    ----------
+    train, gates, calibration : Samples
+    history : SampleHistory
+        Of this fit and those before it.
+    held_out : {"given", "unseen", "unknown", "seen"}
+        What is known of the last two.
+    n_used : int, default=0
+        How many of the samples that a user gives as held out are among those that train, if more than chance explains.
+    """
+
+    train: Samples
+    gates: Samples
+    calibration: Samples
+    history: SampleHistory
+    held_out: str
+    n_used: int = 0
+
+
+def held_out_parts(
+    samples: Samples,
+    hashes: np.ndarray,
+    earlier: SampleHistory | None,
+    fraction: float,
+    rng: np.random.RandomState,
+) -> Parts:
+    """Hold some samples out: those that were held out before, and some of the new ones."""
+    split, held_out = None, UNKNOWN
+    if earlier is not None:
+        split = keep_parts(earlier.parts_of(hashes), samples.codes, fraction, rng)
+        held_out = SEEN if split is None else UNSEEN if earlier.complete else UNKNOWN
+    if split is None:
+        split = hold_out(samples.codes, fraction, rng)
+    train, gates, calibration = (samples.take(rows) for rows in split)
+    return Parts(
+        train=train,
+        gates=gates,
+        calibration=calibration,
+        history=_history_of([hashes[rows] for rows in split], earlier),
+        held_out=held_out,
+    )
+
+
+def given_parts(
+    samples: Samples,
+    hashes: np.ndarray,
+    others: Samples,
+    others_hashes: np.ndarray,
+    earlier: SampleHistory | None,
+    rng: np.random.RandomState,
+) -> Parts:
+    """Halve the held-out samples that a user gives, those that were halved before as before."""
+    halves = _halve(others_hashes, earlier, rng)
+    parts = [hashes, *(others_hashes[rows] for rows in halves)]
+    trained = _history_of([hashes], earlier)
+    return Parts(
+        train=samples,
+        gates=others.take(halves[0]),
+        calibration=others.take(halves[1]),
+        history=_history_of(parts, earlier),
+        held_out=GIVEN,
+        n_used=trained.count_used(others_hashes),
+    )
+
+
+def _halve(
+    hashes: np.ndarray, earlier: SampleHistory | None, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples that set the gates, samples that calibrate: those that set them before do so again."""
+    if earlier is None:
+        return halve(len(hashes), rng)
+    parts = earlier.parts_of(hashes)
+    others = np.flatnonzero((parts != GATES) & (parts != CALIBRATION))
+    if len(others) > 1:
+        for part, rows in zip((GATES, CALIBRATION), halve(len(others), rng), strict=True):
+            parts[others[rows]] = part
+    gates, calibration = (np.flatnonzero(parts == part) for part in (GATES, CALIBRATION))
+    return (gates, calibration) if len(gates) and len(calibration) else halve(len(hashes), rng)
+
+
+def _history_of(parts: list[np.ndarray], earlier: SampleHistory | None) -> SampleHistory:
+    complete = earlier is None or earlier.complete
+    return SampleHistory.of(parts, complete).after(earlier)
