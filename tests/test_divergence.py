@@ -140,6 +140,15 @@ def test_weights_of_exit_answers_are_checked_and_may_be_tiny(fitted, digits):
             fitted.exit_answers(X, y, weights)
 
 
+@pytest.mark.parametrize("weights", [np.nan, "heavy", np.full(300, np.inf), np.zeros(300)])
+def test_weights_that_are_none_are_refused_by_name(weights, digits, fitted):
+    X, y = digits
+    with pytest.raises(ValueError, match="sample_weight: "):
+        fitted.exit_answers(X, y, weights)
+    with pytest.raises(ValueError, match="sample_weight_val: "):
+        quick_classifier().fit(X, y, X_val=X, y_val=y, sample_weight_val=weights)
+
+
 def test_a_budget_of_nan_is_refused(fitted, digits):
     with pytest.raises(ValueError, match="budget=nan"):
         fitted.control_risk(digits[0], budget=np.nan)

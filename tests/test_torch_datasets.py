@@ -1,5 +1,7 @@
 """torch datasets as X: of samples and labels where labels are read, of samples alone where they are not."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -173,3 +175,32 @@ def test_reading_a_dataset_keeps_its_order_and_draws_no_random_numbers(digits, p
             one_epoch.set_params(**{f"iterator_valid__{name}": True})
     np.testing.assert_array_equal(one_epoch.predict(pairs), in_order)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_batch_of_all_samples_may_come_from_a_dataset_without_a_length(digits, one_epoch):
+    X = digits[0]
+    expected = one_epoch.predict(X)
+    clf = copy.copy(one_epoch).set_params(iterator_valid__batch_size=-1)
+    np.testing.assert_array_equal(clf.predict(Stream(X)), expected)
+
+
+def test_groups_are_one_for_each_sample_of_a_dataset_too(digits, pairs):
+    X, y = digits
+    clf = quick_classifier(max_epochs=1).fit(X, y).conformalize(X, y, groups=y % 2)
+    for dataset in (pairs, Stream(X)):
+        np.testing.assert_array_equal(
+            clf.predict_set(dataset, groups=y % 2), clf.predict_set(X, groups=y % 2)
+        )
+        for groups in (y[1:], np.append(y, 0)):
+            with pytest.raises(ValueError, match="groups has shape .* but there are"):
+                clf.predict_set(dataset, groups=groups)
+
+
+def test_options_of_data_loaders_are_checked_before_a_dataset_is_read():
+    def read(i):
+        raise AssertionError("the dataset was read")
+
+    for option in ("shuffle", "schuffle"):
+        name = f"iterator_valid__{option}"
+        with pytest.raises((TypeError, ValueError), match=name):
+            quick_classifier(**{name: True}).fit(Items(read, 100))
