@@ -104,9 +104,21 @@ def test_classes_of_weight_0_alone_are_refused(digits):
         quick_classifier(class_weight=dict.fromkeys(range(10), 0.0)).fit(*digits)
 
 
-def test_gates_that_are_not_finite_are_refused(digits):
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match="cost_weight=1e\\+300"):
-        quick_classifier(max_epochs=1, cost_weight=1e300).fit(*digits)
+def test_gates_that_are_not_finite_are_refused(fitted):
+    costs = np.linspace(1e299, 1e300, len(fitted.exit_costs_))
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="cost_weight=.*exit_costs"):
+        fitted.at(cost_weight=1.0, exit_costs=costs)
+
+
+def test_with_a_huge_cost_weight_all_samples_leave_at_the_first_exit(digits):
+    clf = quick_classifier(max_epochs=1, cost_weight=1e300).fit(*digits)
+    assert not clf.predict_exit(digits[0]).any()
+
+
+def test_a_decay_with_which_training_diverges_is_named(digits):
+    clf = quick_classifier(max_epochs=1, optimizer__weight_decay=1e300)
+    with pytest.raises(ValueError, match="change optimizer__weight_decay=1e\\+300"):
+        clf.fit(*digits)
 
 
 def test_masks_in_buffers_may_hold_infinity():

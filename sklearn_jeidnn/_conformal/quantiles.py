@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._numbers import check_probability
+
 
 def true_label_values(values: np.ndarray, codes: ArrayLike) -> np.ndarray:
     """Each sample's value at its true label: (n_samples, n_classes), (n_samples,) -> (n_samples,)."""
@@ -13,6 +15,7 @@ def true_label_values(values: np.ndarray, codes: ArrayLike) -> np.ndarray:
 
 def least_calibration_size(confidence_level: float) -> int:
     """Fewest calibration samples for which a set at this level can be less than full."""
+    check_probability(confidence_level, "confidence_level")
     return math.ceil(round(confidence_level / (1 - confidence_level), 9))
 
 
@@ -32,6 +35,7 @@ def score_quantile(scores: np.ndarray, confidence_level: float) -> float:
     confidence_level : float
         In (0, 1).
     """
+    check_probability(confidence_level, "confidence_level")
     # Rounded first: (9 + 1) * 0.9 must be 9, not the next float above it.
     rank = math.ceil(round((len(scores) + 1) * confidence_level, 9))
     return np.inf if rank > len(scores) else float(np.partition(scores, rank - 1)[rank - 1])

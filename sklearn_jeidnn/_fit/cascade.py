@@ -26,7 +26,6 @@ from .._schema import Arrays, InputSchema, Samples, as_integers
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .checks import (
-    check_memory,
     check_no_companions,
     check_parameters,
     random_numbers_kept,
@@ -108,8 +107,7 @@ def fit_cascade(
     """
     device = usable_device(spec.device)
     with usual_torch():
-        check_parameters(spec, len(parts.train))
-        check_memory(spec, schema, parts)
+        check_parameters(spec, schema, parts)
     with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
         members = as_members(spec.module, spec.module_params)
         *companions, backbone = members
@@ -270,21 +268,19 @@ class _Fit:
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
-        weights = self._weights(self.parts.train)
+        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
         cuts = self.assembly.cut_members(companions, companion_exits, exits, weights)
         if self.spec.trained is not None:
             self.spec.trained.load_heads(cuts)
         return cuts
 
-    def _weights(self, samples: Samples) -> np.ndarray:
-        return normalised_weights(self.spec.class_weight, self.schema, samples)
-
     def _dataset(self, samples: Samples) -> SamplesDataset:
         """Return samples as skorch takes them, with their normalised weights."""
+        weights = normalised_weights(self.spec.class_weight, self.schema, samples)
         return SamplesDataset(
             as_tensors(self.schema.encode(samples.inputs)),
             torch.as_tensor(samples.codes),
-            torch.as_tensor(np.float32(self._weights(samples))),
+            torch.as_tensor(np.float32(weights)),
         )
 
     def _unlabeled(self, X: Any) -> SamplesDataset | None:

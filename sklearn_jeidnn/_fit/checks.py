@@ -57,14 +57,15 @@ def refuse_booleans(constraints: Mapping[str, list[Any]], params: Mapping[str, A
             raise ValueError(f"{name}={params[name]!r} is not allowed; give a number.")
 
 
-def check_parameters(spec: CascadeSpec, n_samples: int) -> None:
-    """Refuse values that make no sense, alone or together, for ``n_samples`` training samples."""
+def check_parameters(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> None:
+    """Refuse values that make no sense, alone, together, or for these samples."""
     _check_class_weight(spec.class_weight)
     _check_companion_costs(spec.companion_costs)
     _check_ready_networks(spec)
-    _check_batches(spec, n_samples)
+    _check_batches(spec, len(parts.train))
     check_callbacks(spec.callbacks, spec.prefixed)
     _check_optimizer(spec)
+    _check_memory(spec, schema, parts)
 
 
 def _check_class_weight(class_weight: Any) -> None:
@@ -245,7 +246,7 @@ def _check_optimizer(spec: CascadeSpec) -> None:
         ) from error
 
 
-def check_memory(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> None:
+def _check_memory(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> None:
     """Refuse numbers of samples for which there is no room."""
     n_train, sample_bytes = len(parts.train), sum(a[:1].nbytes for a in parts.train.inputs)
     if spec.is_timed and spec.cost_batch_size is not None:

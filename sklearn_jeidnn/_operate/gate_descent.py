@@ -74,7 +74,7 @@ def _checked(points: GatePoints, cost_weights: Sequence[float]) -> GatePoints:
     if not all(bool(torch.isfinite(of_gates).all()) for of_gates in (points.weight, points.bias)):
         raise ValueError(
             f"the training of gates ended in weights that are not finite (cost_weight={max(cost_weights):g}); give a "
-            f"smaller cost_weight, and exit costs that are finite."
+            f"smaller cost_weight, and smaller exit_costs."
         )
     return points
 
