@@ -42,7 +42,8 @@ def as_array_like(X: Any) -> Any:
 
 def _is_list(X: Any) -> bool:
     """Whether ``X`` is a list, or a one-dimensional array or series of objects."""
-    return isinstance(X, list | tuple) or getattr(X, "ndim", 0) == 1 and X.dtype == object
+    is_of_objects = getattr(X, "ndim", 0) == 1 and hasattr(X, "dtype") and X.dtype == object
+    return isinstance(X, list | tuple) or is_of_objects
 
 
 def is_image(value: Any) -> bool:

@@ -32,6 +32,10 @@ from sklearn_jeidnn._operate.calibration import CalibrationSamples
 rng = np.random.default_rng(0)
 X = np.float32(rng.normal(size=(60, 4)))
 y = (X[:, 0] > 0).astype(int)
+# Of which no network learns.
+X_new = np.float32(rng.normal(size=(60, 4)))
+y_new = (X_new[:, 0] > 0).astype(int)
+HELD_OUT = {"X_val": X_new, "y_val": y_new}
 
 
 class Tiny(nn.Sequential):
@@ -144,20 +148,20 @@ def test_every_prefixed_parameter_takes_a_value_or_an_error_names_it(name, value
 
 METHODS = {
     "at": {},
-    "check_exchangeability": {"X": X},
-    "conformalize": {"X": X, "y": y},
-    "control_risk": {"X": X},
-    "exit_answers": {"X": X, "y": y},
-    "frontier": {"X": X, "y": y},
+    "check_exchangeability": {"X": X_new},
+    "conformalize": {"X": X_new, "y": y_new},
+    "control_risk": {"X": X_new},
+    "exit_answers": {"X": X_new, "y": y_new},
+    "frontier": {"X": X_new, "y": y_new},
     "measure_costs": {},
-    "predict_set": {"X": X},
-    "predict_stream": {"batches": [X]},
+    "predict_set": {"X": X_new},
+    "predict_stream": {"batches": [X_new]},
 }
 BESIDE = {
     ("at", "exit_costs"): {"cost_weight": 0.1},
     ("at", "exit_policy"): {"cost_weight": 0.1},
     ("at", "risk_confidence"): {"budget": 0.9},
-    ("control_risk", "max_accuracy_drop"): {"y": y},
+    ("control_risk", "max_accuracy_drop"): {"y": y_new},
     ("control_risk", "risk_confidence"): {"max_disagreement": 0.1},
 }
 METHOD_PARAMETERS = [
@@ -179,7 +183,7 @@ def ready():
 def test_every_parameter_of_a_method_takes_a_value_or_an_error_names_it(ready, method, name, value):
     clf = copy.copy(ready)
     if method == "predict_set" and name == "groups":
-        clf.conformalize(X, y, groups=y)
+        clf.conformalize(X_new, y_new, groups=y_new)
     call = getattr(clf, method)
     try:
         found = call(**METHODS[method], **BESIDE.get((method, name), {}), **{name: value})
@@ -189,7 +193,7 @@ def test_every_parameter_of_a_method_takes_a_value_or_an_error_names_it(ready, m
         if method == "exit_answers":
             assert np.isfinite(found.weights).all()
         if isinstance(found, EarlyExitClassifier):
-            assert np.isfinite(found.exit_costs_).all() and found.predict_set(X).any()
+            assert np.isfinite(found.exit_costs_).all() and found.predict_set(X_new).any()
 
 
 def test_methods_of_the_matrix_are_all_that_take_parameters():
@@ -331,7 +335,7 @@ def test_a_sampler_takes_the_place_of_shuffling(freeze_backbone):
 def test_a_sampler_that_weighs_other_samples_than_those_that_train_is_refused():
     sampler = WeightedRandomSampler(np.ones(60), 60)
     refused("iterator_train__sampler", "X_val", iterator_train__sampler=sampler)
-    assert tiny(iterator_train__sampler=sampler).fit(X, y, X_val=X, y_val=y).exits_
+    assert tiny(iterator_train__sampler=sampler).fit(X, y, **HELD_OUT).exits_
 
 
 def test_the_learning_rate_may_be_the_optimizers_own():
@@ -367,7 +371,7 @@ def test_without_a_schedule_of_the_users_the_learning_rate_falls():
         ("gate_loss", "zero_one", {}, {}),
         ("feature_passes", 2, {}, {}),
         ("cost_weight", 0.2, {}, {"budget": 0.9}),
-        ("validation_fraction", 0.2, {"X_val": X, "y_val": y}, {}),
+        ("validation_fraction", 0.2, HELD_OUT, {}),
     ],
 )
 def test_a_parameter_that_is_not_read_is_named_in_a_warning(name, value, fit, beside):
@@ -388,7 +392,7 @@ def test_a_parameter_that_is_not_read_is_named_in_a_warning(name, value, fit, be
 def test_parameters_that_are_read_or_the_default_give_no_warning(params):
     # Warnings are errors here.
     assert tiny(**params).fit(X, y).exits_
-    assert tiny(**params).fit(X, y, X_val=X, y_val=y).exits_
+    assert tiny(**params).fit(X, y, **HELD_OUT).exits_
 
 
 def wrong_length(X, *_):
@@ -434,7 +438,7 @@ def test_functions_are_tried_before_anything_is_calibrated(ready, params, monkey
     clf = copy.copy(ready).set_params(**params)
     monkeypatch.setattr(CalibrationSamples, "read", raises)
     with pytest.raises(ValueError, match=next(iter(params))):
-        clf.conformalize(X, y)
+        clf.conformalize(X_new, y_new)
 
 
 def test_a_collate_fn_that_leaves_samples_out_is_refused_where_the_backbone_is_frozen():
@@ -501,7 +505,7 @@ def test_passes_for_which_there_is_no_room_are_refused():
     ],
 )
 def test_groups_of_another_kind_than_those_that_calibrated_are_refused(ready, known, other):
-    clf = copy.copy(ready).conformalize(X, y, groups=known[y])
+    clf = copy.copy(ready).conformalize(X_new, y_new, groups=known[y_new])
     with pytest.raises(ValueError, match="groups"):
         clf.predict_set(X, groups=other[y])
     same = known.astype(object)
@@ -509,7 +513,7 @@ def test_groups_of_another_kind_than_those_that_calibrated_are_refused(ready, kn
 
 
 def test_groups_of_another_number_are_refused_before_anything_is_predicted(ready, monkeypatch):
-    clf = copy.copy(ready).conformalize(X, y, groups=y)
+    clf = copy.copy(ready).conformalize(X_new, y_new, groups=y_new)
     monkeypatch.setattr(EarlyExitClassifier, "_chunks", raises)
     with pytest.raises(ValueError, match=r"groups has shape \(59,\), but there are 60 samples"):
         clf.predict_set(X, groups=y[1:])

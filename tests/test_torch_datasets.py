@@ -70,8 +70,9 @@ def test_labels_given_beside_a_dataset_replace_its_own(digits, pairs):
 
 def test_held_out_samples_come_as_a_dataset(digits, pairs):
     X, y = digits
-    first = quick_classifier(max_epochs=1).fit(X, y, X_val=X, y_val=y)
-    second = quick_classifier(max_epochs=1).fit(X, y, X_val=pairs)
+    train = (X[:200], y[:200])
+    first = quick_classifier(max_epochs=1).fit(*train, X_val=X[200:], y_val=y[200:])
+    second = quick_classifier(max_epochs=1).fit(*train, X_val=Subset(pairs, range(200, 300)))
     np.testing.assert_array_equal(first.predict_set(X), second.predict_set(X))
 
 
@@ -81,17 +82,19 @@ def test_methods_that_read_labels_take_them_from_a_dataset(digits, pairs, one_ep
         answer = getattr(one_epoch, method)
         for came, expected in zip(*map(_values, (answer(pairs), answer(X, y))), strict=True):
             np.testing.assert_array_equal(came, expected)
+    clf, new = quick_classifier(max_epochs=1).fit(X[:150], y[:150]), Subset(pairs, range(150, 300))
     for limits in ({"max_disagreement": 0.3}, {"max_accuracy_drop": 0.3}):
-        labels = {"y": y} if "max_accuracy_drop" in limits else {}
-        of_arrays = one_epoch.control_risk(X, **labels, **limits)
-        assert one_epoch.control_risk(pairs, **limits).risk_ == of_arrays.risk_
-    scores = quick_classifier(max_epochs=1).fit(X, y).conformalize(pairs).conformity_scores_
-    assert len(scores) == 300
+        labels = {"y": y[150:]} if "max_accuracy_drop" in limits else {}
+        of_arrays = clf.control_risk(X[150:], **labels, **limits)
+        assert clf.control_risk(new, **limits).risk_ == of_arrays.risk_
+    assert len(clf.conformalize(new).conformity_scores_) == 150
 
 
 def _values(answer):
     if isinstance(answer, dict):
         return list(answer.values())
+    if isinstance(answer, np.ndarray) and answer.dtype.names:
+        return [answer[name] for name in answer.dtype.names]
     return [answer.logits, answer.codes] if hasattr(answer, "logits") else [answer]
 
 
@@ -186,7 +189,7 @@ def test_a_batch_of_all_samples_may_come_from_a_dataset_without_a_length(digits,
 
 def test_groups_are_one_for_each_sample_of_a_dataset_too(digits, pairs):
     X, y = digits
-    clf = quick_classifier(max_epochs=1).fit(X, y).conformalize(X, y, groups=y % 2)
+    clf = quick_classifier(max_epochs=1).fit(X, y).conformalize(X + 0.01, y, groups=y % 2)
     for dataset in (pairs, Stream(X)):
         np.testing.assert_array_equal(
             clf.predict_set(dataset, groups=y % 2), clf.predict_set(X, groups=y % 2)
