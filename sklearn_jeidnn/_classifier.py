@@ -132,7 +132,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Epochs of every network with its exits (of heads alone, where the backbone is frozen).
     lr : float, default=None
         Largest learning rate; it rises and falls once over the training. None takes the network's own
-        ``learning_rate``, else 0.002 (0.01 for heads alone).
+        ``learning_rate``, else 0.002, more for fewer than 200 steps (0.01 for heads alone).
     batch_size : int, default=256
         Samples of a training step; -1 takes all.
     optimizer : torch optimizer class, default=torch.optim.AdamW

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_jeidnn._fit.datasets import SamplesDataset
 from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine, train_exits
+
+from .conftest import quick_classifier
 
 
 class TwoExits(nn.Module):
@@ -90,3 +93,18 @@ def test_the_last_epoch_stays_where_held_out_rows_are_too_few_to_tell():
     net = train(rows(300), rows(1, seed=1), **options)
     test = rows(300, seed=2)
     assert (net.predict(test) == test.y.numpy()).mean() < 0.3
+
+
+def test_a_short_training_learns_at_a_larger_rate_where_the_module_suggests_none(digits):
+    rates = []
+
+    class Seen(Callback):
+        def on_train_begin(self, net, **kwargs):
+            rates.append(net.lr)
+
+    blocks = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    params = {"module": blocks, "exits": ["1"], "lr": None, "callbacks": [Seen()]}
+    for batch_size, max_epochs in ((256, 1), (64, 6), (8, 6)):
+        quick_classifier(**params, batch_size=batch_size, max_epochs=max_epochs).fit(*digits)
+    one_step, some_steps, many_steps = rates
+    assert one_step == 0.01 and 0.002 < some_steps < 0.01 and many_steps == 0.002

@@ -40,8 +40,6 @@ from .prices import (
 )
 from .spec import CascadeSpec
 
-# Learning rate of modules that suggest none.
-LR = 2e-3
 # Exits inside a companion: a companion is cheap, and heads inside it are not.
 COMPANION_EXITS = 0
 
@@ -58,8 +56,8 @@ class Cut:
     network : EarlyExitNetwork
     names : list of str
         Submodules after which samples may leave.
-    lr : float
-        Largest learning rate, unless the user gives one.
+    lr : float or None
+        Largest learning rate that the module suggests, if it does.
     module : nn.Module or None, default=None
         What was cut; None if it is no torch module.
     learns : dict of str to bool
@@ -68,7 +66,7 @@ class Cut:
 
     network: EarlyExitNetwork
     names: list[str]
-    lr: float = LR
+    lr: float | None = None
     module: nn.Module | None = None
     learns: dict[str, bool] = field(default_factory=dict)
 
@@ -198,7 +196,7 @@ class Assembly:
         if exits == "auto" and self._timed_samples is not None:
             exits = self._worth(module, frozen)
         network, names = self._cut(module, exits, frozen)
-        lr: Any = getattr(module, "learning_rate", LR)
+        lr: Any = getattr(module, "learning_rate", None)
         return Cut(network=network, names=names, lr=lr, module=module, learns=learned)
 
     def as_single_stage(self, module: nn.Module) -> Cut:

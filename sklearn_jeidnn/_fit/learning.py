@@ -9,13 +9,15 @@ import torch
 from .._exits.network import EarlyExitNetwork
 from .assembly import Cut
 from .code import describe
-from .datasets import SamplesDataset
+from .datasets import SamplesDataset, count_steps
 from .features import ExitFeatures, exit_features
 from .memory import as_memory, fingerprint, remembered
 from .spec import CascadeSpec
 from .training import train_exits, train_heads
 
 TEACHER_TEMPERATURE = 2.0
+# Largest learning rate of modules that suggest none. It grows where steps are fewer than FEW_STEPS (decision 40).
+LR, MOST_LR, FEW_STEPS = 2e-3, 1e-2, 200
 
 Result = TypeVar("Result")
 
@@ -101,7 +103,7 @@ class MemberTrainer:
         """
         network, options = cut.network, self.spec.net_options()
         if self.spec.lr is None:
-            options["lr"] = cut.lr
+            options["lr"] = self._default_lr(len(samples)) if cut.lr is None else cut.lr
 
         def learn() -> tuple[dict[str, Any], Any, ExitFeatures, ExitFeatures]:
             net = train_exits(
@@ -122,6 +124,12 @@ class MemberTrainer:
         state, history, train, held_out = self._remembered(network, learn, datasets, affects)
         network.load_state_dict(state)
         return history, train, held_out
+
+    def _default_lr(self, n_samples: int) -> float:
+        """Return the largest learning rate for a module that suggests none."""
+        options = self.spec.net_options()
+        n_steps = count_steps(options, n_samples, options["batch_size"]) * self.spec.max_epochs
+        return min(MOST_LR, LR * max(1.0, (FEW_STEPS / n_steps) ** 0.5))
 
     def _learn_heads(self, network: EarlyExitNetwork) -> tuple[Any, ExitFeatures, ExitFeatures]:
         """Train the heads of a frozen network, as :meth:`_learn_network`; its stages run once."""
