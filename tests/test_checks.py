@@ -286,8 +286,8 @@ def test_a_keyword_with_an_underscore_is_refused_as_any_other_and_hides_nothing(
     ],
 )
 def test_a_batch_of_minus_one_takes_all_samples(params):
-    everything = tiny(batch_size=-1, iterator_valid__batch_size=-1, **params).fit(X, y)
-    as_many = tiny(batch_size=54, iterator_train__batch_size=-1, **params).fit(X, y)
+    everything = tiny(batch_size=-1, iterator_valid__batch_size=-1, **params).fit(X, y, **HELD_OUT)
+    as_many = tiny(batch_size=60, iterator_train__batch_size=-1, **params).fit(X, y, **HELD_OUT)
     assert everything.history_[-1, "train_batch_count"] == 1
     np.testing.assert_allclose(everything.predict_proba(X), as_many.predict_proba(X), atol=1e-5)
     data = TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
@@ -325,7 +325,8 @@ def test_a_sampler_takes_the_place_of_shuffling(freeze_backbone):
     options = {"module": Tiny(), "freeze_backbone": freeze_backbone, "batch_size": 10}
     for name, sampler, n_steps in (("sampler", samples, 3), ("batch_sampler", batches, 6)):
         steps = CountSteps()
-        tiny(callbacks=[steps], **options, **{f"iterator_train__{name}": sampler}).fit(X, y)
+        clf = tiny(callbacks=[steps], **options, **{f"iterator_train__{name}": sampler})
+        clf.fit(X, y, **HELD_OUT)
         # The schedule ends where the training does.
         assert len(steps.rates_) == n_steps and steps.rates_[-1] < max(steps.rates_) / 2
     refused("iterator_train__sampler", "shuffle", iterator_train__sampler=samples,
@@ -445,7 +446,7 @@ def test_a_collate_fn_that_leaves_samples_out_is_refused_where_the_backbone_is_f
     def first_two(batch):
         return default_collate([batch[0], batch[1]])
 
-    frozen = {"module": Tiny(), "freeze_backbone": True}
+    frozen = {"module": Tiny(), "freeze_backbone": True, "fit": HELD_OUT}
     refused(
         "iterator_train__collate_fn", "3 samples", iterator_train__collate_fn=first_two, **frozen
     )
