@@ -1,5 +1,6 @@
 """Train one member: the network with its exits, or the heads alone if the backbone is frozen."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -129,7 +130,7 @@ class MemberTrainer:
         """Return the largest learning rate for a module that suggests none."""
         options = self.spec.net_options()
         n_steps = count_steps(options, n_samples, options["batch_size"]) * self.spec.max_epochs
-        return min(MOST_LR, LR * max(1.0, (FEW_STEPS / n_steps) ** 0.5))
+        return min(MOST_LR, LR * max(1.0, math.sqrt(FEW_STEPS / n_steps)))
 
     def _learn_heads(self, network: EarlyExitNetwork) -> tuple[Any, ExitFeatures, ExitFeatures]:
         """Train the heads of a frozen network, as :meth:`_learn_network`; its stages run once."""
