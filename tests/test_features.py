@@ -46,12 +46,15 @@ def test_features_too_large_for_memory_are_kept_in_a_file(frozen, monkeypatch, d
         assert torch.equal(first, second)
 
 
+@pytest.mark.filterwarnings("ignore:the labels of the module itself are right on")
 def test_a_fit_from_a_file_is_the_fit_from_memory(digits, monkeypatch):
     torch.manual_seed(0)
     params = {"module": TinyConv().eval(), "freeze_backbone": True, "max_epochs": 2}
-    first = quick_classifier(**params).fit(*digits)
+    X, y = digits
+    samples = {"X": X[:200], "y": y[:200], "X_val": X[200:], "y_val": y[200:]}
+    first = quick_classifier(**params).fit(**samples)
     monkeypatch.setattr(_features, "_memory_bytes", lambda: 1e4)
-    second = quick_classifier(**params).fit(*digits)
+    second = quick_classifier(**params).fit(**samples)
     assert np.array_equal(first.predict_proba(digits[0]), second.predict_proba(digits[0]))
 
 
@@ -70,9 +73,11 @@ def test_several_transformed_passes_are_kept(frozen):
     assert torch.equal(kept.y, torch.cat([rows.y, rows.y]))
 
 
+@pytest.mark.filterwarnings("ignore:the labels of the module itself are right on")
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_transform_in_the_iterator_reaches_the_backbone(digits, freeze):
-    calls = []
+    X, y = digits
+    calls, n_train = [], 200
 
     def noted(batch):
         calls.append(len(batch))
@@ -85,8 +90,7 @@ def test_a_transform_in_the_iterator_reaches_the_backbone(digits, freeze):
         feature_passes=2 if freeze else 1,
         max_epochs=3,
         iterator_train__collate_fn=noted,
-    ).fit(*digits)
-    n_train = len(digits[0]) - 30
+    ).fit(X[:n_train], y[:n_train], X_val=X[n_train:], y_val=y[n_train:])
     # The first call is a trial.
     assert calls[0] == 3 and sum(calls[1:]) == n_train * (2 if freeze else 3)
     assert clf.history_[-1, "train_loss"] > 0

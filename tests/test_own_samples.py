@@ -32,6 +32,7 @@ def lac(probabilities, uniform):
     return scores
 
 
+@pytest.mark.filterwarnings("ignore:.*samples trained networks or set their gates")
 @pytest.mark.parametrize(
     "params",
     [

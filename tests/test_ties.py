@@ -48,8 +48,10 @@ def test_no_threshold_parts_samples_that_rounding_alone_tells_apart(exit_policy,
     inputs = np.repeat(np.array([0.3, 0.6, 0.9])[numbers][:, None, None], 2, axis=1)
     gate_inputs = np.repeat(inputs, 15, axis=2) + 2e-7 * rng.uniform(-1, 1, size=(300, 2, 15))
     gate_inputs[..., -1] = numbers[:, None]
+    logits = rng.standard_normal((300, 3, 4), dtype=np.float32)
     answers = ExitAnswers(
-        logits=rng.standard_normal((300, 3, 4), dtype=np.float32),
+        logits=logits,
+        backbone_logits=logits[:, -1],
         gate_inputs=np.float32(gate_inputs),
         codes=rng.integers(4, size=300),
         weights=np.ones(300, dtype=np.float32),

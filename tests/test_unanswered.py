@@ -71,7 +71,13 @@ def answers_with_gap(n_samples=40, exits=(1,), rows=(0, 1)):
         gate_inputs[list(rows), exit_index : exit_index + 2] = np.nan
     codes = rng.integers(4, size=n_samples)
     weights = np.ones(n_samples, dtype=np.float32)
-    return ExitAnswers(logits=logits, gate_inputs=gate_inputs, codes=codes, weights=weights)
+    return ExitAnswers(
+        logits=logits,
+        backbone_logits=logits[:, -1],
+        gate_inputs=gate_inputs,
+        codes=codes,
+        weights=weights,
+    )
 
 
 def test_a_sample_without_an_answer_gets_the_full_set_and_uniform_probabilities(normed, some):
@@ -148,6 +154,7 @@ def test_held_out_samples_without_an_answer_are_errors_and_said(digits, fresh_di
     assert np.isfinite(clf.temperatures_).all() and np.isfinite(clf.exit_costs_).all()
 
 
+@pytest.mark.filterwarnings("ignore:X_val is not like X")
 def test_held_out_samples_none_of_which_has_an_answer_are_refused(digits):
     X, y = digits
     with pytest.raises(ValueError, match="all .* held-out samples .* give other samples as X_val"):
