@@ -1,5 +1,6 @@
 """Columns of a table that float32 would blur, since their spread is small against their size."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,15 @@ NARROW = 1000
 OFFSET_SAMPLES = 10_000
 
 
+def is_table(X: Any) -> bool:
+    """Whether samples are given as an array, a frame or lists of two axes."""
+    if not isinstance(X, list | tuple):
+        return getattr(X, "ndim", None) == 2
+    with contextlib.suppress(ValueError):  # lists of several lengths
+        return np.ndim(X) == 2
+    return False
+
+
 def column_offsets(table: np.ndarray) -> np.ndarray | None:
     """Medians of the columns whose spread is small against their size, 0 for others; None if there are none."""
     some = table[:: max(1, len(table) // OFFSET_SAMPLES)]
@@ -23,8 +33,10 @@ def column_offsets(table: np.ndarray) -> np.ndarray | None:
 
 def warn_of_narrow_columns(X: Any) -> None:
     """Tell that float32 blurs columns of a table that a module of the user's takes as they are."""
+    if not is_table(X):
+        return
     table = np.asarray(X)
-    offset = column_offsets(table) if table.ndim == 2 and table.dtype == np.float64 else None
+    offset = column_offsets(table) if table.dtype == np.float64 else None
     if offset is not None:
         columns = np.flatnonzero(offset)[:5].tolist()
         warn_caller(

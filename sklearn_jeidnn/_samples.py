@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._columns import FLOATS, as_float32, column_offsets, warn_of_narrow_columns
+from ._columns import FLOATS, as_float32, column_offsets, is_table, warn_of_narrow_columns
 from ._given import as_array_like, is_image, naming_columns, read_labels
 from ._history import SampleHistory, sample_hashes
 from ._parts import Parts, given_parts, held_out_parts
@@ -189,7 +189,7 @@ def _first_inputs(
         check_consistent_length(next(iter(arrays.values())), y)
         return tuple(arrays), tuple(arrays.values()), y, None
     X = as_array_like(given.X)
-    in_double = centres_columns and np.ndim(X) == 2
+    in_double = centres_columns and is_table(X)
     if not in_double:
         warn_of_narrow_columns(X)
     dtype = FLOATS if in_double else _dtype(X, keeps_integers)

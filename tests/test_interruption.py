@@ -48,6 +48,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:freeze_backbone=True takes networks")
 @pytest.mark.parametrize(("owner", "name", "after", "params"), PLACES)
 def test_ctrl_c_ends_fit_and_the_old_fit_stays(
     fitted, digits, tmp_path, monkeypatch, owner, name, after, params
