@@ -197,6 +197,7 @@ def with_helped():
     return module
 
 
+@pytest.mark.filterwarnings("ignore:.*X_val is not given")
 def test_a_function_that_a_module_calls_trains_it_anew(digits, tmp_path, trainings, monkeypatch):
     params = {"freeze_backbone": True, "max_epochs": 1, "memory": tmp_path}
     quick_classifier(module=with_helped(), **params).fit(*digits)
