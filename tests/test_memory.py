@@ -198,6 +198,7 @@ def with_helped():
 
 
 @pytest.mark.filterwarnings("ignore:.*X_val is not given")
+@pytest.mark.filterwarnings("ignore:the labels of the module itself are right on")
 def test_a_function_that_a_module_calls_trains_it_anew(digits, tmp_path, trainings, monkeypatch):
     params = {"freeze_backbone": True, "max_epochs": 1, "memory": tmp_path}
     quick_classifier(module=with_helped(), **params).fit(*digits)
