@@ -19,6 +19,7 @@ import low_cost_exits
 import main_job
 import numpy as np
 import records
+import tables_as_they_come as tables
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 DATA_NAMES = {
@@ -271,6 +272,21 @@ def limits():
     return table(["", "limit", "rows", "broken", "mean cost"], cells)
 
 
+def tables_as_they_come():
+    """The default classifier beside trees, on untuned tables and on broken ones."""
+    cells = []
+    for data, breakage in tables.CASES:
+        rows = [
+            tables.row_of(records.read(tables.QUESTION), data, breakage, name)
+            for name in (tables.OWN, tables.BOOSTED, tables.EXTRA)
+        ]
+        name = DATA_NAMES.get(data, data.replace("_", " "))
+        label = name if breakage == tables.CLEAN else f"{name}, {breakage}"
+        found = [f"{percent(r['accuracy'])} ({r['fit_cpu_seconds']:.1f} s)" for r in rows]
+        cells.append([label, *found])
+    return table(["", "default", "boosted trees", "extra trees"], cells)
+
+
 def trained_networks():
     """Coverage of frozen networks whose own training rows calibrate, and with fresh rows."""
     cells = [
@@ -416,6 +432,7 @@ TABLES = {
     "companions_by_the_clock": companions_by_the_clock,
     "instead_of_tables": instead_of_tables,
     "limits": limits,
+    "tables_as_they_come": tables_as_they_come,
     "trained_networks": trained_networks,
     "calibration": calibration,
     "set_speed": set_speed,

@@ -102,11 +102,15 @@ def report(rows):
     )
 
 
-def accuracy(rows, data, breakage, classifier):
-    """Accuracy of one case; NaN if it was not measured."""
+def row_of(rows, data, breakage, classifier):
+    """The row of one case and classifier; of NaN if it was not measured."""
     asked = (data, breakage, classifier)
     found = [r for r in rows if (r["data"], r["breakage"], r["classifier"]) == asked]
-    return found[0]["accuracy"] if found else np.nan
+    return found[0] if found else {"accuracy": np.nan, "fit_cpu_seconds": np.nan}
+
+
+def accuracy(rows, data, breakage, classifier):
+    return row_of(rows, data, breakage, classifier)["accuracy"]
 
 
 def targets(rows):
