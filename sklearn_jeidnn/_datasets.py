@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from ._given import image_array, is_image
 from ._samples import GivenSamples, count_samples, is_named
+from ._warn import warn_caller
 
 BATCH_SIZE = 256
 # A DataLoader makes a list as long as a batch of a dataset without a length.
@@ -136,7 +137,15 @@ def read_dataset(given: GivenSamples, options: dict[str, Any]) -> GivenSamples:
         )
     batches = DatasetBatches(given.X, BATCH_SIZE, options)
     X = _joined(list(batches))
-    return replace(given, X=X, y=batches.all_labels() if given.y is None else given.y)
+    own = batches.all_labels()
+    if given.y is None:
+        return replace(given, X=X, y=own)
+    if own is not None and not np.array_equal(own, np.asarray(given.y)):
+        warn_caller(
+            "y is given, and takes the place of the labels in the dataset X, which are others; leave y out if the "
+            "dataset's are meant."
+        )
+    return replace(given, X=X)
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._history import CALIBRATION, GATES, SampleHistory
+from ._history import CALIBRATION, GATES, NEW, SampleHistory
 from ._schema import Samples
 from ._splits import halve, hold_out, keep_parts
 
@@ -26,6 +26,8 @@ class Parts:
         What is known of the last two.
     n_used : int, default=0
         How many of the samples that a user gives as held out are among those that train, if more than chance explains.
+    n_known : int or None, default=None
+        How many samples an earlier fit knew; None without one.
     """
 
     train: Samples
@@ -34,6 +36,7 @@ class Parts:
     history: SampleHistory
     held_out: str
     n_used: int = 0
+    n_known: int | None = None
 
 
 def held_out_parts(
@@ -44,12 +47,19 @@ def held_out_parts(
     rng: np.random.RandomState,
 ) -> Parts:
     """Hold some samples out: those that were held out before, and some of the new ones."""
-    split, held_out = None, UNKNOWN
+    split, held_out, n_known = None, UNKNOWN, None
     if earlier is not None:
-        split = keep_parts(earlier.parts_of(hashes), samples.codes, fraction, rng)
+        known = earlier.parts_of(hashes)
+        n_known = int((known != NEW).sum())
+        split = keep_parts(known, samples.codes, fraction, rng)
         held_out = SEEN if split is None else UNSEEN if earlier.complete else UNKNOWN
     if split is None:
         split = hold_out(samples.codes, fraction, rng)
+    if not len(split[0]):
+        raise ValueError(
+            f"all {len(samples)} samples of X were held out in an earlier fit, so that none is left to train; give further "
+            f"samples, or start anew (warm_start=False, an untrained module)."
+        )
     train, gates, calibration = (samples.take(rows) for rows in split)
     return Parts(
         train=train,
@@ -57,6 +67,7 @@ def held_out_parts(
         calibration=calibration,
         history=_history_of([hashes[rows] for rows in split], earlier),
         held_out=held_out,
+        n_known=n_known,
     )
 
 

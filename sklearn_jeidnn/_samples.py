@@ -104,6 +104,12 @@ def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
         raise ValueError(
             f"warm_start=True goes on with the network of the last fit, but {what}; give warm_start=False."
         )
+    were, are = last.feature_names, schema.feature_names
+    if were is not None and are is not None and not np.array_equal(were, are):
+        raise ValueError(
+            f"warm_start=True goes on with the network of the last fit, on columns {were[:8].tolist()} in this order, but "
+            f"X has columns {are[:8].tolist()}; give the columns as before, or warm_start=False."
+        )
     if schema.sample_shapes != last.sample_shapes:
         raise ValueError(
             f"warm_start=True goes on with the network of the last fit, on samples of shape {last.sample_shapes}, "
@@ -186,6 +192,8 @@ def _first_inputs(
     if is_named(given.X):
         y = validate_data(witness, X="no_validation", y=y)
         arrays = named_arrays(given.X)
+        if last is not None and set(arrays) == set(last.input_names or ()):
+            arrays = {name: arrays[name] for name in last.input_names or ()}
         check_consistent_length(next(iter(arrays.values())), y)
         return tuple(arrays), tuple(arrays.values()), y, None
     X = as_array_like(given.X)

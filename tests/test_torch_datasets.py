@@ -207,3 +207,10 @@ def test_options_of_data_loaders_are_checked_before_a_dataset_is_read():
         name = f"iterator_valid__{option}"
         with pytest.raises((TypeError, ValueError), match=name):
             quick_classifier(**{name: True}).fit(Items(read, 100))
+
+
+def test_labels_beside_a_dataset_that_differ_from_its_own_are_told(digits):
+    X, y = digits
+    pairs = TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
+    with pytest.warns(UserWarning, match="y is given, and takes the place of the labels"):
+        quick_classifier(max_epochs=1).fit(pairs, np.roll(y, 1))

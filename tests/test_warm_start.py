@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -205,3 +206,34 @@ def test_y_may_lack_labels_of_the_last_fit(first, digits, no_warnings):
     few = y < 3
     clf = copy.copy(first).set_params(warm_start=True, max_epochs=1).fit(X[few], y[few])
     assert np.array_equal(clf.classes_, np.arange(10))
+
+
+def test_samples_scaled_anew_are_told_by_what_the_network_knows_of_them(digits):
+    X, y = digits
+    rng = np.random.default_rng(0)
+    noisy = np.where(rng.random(len(y)) < 0.5, rng.integers(0, 10, len(y)), y)
+    clf = quick_classifier(
+        warm_start=True, max_epochs=40, callbacks__best_epoch=None, module__dropout=0.0
+    )
+    clf.fit(X, noisy)
+    clf.set_params(max_epochs=1, lr=1e-6)
+    with pytest.warns(UserWarning, match="warm_start=True: no sample of X was in the last fit"):
+        clf.fit(X * np.float32(1.0001), noisy)
+    with pytest.raises(ValueError, match="risk_confidence"):
+        clf.at(max_accuracy_drop=0.3, risk_confidence=0.9)
+
+
+def test_columns_in_another_order_are_refused(digits):
+    X, y = digits
+    frame = pd.DataFrame(X).rename(columns=str)
+    clf = quick_classifier(warm_start=True, max_epochs=1).fit(frame, y)
+    with pytest.raises(ValueError, match="warm_start=True goes on .* columns"):
+        clf.fit(frame[frame.columns[::-1]], y)
+
+
+def test_samples_that_were_all_held_out_before_leave_none_to_train(digits):
+    X, y = digits
+    clf = quick_classifier(warm_start=True, max_epochs=1)
+    clf.fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:])
+    with pytest.raises(ValueError, match="all 100 samples of X were held out in an earlier fit"):
+        clf.fit(X[200:], y[200:])

@@ -111,7 +111,9 @@ def _difference(first: Steps, second: Steps) -> str | None:
     flow = _difference_of_flow(first, second)
     if flow is not None:
         return flow
-    largest = max((float(g.abs().max()) for g in first.gradients.values()), default=0.0)
+    largest = max(
+        (float(g.nan_to_num().abs().max()) for g in first.gradients.values()), default=0.0
+    )
     for name, gradient in first.gradients.items():
         if not same(gradient, second.gradients[name], least_scale=largest):
             return f"another gradient of {name!r}"

@@ -193,7 +193,8 @@ class _Fit:
         forget_results(priced_network.network)
         forget_results(self.assembly.module)
         given = [*companions, self.assembly.backbone]
-        trained = keep_for_later(self.spec, given, [member.cut for member in members], self.history)
+        cuts = [member.cut for member in members]
+        trained = keep_for_later(self.spec, given, cuts, self.history, frontier.answers)
         cascade = Cascade(
             engine=self._engine(priced_network.network.eval(), self.spec.compile),
             exits=priced_network.names,

@@ -34,6 +34,8 @@ class Knowledge(NamedTuple):
     """What a member knows of the labels."""
 
     share: float  # of the labels' entropy that it explains; 0 or less if nothing
+    accuracy: float
+    n_samples: int
     beats_chance: bool  # whether it is right more often than the most frequent label
 
 
@@ -92,6 +94,8 @@ def _reason(
     if parts.n_used:
         n_given = len(parts.gates) + len(parts.calibration)
         return f"{parts.n_used} of the {n_given} samples of X_val are among those that networks learn from"
+    if parts.held_out == UNSEEN and parts.n_known == 0 and spec.trained is not None:
+        return _gain(spec, schema, parts, members[-1])
     if parts.held_out in (GIVEN, UNSEEN):
         return None
     if parts.held_out == SEEN:
@@ -107,6 +111,22 @@ def _reason(
     return (
         f"{trained} before it learns anything), and X_val is not given: the samples that are held out of X to "
         f"calibrate may be among those that it learned from"
+    )
+
+
+def _gain(spec: CascadeSpec, schema: InputSchema, parts: Parts, backbone: Member) -> str | None:
+    """Say that a network which goes on is better on held-out samples, all of them new, than it was when it learned."""
+    trained: Any = spec.trained
+    now = knowledge(backbone, schema, parts, spec)
+    n_both = trained.n_held_out + now.n_samples
+    mean = (trained.accuracy * trained.n_held_out + now.accuracy * now.n_samples) / n_both
+    error = np.sqrt(mean * (1 - mean) * (1 / trained.n_held_out + 1 / now.n_samples))
+    if now.accuracy - trained.accuracy <= N_ERRORS * error:
+        return None
+    return (
+        f"warm_start=True: no sample of X was in the last fit as it is, but the network is right on {now.accuracy:.0%} of "
+        f"them before it learns anything, and was on {trained.accuracy:.0%} of those held out then. They may be the same "
+        f"ones, scaled anew"
     )
 
 
@@ -139,10 +159,12 @@ def knowledge(member: Member, schema: InputSchema, parts: Parts, spec: CascadeSp
     frequencies = np.bincount(samples.codes, minlength=schema.n_classes) / len(samples)
     entropy = -np.mean(np.log(frequencies[samples.codes]))
     if logits is None or entropy == 0 or not np.isfinite(logits).all():
-        return Knowledge(0.0, False)
+        return Knowledge(0.0, 0.0, len(samples), False)
     right, by_chance = np.mean(logits.argmax(1) == samples.codes), frequencies.max()
     chance = N_ERRORS * np.sqrt(by_chance * (1 - by_chance) / len(samples))
     return Knowledge(
+        accuracy=float(right),
+        n_samples=len(samples),
         share=float(1 - log_losses(logits[:, None], samples.codes).mean() / entropy),
         beats_chance=bool(right > by_chance + chance),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from .._history import SampleHistory
+from .._operate.exit_answers import ExitAnswers
 from .assembly import Cut
 from .members import Member, restore_learning
 from .spec import MODULE_PREFIX, CascadeSpec
@@ -34,16 +35,26 @@ class TrainedMembers:
         State of each member's heads.
     structure : dict
         Parameters that the network was built with.
+    accuracy : float
+        Of the plain backbone on the held-out samples that set the gates.
+    n_held_out : int
+        Their number.
     """
 
     members: list[Member]
     exits: list[list[str]]
     heads: list[dict[str, Any]]
     structure: dict[str, Any]
+    accuracy: float
+    n_held_out: int
 
     @classmethod
     def of(
-        cls, spec: CascadeSpec, given: Sequence[Member], cuts: Sequence[Cut]
+        cls,
+        spec: CascadeSpec,
+        given: Sequence[Member],
+        cuts: Sequence[Cut],
+        held_out: ExitAnswers,
     ) -> "TrainedMembers":
         """Keep the members of a fit: ``given`` are those of the user, used where a member is no torch module."""
         members = [
@@ -55,6 +66,8 @@ class TrainedMembers:
             exits=[cut.names for cut in cuts],
             heads=[copy.deepcopy(cut.network.heads.state_dict()) for cut in cuts],
             structure=spec.structure or structure_of(spec),
+            accuracy=held_out.backbone_accuracy,
+            n_held_out=len(held_out),
         )
 
     def load_heads(self, cuts: Sequence[Cut]) -> None:
@@ -111,10 +124,14 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def keep_for_later(
-    spec: CascadeSpec, given: Sequence[Member], cuts: Sequence[Cut], history: SampleHistory
+    spec: CascadeSpec,
+    given: Sequence[Member],
+    cuts: Sequence[Cut],
+    history: SampleHistory,
+    held_out: ExitAnswers,
 ) -> TrainedMembers:
     """Keep members so that a later fit can go on from them, and knows what they have learned from."""
-    trained = TrainedMembers.of(spec, given, cuts)
+    trained = TrainedMembers.of(spec, given, cuts, held_out)
     for cut in cuts:
         if cut.module is not None:
             restore_learning(cut.module, cut.learns)
