@@ -140,12 +140,21 @@ def read_dataset(given: GivenSamples, options: dict[str, Any]) -> GivenSamples:
     own = batches.all_labels()
     if given.y is None:
         return replace(given, X=X, y=own)
-    if own is not None and not np.array_equal(own, np.asarray(given.y)):
+    if own is not None and not _are_renamed(own, np.asarray(given.y)):
         warn_caller(
             "y is given, and takes the place of the labels in the dataset X, which are others; leave y out if the "
             "dataset's are meant."
         )
     return replace(given, X=X)
+
+
+def _are_renamed(labels: np.ndarray, others: np.ndarray) -> bool:
+    """Whether other labels are the same ones under other names; checks of their number come later."""
+    if labels.shape != others.shape or labels.ndim != 1:
+        return True
+    numbers = [np.unique(own, return_inverse=True)[1] for own in (labels, others)]
+    n_pairs = len(np.unique(np.stack(numbers), axis=1).T)
+    return bool(n_pairs == numbers[0].max() + 1 == numbers[1].max() + 1)
 
 
 def _joined(parts: list[Any]) -> Any:

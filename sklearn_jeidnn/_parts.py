@@ -57,8 +57,8 @@ def held_out_parts(
         split = hold_out(samples.codes, fraction, rng)
     if not len(split[0]):
         raise ValueError(
-            f"all {len(samples)} samples of X were held out in an earlier fit, so that none is left to train; give further "
-            f"samples, or start anew (warm_start=False, an untrained module)."
+            f"all {len(samples)} samples of X were held out in an earlier fit, so that none is left to train; give "
+            f"further samples, or start anew (warm_start=False, an untrained module)."
         )
     train, gates, calibration = (samples.take(rows) for rows in split)
     return Parts(

@@ -107,8 +107,8 @@ def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
     were, are = last.feature_names, schema.feature_names
     if were is not None and are is not None and not np.array_equal(were, are):
         raise ValueError(
-            f"warm_start=True goes on with the network of the last fit, on columns {were[:8].tolist()} in this order, but "
-            f"X has columns {are[:8].tolist()}; give the columns as before, or warm_start=False."
+            f"warm_start=True goes on with the network of the last fit, on columns {were[:8].tolist()} in this order, "
+            f"but X has columns {are[:8].tolist()}; give the columns as before, or warm_start=False."
         )
     if schema.sample_shapes != last.sample_shapes:
         raise ValueError(

@@ -124,9 +124,9 @@ def _gain(spec: CascadeSpec, schema: InputSchema, parts: Parts, backbone: Member
     if now.accuracy - trained.accuracy <= N_ERRORS * error:
         return None
     return (
-        f"warm_start=True: no sample of X was in the last fit as it is, but the network is right on {now.accuracy:.0%} of "
-        f"them before it learns anything, and was on {trained.accuracy:.0%} of those held out then. They may be the same "
-        f"ones, scaled anew"
+        f"warm_start=True: no sample of X was in the last fit as it is, but the network is right on "
+        f"{now.accuracy:.0%} of them before it learns anything, and was on {trained.accuracy:.0%} of those held out "
+        f"then. They may be the same ones, scaled anew"
     )
 
 
