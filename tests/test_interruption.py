@@ -17,6 +17,14 @@ from sklearn_jeidnn._fit import bilevel, cascade, features, joint, learning, mem
 from .conftest import TinyConv, quick_classifier
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Programs that a shell starts in the background ignore Ctrl-C, and so would these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupts(function, after=0):
     """The same function, in whose call Ctrl-C is pressed."""
     calls = []
@@ -129,6 +137,7 @@ def test_no_half_written_file_remains(digits, tmp_path, monkeypatch):
 
 def test_ctrl_c_from_outside_ends_a_program(tmp_path):
     program = textwrap.dedent("""
+        import signal
         import numpy as np
         from sklearn.datasets import load_digits
         from skorch.callbacks import Callback
@@ -136,6 +145,7 @@ def test_ctrl_c_from_outside_ends_a_program(tmp_path):
         class Say(Callback):
             def on_batch_end(self, net, **kwargs):
                 print("trains", flush=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         X, y = load_digits(return_X_y=True)
         clf = EarlyExitClassifier(max_epochs=10**6, companion=None, callbacks=[Say()])
         try:
@@ -143,16 +153,17 @@ def test_ctrl_c_from_outside_ends_a_program(tmp_path):
         except KeyboardInterrupt:
             print("interrupted", hasattr(clf, "classes_"), flush=True)
     """)
-    run = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))},
-    )
-    for line in run.stdout:
-        if "trains" in line:
-            break
-    time.sleep(0.2)
-    run.send_signal(signal.SIGINT)
-    rest, _ = run.communicate(timeout=60)
+    ) as run:
+        try:
+            next(line for line in run.stdout if "trains" in line)
+            time.sleep(0.2)
+            run.send_signal(signal.SIGINT)
+            rest, _ = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert "interrupted False" in rest and run.returncode == 0
