@@ -69,10 +69,17 @@ def _makes_floats(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
     return made
 
 
-@contextlib.contextmanager
-def usual_defaults() -> Iterator[None]:
+def usual_defaults() -> contextlib.AbstractContextManager[None]:
     """Make tensors as usual, as float32 and on the CPU, unless told otherwise."""
     probe = torch.empty(0)
+    if probe.device.type == "cpu" and probe.dtype == torch.float32:
+        return contextlib.nullcontext()
+    return _other_defaults_undone(probe)
+
+
+@contextlib.contextmanager
+def _other_defaults_undone(probe: torch.Tensor) -> Iterator[None]:
+    """Make tensors as usual, where ``probe`` was made as torch's settings are."""
     with contextlib.ExitStack() as stack:
         if probe.device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
