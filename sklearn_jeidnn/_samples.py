@@ -203,9 +203,10 @@ def _first_inputs(
     dtype = FLOATS if in_double else _dtype(X, keeps_integers)
     with naming_columns(X):
         X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
-    offset = column_offsets(X) if X.dtype == np.float64 else None
     if last is not None:
         offset = last.offset
+    else:
+        offset = column_offsets(X) if X.dtype == np.float64 else None
     return None, (as_float32(X, offset) if in_double else X,), y, offset
 
 

@@ -1,5 +1,6 @@
 """Cut any torch module into stages between which samples can be dropped."""
 
+from .comparing import random_numbers_kept
 from .counting import counted, multiply_adds
 from .cutting import cut
 from .graphs import CutError, LogitsModule
@@ -16,6 +17,7 @@ __all__ = [
     "cut",
     "join_rows",
     "multiply_adds",
+    "random_numbers_kept",
     "repeat_samples",
     "take_rows",
     "takes_other_lengths",

@@ -15,6 +15,7 @@ from .tensors import same
 
 # A module may change from call to call.
 N_CALLS = 2
+CPU = torch.device("cpu")
 
 
 class Steps(NamedTuple):
@@ -67,7 +68,7 @@ def _steps(
     """Run copies of some stages, which share the parameters of ``module``, and differentiate."""
     twin, twins = twin_of(nn.ModuleList(stages).train())
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    with _random_numbers_restored(inputs[0].device), torch.enable_grad():
+    with random_numbers_kept(inputs[0].device), torch.enable_grad():
         logits = torch.cat([_run(twin, inputs) for _ in range(N_CALLS)])
         random_states = (torch.get_rng_state().tolist(), *python_random_states())
         gradients = _gradients(logits, list(parameters.values()))
@@ -130,8 +131,8 @@ def _difference_of_flow(first: Steps, second: Steps) -> str | None:
 
 
 @contextlib.contextmanager
-def _random_numbers_restored(device: torch.device) -> Iterator[None]:
-    """Let code draw random numbers, always the same ones, as if it had not."""
+def random_numbers_kept(device: torch.device = CPU) -> Iterator[None]:
+    """Let code draw random numbers, on the CPU and a device, always the same ones, as if it had not."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._cut import LogitsModule, token_counts
+from .._cut import LogitsModule, random_numbers_kept, token_counts
 from .._cut.graphs import embeds
 from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
@@ -28,7 +28,6 @@ from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .checks import (
     check_no_companions,
     check_parameters,
-    random_numbers_kept,
     try_collate_fns,
 )
 from .companions import simplest_of_best

@@ -1,11 +1,9 @@
 """Check parameters before anything is trained: their values, what they name, and what calls them."""
 
-import contextlib
 import inspect
-import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -15,6 +13,7 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
+from .._cut import random_numbers_kept
 from .._numbers import check_number
 from .._parts import Parts
 from .._schema import InputSchema
@@ -256,20 +255,6 @@ def _check_memory(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> None:
         least = 4 * n_train * schema.n_classes * spec.feature_passes
         free = shutil.disk_usage(tempfile.gettempdir()).free
         check_room(least, "feature_passes", spec.feature_passes, besides=free)
-
-
-@contextlib.contextmanager
-def random_numbers_kept() -> Iterator[None]:
-    """Restore the state of all random numbers on the CPU afterwards, whatever is drawn inside."""
-    python_state = random.getstate()
-    # A user's functions may draw from these.
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def try_collate_fns(spec: CascadeSpec, train: SamplesDataset, gates: SamplesDataset) -> None:
