@@ -253,3 +253,16 @@ def test_random_numbers_inside_of_blocks_that_no_seed_repeats_are_no_reason_to_r
     X = torch.randn(3, 64)
     stages, _ = cut(module, EXITS, (X,), None, 10, head_cost=lambda _: 0, frozen=False)
     assert len(stages) == 3
+
+
+def test_samples_without_gradients_that_are_numbers_do_not_end_the_comparison():
+    class Shares(Outer):
+        def forward(self, x):
+            return super().forward(x / x.sum(1, keepdim=True))
+
+    samples = torch.rand(3, 64)
+    samples[0] = 0
+    stages, _ = cut(
+        Shares().eval(), EXITS, (samples,), None, 10, head_cost=lambda _: 0, frozen=False
+    )
+    assert len(stages) == len(EXITS) + 1

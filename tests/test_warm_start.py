@@ -237,3 +237,29 @@ def test_samples_that_were_all_held_out_before_leave_none_to_train(digits):
     clf.fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:])
     with pytest.raises(ValueError, match="all 100 samples of X were held out in an earlier fit"):
         clf.fit(X[200:], y[200:])
+
+
+def test_named_inputs_may_come_in_another_order():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+            self.classifier = nn.Linear(4, 2)
+
+        def forward(self, first, second):
+            hidden = first - second
+            for block in self.blocks:
+                hidden = block(hidden)
+            return self.classifier(hidden)
+
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 100, 4)).astype(np.float32)
+    y = first[:, 0] > second[:, 0]
+    params = {"module": Sum, "warm_start": True, "max_epochs": 2}
+    same, other = (
+        quick_classifier(**params).fit({"first": first, "second": second}, y) for _ in "ab"
+    )
+    same.fit({"first": first, "second": second}, y)
+    other.fit({"second": second, "first": first}, y)
+    X = {"first": first, "second": second}
+    np.testing.assert_array_equal(same.predict_proba(X), other.predict_proba(X))
