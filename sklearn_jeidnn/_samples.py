@@ -284,6 +284,11 @@ def _as_fitted(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
 def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     if schema.input_names is not None:
         raise ValueError(f"X is an array, but {schema.estimator_name} was fitted on a mapping.")
+    if _is_plain_array(schema, X):
+        with np.errstate(over="ignore"):
+            plain = X.astype(np.float32, copy=False)
+        if np.isfinite(plain.sum(dtype=np.float64)):
+            return (plain,)
     witness = _witness_class(schema.estimator_name)()
     # Of tokens, check_shapes says whether another length will do.
     if not schema.embeds:
@@ -295,6 +300,22 @@ def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     with naming_columns(X):
         array = validate_data(witness, X, dtype=dtype, allow_nd=True, reset=schema.embeds)
     return (array if schema.offset is None else as_float32(array, schema.offset),)
+
+
+def _is_plain_array(schema: InputSchema, X: Any) -> bool:
+    """Whether ``X`` is an array of floats like that of ``fit``, of which only infinite values are left to refuse.
+
+    scikit-learn's checks would find nothing else, and take a fifth of the time of a single prediction.
+    """
+    return (
+        type(X) is np.ndarray
+        and X.dtype in FLOATS
+        and X.shape[1:] == schema.sample_shapes[0]
+        and len(X) > 0
+        and schema.dtypes[0] == np.float32
+        and schema.offset is None
+        and schema.feature_names is None
+    )
 
 
 @lru_cache

@@ -10,6 +10,8 @@ from sklearn.model_selection import GridSearchCV
 from skorch.helper import SliceDict
 from torch import nn
 
+from sklearn_jeidnn import _samples
+
 from .conftest import Answer, MaskedTokens, quick_classifier
 
 
@@ -142,3 +144,25 @@ def test_a_dict_needs_a_module_and_a_module_its_arguments(text):
         quick_classifier(module=MaskedTokens).fit({"token_ids": X["input_ids"]}, y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         quick_classifier(module=MaskedTokens).fit(X, y[:-1])
+
+
+def test_plain_arrays_skip_only_checks_that_would_find_nothing(fitted, fresh_digits, monkeypatch):
+    X = fresh_digits[0][:40]
+    by_lists = fitted.predict_proba(X.tolist())
+    broken = X.copy()
+    broken[3, 5] = np.inf
+    with pytest.raises(ValueError) as of_list:
+        fitted.predict(broken.tolist())
+    for wrong in (broken, X[:, :9], X[:0]):
+        with pytest.raises(ValueError, match="Input X contains|features|minimum of 1"):
+            fitted.predict(wrong)
+    with pytest.raises(ValueError) as of_array:
+        fitted.predict(broken)
+    assert str(of_array.value) == str(of_list.value)
+
+    def no_checks(*args, **kwargs):
+        raise AssertionError("scikit-learn's checks take a fifth of a single prediction")
+
+    monkeypatch.setattr(_samples, "validate_data", no_checks)
+    for plain in (X, np.float64(X), np.asfortranarray(X), np.repeat(X, 2, axis=0)[::2]):
+        np.testing.assert_array_equal(fitted.predict_proba(plain), by_lists)
