@@ -36,6 +36,7 @@ from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, ti
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._fit.turns import FIT_TURNS
 from ._fit.warm_start import going_on
+from ._history import input_hashes
 from ._numbers import check_number, check_probability
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
@@ -659,10 +660,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         risk, limit = _one_limit(limits, y is not None or brings_labels, risk_confidence)
         check_budget(budget, self.exit_costs_)
         given = read_dataset(GivenSamples(X=X, y=y), self._loader_options())
-        needs_labels = risk == ACCURACY_DROP
-        answers = self._answers(given.X, given.y, needs_labels=needs_labels)
-        arrays = check_inputs(self._predictor.schema, given.X)
-        leakage = self._predictor.leakage_of(arrays, answers.codes if needs_labels else None)
+        answers, leakage = self._answers_and_leakage(
+            given.X, given.y, needs_labels=risk == ACCURACY_DROP
+        )
         check_certifiable(leakage, risk_confidence)
         controlled = self._predictor.controlled(
             answers, risk=risk, limit=limit, confidence=risk_confidence
@@ -699,7 +699,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         samples = CalibrationSamples.read(
             rule, predictor.schema, predictor.cascade, arrays, codes, groups
         )
-        leakage = predictor.leakage_of(arrays, codes)
+        leakage = predictor.leakage_of(input_hashes(arrays), codes)
         if leakage is not None:
             warn_caller(f"{leakage}. {WHAT_TO_DO}")
         return self._adopt(predictor.conformalized(rule, samples, leakage))

@@ -22,17 +22,25 @@ def sample_hashes(inputs: Arrays, codes: np.ndarray, classes: np.ndarray) -> np.
 
     Whether a lone array comes as integers or as floats makes no difference.
     """
-    hashes: np.ndarray = _input_hashes(inputs) ^ _label_hashes(classes)[codes]
-    return hashes
+    return labelled_hashes(input_hashes(inputs), codes, classes)
 
 
-def hashes_of_any_label(inputs: Arrays, classes: np.ndarray) -> np.ndarray:
-    """What :func:`sample_hashes` would be, for each label: uint64 (n_samples, n_classes)."""
-    hashes: np.ndarray = _input_hashes(inputs)[:, None] ^ _label_hashes(classes)
-    return hashes
+def labelled_hashes(
+    hashes: np.ndarray, codes: np.ndarray | None, classes: np.ndarray
+) -> np.ndarray:
+    """What :func:`sample_hashes` are, from :func:`input_hashes`: uint64 (n_samples,).
+
+    Without ``codes`` those of each label: (n_samples, n_classes).
+    """
+    of_labels = _label_hashes(classes)
+    labelled: np.ndarray = (
+        hashes[:, None] ^ of_labels if codes is None else hashes ^ of_labels[codes]
+    )
+    return labelled
 
 
-def _input_hashes(inputs: Arrays) -> np.ndarray:
+def input_hashes(inputs: Arrays) -> np.ndarray:
+    """64 bits that tell a sample, encoded or not, from others: uint64 (n_samples,)."""
     digests = []
     for chunk in iter_chunks(inputs, 1):
         # Adding 0 turns -0.0, which equals 0.0, into the same bits.

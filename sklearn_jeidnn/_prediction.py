@@ -273,16 +273,24 @@ class PredictionMixin:
         probabilities, exit_index = _concatenated(found)
         return metrics.calibration_report(probabilities, codes, exit_index, len(self.exit_costs_))
 
-    def _answers(self, X: Any, y: Any, *, needs_labels: bool = True) -> ExitAnswers:
-        """Answers of every exit for samples; without labels all have the first class."""
+    def _answers(self, X: Any, y: Any) -> ExitAnswers:
+        """Answers of every exit for samples."""
+        codes, found = self._labelled(X, y, Predictor.every_exit)
+        return _labelled_answers(found, codes)
+
+    def _answers_and_leakage(
+        self, X: Any, y: Any, *, needs_labels: bool
+    ) -> tuple[ExitAnswers, str | None]:
+        """Answers of every exit, and why these samples show nothing; without labels all have the first class."""
         if needs_labels:
-            codes, found = self._labelled(X, y, Predictor.every_exit)
+            codes, found = self._labelled(X, y, Predictor.every_exit_and_hashes)
         else:
-            found = self._over_chunks(X, Predictor.every_exit)
-            codes = np.zeros(sum(len(of_chunk.logits) for of_chunk in found), dtype=int)
-        answered = AnsweredArrays(*_concatenated(found))
-        weights = np.ones(len(codes), dtype=np.float32)
-        return ExitAnswers(**answered._asdict(), codes=codes, weights=weights)
+            codes, found = None, self._over_chunks(X, Predictor.every_exit_and_hashes)
+        answered, of_chunks = zip(*found, strict=True)
+        hashes = np.concatenate(of_chunks)
+        leakage = self._predictor.leakage_of(hashes, codes)
+        codes = np.zeros(len(hashes), dtype=int) if codes is None else codes
+        return _labelled_answers(answered, codes), leakage
 
     def _labelled(
         self, X: Any, y: Any, answer: Callable[[Predictor, Arrays], T]
@@ -327,6 +335,12 @@ class PredictionMixin:
             yield schema.encode(arrays)
         if not n_chunks:
             raise no_samples()
+
+
+def _labelled_answers(found: Sequence[AnsweredArrays], codes: np.ndarray) -> ExitAnswers:
+    answered = AnsweredArrays(*_concatenated(found))
+    weights = np.ones(len(codes), dtype=np.float32)
+    return ExitAnswers(**answered._asdict(), codes=codes, weights=weights)
 
 
 def _concatenated(found: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._history import GATES, TRAIN, SampleHistory, hashes_of_any_label, sample_hashes
+from ._history import GATES, TRAIN, SampleHistory, input_hashes, labelled_hashes
 from ._operate.calibration import Calibration, CalibrationSamples, SetRule
 from ._operate.cascade import AnsweredArrays, Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
@@ -129,6 +129,10 @@ class Predictor:
         warn_of_gaps(gaps.sum(), len(gaps), so=OF_EVERY_EXIT)
         return answered
 
+    def every_exit_and_hashes(self, arrays: Arrays) -> tuple[AnsweredArrays, np.ndarray]:
+        """What every exit answers, and what tells these samples from others."""
+        return self.every_exit(arrays), input_hashes(arrays)
+
     def backbone_labels(self, arrays: Arrays) -> np.ndarray:
         """Label that the plain backbone gives each sample."""
         logits = self.cascade.engine.backbone_logits(arrays)
@@ -214,16 +218,12 @@ class Predictor:
         )
         return replace(self, calibration=calibration)
 
-    def leakage_of(self, arrays: Arrays, codes: np.ndarray | None) -> str | None:
-        """Why nothing holds that these samples, encoded or not, calibrate; None if nothing says so.
+    def leakage_of(self, hashes: np.ndarray, codes: np.ndarray | None) -> str | None:
+        """Why nothing holds that samples of these :func:`input_hashes` calibrate; None if nothing says so.
 
         ``codes`` of labels (n_samples,) are None if there are none.
         """
-        classes = self.schema.classes
-        if codes is None:
-            hashes = hashes_of_any_label(arrays, classes)
-        else:
-            hashes = sample_hashes(arrays, codes, classes)
+        hashes = labelled_hashes(hashes, codes, self.schema.classes)
         n_used = self.history.count_used(hashes, (TRAIN, GATES))
         if not n_used:
             return None

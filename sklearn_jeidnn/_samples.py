@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
 from ._columns import FLOATS, as_float32, column_offsets, is_table, warn_of_narrow_columns
 from ._given import as_array_like, is_image, naming_columns, read_labels
 from ._history import SampleHistory, sample_hashes
+from ._labels import all_classes_of
 from ._parts import Parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
 
@@ -132,7 +133,7 @@ def _read_training(
     weights = check_weights(given.weights, inputs[0])
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
-    all_classes = _all_classes(y, classes, likely_classes)
+    all_classes = all_classes_of(y, classes, likely_classes)
     schema = InputSchema(
         estimator_name=estimator_name,
         input_names=names,
@@ -146,38 +147,6 @@ def _read_training(
     )
     codes = np.searchsorted(all_classes, y)
     return schema, Samples(inputs=inputs, codes=codes, weights=weights)
-
-
-def _all_classes(y: np.ndarray, classes: Any, likely: np.ndarray | None) -> np.ndarray:
-    """All labels, sorted."""
-    found: np.ndarray = np.unique(y)
-    if classes is not None:
-        return _checked_classes(classes, found)
-    if likely is not None and set(found.tolist()) <= set(likely.tolist()):
-        return np.sort(likely)
-    if len(found) < 2:
-        raise ValueError(
-            f"y has {len(found)} class (of samples with sample_weight above 0); a classifier "
-            f"needs at least 2 classes."
-        )
-    return found
-
-
-def _checked_classes(classes: Any, found: np.ndarray) -> np.ndarray:
-    labels = np.asarray(classes)
-    known: np.ndarray = np.unique(labels)
-    if labels.ndim != 1 or len(known) < 2 or len(known) != len(labels):
-        raise ValueError(
-            f"classes={classes!r} must be at least two different labels, each once, in the order of the module's "
-            f"logits."
-        )
-    unknown = [label for label in found.tolist() if label not in set(known.tolist())]
-    if unknown:
-        raise ValueError(
-            f"y has labels {unknown[:5]} that are not in classes={labels[:12].tolist()}; classes must name every "
-            f"label, in the order of the module's logits."
-        )
-    return known
 
 
 def _first_inputs(

@@ -21,6 +21,7 @@ FLOORS = [
         "_encoding",
         "_given",
         "_image_shapes",
+        "_labels",
         "_schema",
         "_splits",
         "_conformal",
