@@ -31,7 +31,7 @@ from ._fit.checks import (
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
-from ._fit.members import as_backbone, as_members, has_ready_networks_only
+from ._fit.members import as_backbone, as_members, take_tables
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._fit.turns import FIT_TURNS
@@ -48,11 +48,13 @@ from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
 from ._samples import (
     GivenSamples,
+    ReadingOptions,
     check_inputs,
     check_weights,
     codes_of,
     read_parts,
 )
+from ._table_columns import FROM_DTYPE
 from ._warn import warn_caller
 
 PREFIXES = (MODULE_PREFIX, *SKORCH_PREFIXES)
@@ -83,6 +85,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     classes : array-like of labels (n_classes,), default=None
         Labels in the order of the module's logits, those that ``y`` lacks included. None takes the module's
         ``config.id2label`` where ``y`` has its labels, else the sorted labels of ``y``.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Columns of a table that the ready network takes as categories, by name, position or mask. "from_dtype" takes
+        columns of words, and those with a dtype of categories; None none.
     exits : "auto", int or list of str, default="auto"
         Submodules after which samples may leave, or how many early exits. "auto" takes up to eight that
         save more than a head costs. With several members, one such entry for each.
@@ -234,6 +239,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
     _parameter_constraints: dict[str, list[Any]] = {
         "classes": ["array-like", None],
+        "categorical_features": ["array-like", StrOptions({FROM_DTYPE}), None],
         "exits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
         "head": [StrOptions(set(HEADS)), type],
         "freeze_backbone": ["boolean", StrOptions({"after_warmup"})],
@@ -274,6 +280,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         module: Any = None,
         *,
         classes: Any = None,
+        categorical_features: Any = FROM_DTYPE,
         exits: Any = "auto",
         head: Any = "pooled",
         freeze_backbone: bool | str = False,
@@ -311,6 +318,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     ) -> None:
         self.module = module
         self.classes = classes
+        self.categorical_features = categorical_features
         self.exits = exits
         self.head = head
         self.freeze_backbone = freeze_backbone
@@ -437,18 +445,22 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         rng = check_random_state(self.random_state)
         # A user's collate_fn joins what skorch trains on, not samples of a dataset.
         options = {**self._loader_options(), "collate_fn": collate}
+        members = as_members(spec.module, spec.module_params)
         schema, parts = read_parts(
             read_dataset(GivenSamples(X=X, y=y, weights=sample_weight), options),
             read_dataset(GivenSamples(X=X_val, y=y_val, weights=sample_weight_val), options),
-            estimator_name=type(self).__name__,
-            keeps_integers=self.module is not None,
-            centres_columns=has_ready_networks_only(self.module),
+            ReadingOptions(
+                estimator_name=type(self).__name__,
+                keeps_integers=self.module is not None,
+                takes_tables=take_tables(members),
+                categorical_features=self.categorical_features,
+                classes=self.classes,
+                likely_classes=labels_of_logits(as_backbone(spec.module)),
+                last=None if last is None else last.schema,
+            ),
             validation_fraction=self.validation_fraction,
             rng=rng,
-            classes=self.classes,
-            likely_classes=labels_of_logits(as_backbone(spec.module)),
-            earlier=history_of_members(as_members(spec.module, spec.module_params)),
-            last=None if last is None else last.schema,
+            earlier=history_of_members(members),
         )
         X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
         warn_of_unread(self, spec, schema, holds_out=X_val is None)

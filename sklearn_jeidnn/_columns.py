@@ -1,17 +1,14 @@
-"""Columns of a table that float32 would blur, since their spread is small against their size."""
+"""Tables as float32, and columns that it would blur, since their spread is small against their size."""
 
 import contextlib
 from typing import Any
 
 import numpy as np
-from sklearn.utils import assert_all_finite
 
+from ._table_columns import TableColumns, column_offsets
 from ._warn import warn_caller
 
 FLOATS = (np.float64, np.float32)
-# A column's size is this many times its spread: float32 then resolves less than a 10,000th of the spread.
-NARROW = 1000
-OFFSET_SAMPLES = 10_000
 
 
 def is_table(X: Any) -> bool:
@@ -21,14 +18,6 @@ def is_table(X: Any) -> bool:
     with contextlib.suppress(ValueError):  # lists of several lengths
         return np.ndim(X) == 2
     return False
-
-
-def column_offsets(table: np.ndarray) -> np.ndarray | None:
-    """Medians of the columns whose spread is small against their size, 0 for others; None if there are none."""
-    some = table[:: max(1, len(table) // OFFSET_SAMPLES)]
-    low, median, high = np.quantile(some, [0.1, 0.5, 0.9], axis=0)
-    narrow = (high > low) & (np.abs(median) > NARROW * (high - low))
-    return np.where(narrow, median, 0) if narrow.any() else None
 
 
 def warn_of_narrow_columns(X: Any) -> None:
@@ -45,10 +34,22 @@ def warn_of_narrow_columns(X: Any) -> None:
         )
 
 
-def as_float32(table: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
-    """A table less the offsets of its columns, as float32."""
-    centred = table if offset is None else table - offset
+def as_float32(columns: TableColumns, table: np.ndarray) -> np.ndarray:
+    """A table less the offsets of its columns, as float32; values that are missing stay so.
+
+    Raises
+    ------
+    ValueError
+        If a number is infinite, or too large for float32.
+    """
+    table = columns.filled(table)
+    centred = table if columns.offset is None else table - columns.offset
     with np.errstate(over="ignore"):
         array: np.ndarray = centred.astype(np.float32, copy=False)
-    assert_all_finite(array, input_name="X")
+    infinite = np.isinf(array).any(axis=0)
+    if infinite.any():
+        raise ValueError(
+            f"Input X contains infinity or a value too large for dtype('float32'), in columns "
+            f"{columns.named(infinite)}."
+        )
     return array

@@ -28,7 +28,7 @@ class ColumnSpreads(NamedTuple):
 
 
 class PiecewiseLinearEncoding(nn.Module):
-    """Encode each numeric column by how far its value has come through each of the column's bins.
+    """Encode each column of numbers by how far its value has come through each of the column's bins.
 
     One value per bin: 0 below the bin, 1 above it, linear inside [1]_. A column of two values
     keeps one bin, so one-hot columns pass unchanged (up to scale).
@@ -36,7 +36,7 @@ class PiecewiseLinearEncoding(nn.Module):
     Parameters
     ----------
     edges : list of ndarray
-        Increasing bin edges of each column, at least two each.
+        Increasing bin edges of each column; a column of one edge has no bin.
 
     References
     ----------
@@ -69,13 +69,65 @@ class PiecewiseLinearEncoding(nn.Module):
         return through_bin.clamp(0, 1)
 
 
+class ColumnIndicators(nn.Module):
+    """Tell which category each column has, and which values are missing: one value each, 0 or 1.
+
+    Parameters
+    ----------
+    column : array-like of int (n_indicators,)
+        The column that each indicator reads.
+    category : array-like (n_indicators,)
+        What it looks for there; NaN for a missing value.
+    """
+
+    column: torch.Tensor
+    category: torch.Tensor
+    missing: torch.Tensor
+
+    def __init__(self, column: ArrayLike, category: ArrayLike) -> None:
+        super().__init__()
+        self.register_buffer("column", torch.as_tensor(column, dtype=torch.int64))
+        self.register_buffer("category", torch.as_tensor(category, dtype=torch.float32))
+        self.register_buffer("missing", self.category.isnan())
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.column)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """(n_samples, n_features) -> (n_samples, n_indicators)"""
+        cells = X.index_select(1, self.column)
+        return ((cells == self.category) | (cells.isnan() & self.missing)).to(X.dtype)
+
+
+class MissingFilled(nn.Module):
+    """Put a value of the column where one is missing.
+
+    Parameters
+    ----------
+    fill : array-like (n_features,)
+    """
+
+    fill: torch.Tensor
+
+    def __init__(self, fill: ArrayLike) -> None:
+        super().__init__()
+        self.register_buffer("fill", torch.as_tensor(fill, dtype=torch.float32))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """(n_samples, n_features) -> (n_samples, n_features)"""
+        return torch.where(X.isnan(), self.fill, X)
+
+
 class RobustScaling(nn.Module):
     """Centre each column, divide it by its ordinary spread, and clip it smoothly to ±3 [1]_.
 
     Parameters
     ----------
-    centre, scale : array-like (n_features,)
+    centre, scale : array-like (n_columns,)
         What is subtracted, and what the difference is divided by; 0 for a constant column.
+    columns : array-like of int (n_columns,), default=None
+        The columns that are scaled; None takes all.
 
     References
     ----------
@@ -86,9 +138,14 @@ class RobustScaling(nn.Module):
     centre: torch.Tensor
     factor: torch.Tensor
     reach: torch.Tensor
+    columns: torch.Tensor | None
 
-    def __init__(self, centre: ArrayLike, scale: ArrayLike) -> None:
+    def __init__(
+        self, centre: ArrayLike, scale: ArrayLike, columns: ArrayLike | None = None
+    ) -> None:
         super().__init__()
+        columns = None if columns is None else torch.as_tensor(columns, dtype=torch.int64)
+        self.register_buffer("columns", columns)
         scale = np.asarray(scale, dtype=np.float64)
         # A column whose spread float32 cannot invert carries nothing that bins do not.
         usable = scale > 1 / LARGEST
@@ -99,9 +156,37 @@ class RobustScaling(nn.Module):
         self.register_buffer("reach", torch.as_tensor(reach, dtype=torch.float32))
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """(n_samples, n_features) -> (n_samples, n_features)"""
+        """(n_samples, n_features) -> (n_samples, n_columns)"""
+        X = X if self.columns is None else X.index_select(1, self.columns)
         scaled = (X - self.centre).clamp(-self.reach, self.reach) * self.factor
         return scaled * (1 + (scaled / CLIP).square()).rsqrt()
+
+
+def indicators_of(
+    X: ArrayLike, categorical: np.ndarray, most_categories: int
+) -> ColumnIndicators | None:
+    """Indicators of the categories and the missing values of a table; None if it has neither.
+
+    Parameters
+    ----------
+    X : ndarray (n_samples, n_features)
+        Of columns of categories their numbers; below 0 for none that is known.
+    categorical : ndarray of bool (n_features,)
+    most_categories : int
+        Categories of a column that are told apart: the most frequent ones.
+    """
+    column, category = [], []
+    for i, (values, is_categorical) in enumerate(zip(np.asarray(X).T, categorical, strict=True)):
+        missing = np.isnan(values)
+        found: list[float] = []
+        if is_categorical:
+            distinct, counts = np.unique(values[~missing & (values >= 0)], return_counts=True)
+            frequent = np.argsort(-counts, kind="stable")[:most_categories]
+            found = np.sort(distinct[frequent]).tolist()
+        found += [np.nan] * bool(missing.any())
+        column += [i] * len(found)
+        category += found
+    return ColumnIndicators(column, category) if column else None
 
 
 def bin_edges(X: ArrayLike, n_bins: int) -> list[np.ndarray]:
@@ -122,12 +207,18 @@ def bin_edges(X: ArrayLike, n_bins: int) -> list[np.ndarray]:
     edges : list of n_features ndarray
         Increasing; a constant column gets one bin.
     """
-    return [_column_edges(column, n_bins) for column in np.asarray(X, dtype=np.float64).T]
+    return [_column_edges(column, n_bins) for column in _present(X)]
+
+
+def _present(X: ArrayLike) -> list[np.ndarray]:
+    """Values of each column that are not missing, in double precision; 0 where all are."""
+    columns = (column[~np.isnan(column)] for column in np.asarray(X, dtype=np.float64).T)
+    return [column if len(column) else np.zeros(1) for column in columns]
 
 
 def column_spreads(X: ArrayLike) -> ColumnSpreads:
     """Where the ordinary values of each column (n_samples, n_features) lie."""
-    spreads = [_spread(_ordinary_values(column)) for column in np.asarray(X, dtype=np.float64).T]
+    spreads = [_spread(_ordinary_values(column)) for column in _present(X)]
     return ColumnSpreads(*np.array(spreads).T)
 
 
@@ -198,7 +289,7 @@ def _spread(values: np.ndarray) -> tuple[float, float, float]:
 def gaps_of_few_values(X: ArrayLike, n_bins: int) -> np.ndarray:
     """Smallest gap between the values of each column; 0 if they are two or one, NaN if more than ``n_bins + 1``."""
     gaps = []
-    for column in np.asarray(X, dtype=np.float64).T:
+    for column in _present(X):
         values = np.unique(column)
         gap = np.diff(values).min() if len(values) > 2 else 0
         gaps.append(gap if len(values) <= n_bins + 1 else np.nan)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import issparse
@@ -18,12 +18,14 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._columns import FLOATS, as_float32, column_offsets, is_table, warn_of_narrow_columns
+from ._columns import FLOATS, warn_of_narrow_columns
 from ._given import as_array_like, is_image, naming_columns, read_labels
 from ._history import SampleHistory, sample_hashes
 from ._labels import all_classes_of
 from ._parts import Parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
+from ._table_columns import TableColumns
+from ._table_samples import is_readable, read_first_table, read_table
 
 LOGIT_BYTES = 4
 
@@ -41,19 +43,45 @@ class GivenSamples:
         return self.X is None and self.y is None and self.weights is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How the samples of a fit are read.
+
+    Parameters
+    ----------
+    estimator_name : str
+        For messages.
+    keeps_integers : bool
+        Whether a lone array of whole numbers stays one.
+    takes_tables : bool
+        Whether the network takes tables with categories and missing values.
+    categorical_features : "from_dtype", None or array-like
+        Which columns of such a table are categories.
+    classes : array-like (n_classes,), default=None
+        All labels; None takes those of the samples.
+    likely_classes : ndarray (n_classes,), default=None
+        All labels, if the samples have no other ones.
+    last : InputSchema, default=None
+        Of the fit that this one goes on from: samples must be like its, with no further labels.
+    """
+
+    estimator_name: str
+    keeps_integers: bool
+    takes_tables: bool
+    categorical_features: Any
+    classes: Any = None
+    likely_classes: np.ndarray | None = None
+    last: InputSchema | None = None
+
+
 def read_parts(
     given: GivenSamples,
     held_out: GivenSamples,
+    options: ReadingOptions,
     *,
-    estimator_name: str,
-    keeps_integers: bool,
-    centres_columns: bool,
     validation_fraction: float,
     rng: np.random.RandomState,
-    classes: Any = None,
-    likely_classes: np.ndarray | None = None,
     earlier: SampleHistory | None = None,
-    last: InputSchema | None = None,
 ) -> tuple[InputSchema, Parts]:
     """Check what ``fit`` is given, and split it into three disjoint parts.
 
@@ -61,31 +89,15 @@ def read_parts(
     ----------
     given, held_out : GivenSamples
         Without held-out samples a share of the others is held out.
-    estimator_name : str
-        For messages.
-    keeps_integers : bool
-        Whether a lone array of whole numbers stays one.
-    centres_columns : bool
-        Whether columns of a table may be shifted, so that float32 holds those whose spread is small against
-        their size.
+    options : ReadingOptions
     validation_fraction : float
     rng : numpy.random.RandomState
-    classes : array-like (n_classes,), default=None
-        All labels; None takes those of the samples.
-    likely_classes : ndarray (n_classes,), default=None
-        All labels, if the samples have no other ones.
     earlier : SampleHistory, default=None
         Of the members that come trained; what they were not trained on is held out again.
-    last : InputSchema, default=None
-        Of the fit that this one goes on from: samples must be like its, with no further labels.
     """
-    if last is not None and classes is None:
-        likely_classes = last.classes
-    schema, samples = _read_training(
-        given, estimator_name, keeps_integers, centres_columns, classes, likely_classes, last
-    )
-    if last is not None:
-        _check_like_last(schema, last)
+    schema, samples = _read_training(given, options)
+    if options.last is not None:
+        _check_like_last(schema, options.last)
     hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
     if held_out.is_empty:
         return schema, held_out_parts(samples, hashes, earlier, validation_fraction, rng)
@@ -118,45 +130,45 @@ def _check_like_last(schema: InputSchema, last: InputSchema) -> None:
         )
 
 
-def _read_training(
-    given: GivenSamples,
-    estimator_name: str,
-    keeps_integers: bool,
-    centres_columns: bool,
-    classes: Any,
-    likely_classes: np.ndarray | None,
-    last: InputSchema | None,
-) -> tuple[InputSchema, Samples]:
-    witness = _witness_class(estimator_name)()
-    names, inputs, y, offset = _first_inputs(witness, given, keeps_integers, centres_columns, last)
+class _FirstInputs(NamedTuple):
+    """What ``fit`` is given, checked."""
+
+    names: tuple[str, ...] | None
+    arrays: Arrays
+    y: np.ndarray
+    columns: TableColumns | None = None
+
+
+def _read_training(given: GivenSamples, options: ReadingOptions) -> tuple[InputSchema, Samples]:
+    witness = _witness_class(options.estimator_name)()
+    names, inputs, y, columns = _first_inputs(witness, given, options)
     check_classification_targets(y)
     weights = check_weights(given.weights, inputs[0])
     kept = weights > 0
     inputs, y, weights = tuple(array[kept] for array in inputs), y[kept], weights[kept]
-    all_classes = all_classes_of(y, classes, likely_classes)
+    likely = options.likely_classes
+    if options.last is not None and options.classes is None:
+        likely = options.last.classes
+    all_classes = all_classes_of(y, options.classes, likely)
     schema = InputSchema(
-        estimator_name=estimator_name,
+        estimator_name=options.estimator_name,
         input_names=names,
         sample_shapes=tuple(array.shape[1:] for array in inputs),
         dtypes=tuple(array.dtype for array in inputs),
         classes=all_classes,
         n_features=getattr(witness, "n_features_in_", None),
         feature_names=getattr(witness, "feature_names_in_", None),
-        keeps_integers=keeps_integers,
-        offset=offset,
+        keeps_integers=options.keeps_integers,
+        columns=columns,
     )
     codes = np.searchsorted(all_classes, y)
     return schema, Samples(inputs=inputs, codes=codes, weights=weights)
 
 
 def _first_inputs(
-    witness: BaseEstimator,
-    given: GivenSamples,
-    keeps_integers: bool,
-    centres_columns: bool,
-    last: InputSchema | None,
-) -> tuple[tuple[str, ...] | None, Arrays, np.ndarray, np.ndarray | None]:
-    """Names and arrays of the training samples, their labels, and what is subtracted from columns."""
+    witness: BaseEstimator, given: GivenSamples, options: ReadingOptions
+) -> _FirstInputs:
+    last = options.last
     y = given.y if given.y is None else read_labels(given.y, "y")
     if is_named(given.X):
         y = validate_data(witness, X="no_validation", y=y)
@@ -164,19 +176,16 @@ def _first_inputs(
         if last is not None and set(arrays) == set(last.input_names or ()):
             arrays = {name: arrays[name] for name in last.input_names or ()}
         check_consistent_length(next(iter(arrays.values())), y)
-        return tuple(arrays), tuple(arrays.values()), y, None
+        return _FirstInputs(tuple(arrays), tuple(arrays.values()), y)
     X = as_array_like(given.X)
-    in_double = centres_columns and is_table(X)
-    if not in_double:
-        warn_of_narrow_columns(X)
-    dtype = FLOATS if in_double else _dtype(X, keeps_integers)
+    if options.takes_tables and is_readable(X):
+        known = None if last is None else last.columns
+        table, y, columns = read_first_table(witness, X, y, options.categorical_features, known)
+        return _FirstInputs(None, (table,), y, columns)
+    warn_of_narrow_columns(X)
     with naming_columns(X):
-        X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
-    if last is not None:
-        offset = last.offset
-    else:
-        offset = column_offsets(X) if X.dtype == np.float64 else None
-    return None, (as_float32(X, offset) if in_double else X,), y, offset
+        X, y = validate_data(witness, X, y, dtype=_dtype(X, options.keeps_integers), allow_nd=True)
+    return _FirstInputs(None, (X,), y)
 
 
 def _dtype(X: Any, keeps_integers: bool) -> type:
@@ -265,10 +274,11 @@ def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     if schema.feature_names is not None:
         witness.feature_names_in_ = schema.feature_names
     X = as_array_like(X)
-    dtype = FLOATS if schema.offset is not None else _dtype(X, schema.keeps_integers)
+    if schema.columns is not None and is_readable(X):
+        return (read_table(witness, X, schema.columns),)
+    dtype = _dtype(X, schema.keeps_integers)
     with naming_columns(X):
-        array = validate_data(witness, X, dtype=dtype, allow_nd=True, reset=schema.embeds)
-    return (array if schema.offset is None else as_float32(array, schema.offset),)
+        return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=schema.embeds),)
 
 
 def _is_plain_array(schema: InputSchema, X: Any) -> bool:
@@ -282,7 +292,7 @@ def _is_plain_array(schema: InputSchema, X: Any) -> bool:
         and X.shape[1:] == schema.sample_shapes[0]
         and len(X) > 0
         and schema.dtypes[0] == np.float32
-        and schema.offset is None
+        and (schema.columns is None or schema.columns.are_plain)
         and schema.feature_names is None
     )
 

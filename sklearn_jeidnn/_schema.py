@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ._table_columns import TableColumns
+
 Arrays = tuple[np.ndarray, ...]
 # Of the samples that are checked and routed together.
 CHUNK_BYTES = 2**25
@@ -34,9 +36,8 @@ class InputSchema:
         Whether whole numbers stay whole, since a module of the user's may embed them.
     embeds : bool, default=False
         Whether the module does embed the whole numbers of a lone array.
-    offset : ndarray (n_features,) or None, default=None
-        Subtracted from a table in double precision before it becomes float32, so that a column whose spread is
-        small against its size (dates as numbers) keeps it. None subtracts nothing.
+    columns : TableColumns or None, default=None
+        Of a table that the ready network for tables takes.
     n_tokens : tuple of (int or None), default=()
         For each input the number of tokens that the module embeds; None for other inputs.
     length : int or None, default=None
@@ -52,9 +53,14 @@ class InputSchema:
     feature_names: np.ndarray | None
     keeps_integers: bool
     embeds: bool = False
-    offset: np.ndarray | None = None
+    columns: TableColumns | None = None
     n_tokens: tuple[int | None, ...] = ()
     length: int | None = None
+
+    @property
+    def categorical(self) -> np.ndarray | None:
+        """Which columns of a table hold positions of categories: bool (n_features,); None if it is no table."""
+        return None if self.columns is None else self.columns.is_categorical
 
     @property
     def n_classes(self) -> int:
@@ -129,12 +135,11 @@ class InputSchema:
         """Labels -> columns of ``classes``."""
         return class_codes(self.classes, y, n_samples, name)
 
-    def as_user_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
-        """Checked samples as a user gives ``X``: one array, or a dict of them where the inputs have names."""
-        if self.offset is None:
+    def as_user_input(self, arrays: Arrays) -> Any:
+        """Checked samples as a user gives ``X``: one array or frame, or a dict where the inputs have names."""
+        if self.columns is None:
             return self.as_module_input(arrays)
-        table: np.ndarray = arrays[0] + self.offset
-        return table
+        return self.columns.as_given(arrays[0])
 
     def as_module_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
         """Checked samples as the module sees them: one array, or a dict where the inputs have names."""
@@ -142,7 +147,7 @@ class InputSchema:
             return arrays[0]
         return dict(zip(self.input_names, arrays, strict=True))
 
-    def as_own_input(self, arrays: Arrays) -> np.ndarray | dict[str, np.ndarray]:
+    def as_own_input(self, arrays: Arrays) -> Any:
         """The same as a copy, for a user's code, which may write into it."""
         return self.as_user_input(tuple(array.copy() for array in arrays))
 
@@ -154,7 +159,10 @@ class InputSchema:
             # 1 is a token of any vocabulary, and a mask that hides nothing.
             size = (n_samples, *shape)
             if dtype.kind == "f":
-                arrays.append(random.standard_normal(size).astype(dtype))
+                array = random.standard_normal(size).astype(dtype)
+                if self.columns is not None:
+                    array[:, self.columns.is_categorical] = 0
+                arrays.append(array)
             else:
                 arrays.append(np.ones(size, dtype=dtype))
         return tuple(arrays)

@@ -1,7 +1,7 @@
 """The ready network for tables."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,13 +10,19 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from ._encoding import (
+    ColumnIndicators,
     InputNoise,
+    MissingFilled,
     PiecewiseLinearEncoding,
     RobustScaling,
     bin_edges,
     column_spreads,
     gaps_of_few_values,
+    indicators_of,
 )
+
+# Categories of a column that the network tells apart, as boosted trees do.
+MOST_CATEGORIES = 255
 
 # Noise of the ready network, in standard deviations; the share of samples that a bearable one may cost the nearest
 # neighbour, and the samples that tell it.
@@ -25,7 +31,37 @@ MOST_LOST = 0.02
 NEIGHBOUR_SAMPLES, FEWEST_NEIGHBOURS = 4000, 40
 
 
-def bearable_noise(X: ArrayLike, y: np.ndarray, deviations: np.ndarray) -> float:
+class _InputLayers(NamedTuple):
+    """What the columns of a table go through first."""
+
+    scaling: RobustScaling
+    indicators: ColumnIndicators | None
+    fill: np.ndarray | None  # (n_features,)
+
+    @classmethod
+    def of(cls, X: ArrayLike, categorical: np.ndarray) -> "_InputLayers":
+        """Layers for a table (n_samples, n_features), some of whose columns hold positions of categories."""
+        spreads = column_spreads(X)
+        numeric = np.flatnonzero(~categorical)
+        chosen = numeric if categorical.any() else None
+        return cls(
+            scaling=RobustScaling(spreads.centre[numeric], spreads.scale[numeric], chosen),
+            indicators=indicators_of(X, categorical, MOST_CATEGORIES),
+            fill=spreads.centre if np.isnan(X).any() else None,
+        )
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """What nearest neighbours are told by: (n_samples, n_columns + n_indicators)."""
+        samples = torch.as_tensor(X, dtype=torch.float32)
+        parts = [] if self.indicators is None else [self.indicators(samples)]
+        filled = samples if self.fill is None else MissingFilled(self.fill)(samples)
+        array: np.ndarray = torch.cat([self.scaling(filled), *parts], dim=1).numpy()
+        return array
+
+
+def bearable_noise(
+    X: ArrayLike, y: np.ndarray, deviations: np.ndarray, categorical: np.ndarray | None = None
+) -> float:
     """Largest noise under which a sample's nearest neighbour still tells its class.
 
     See decision 39.
@@ -36,6 +72,8 @@ def bearable_noise(X: ArrayLike, y: np.ndarray, deviations: np.ndarray) -> float
     y : ndarray of int (n_samples,)
     deviations : ndarray (n_features,)
         What the noise on each column is relative to.
+    categorical : ndarray of bool (n_features,), default=None
+        Which columns hold positions of categories; None means none.
 
     Returns
     -------
@@ -47,15 +85,10 @@ def bearable_noise(X: ArrayLike, y: np.ndarray, deviations: np.ndarray) -> float
     X, y = np.asarray(X, dtype=np.float64)[some], y[some]
     if not deviations.any() or len(y) < FEWEST_NEIGHBOURS:
         return min(NOISES)
-    scaling = RobustScaling(*column_spreads(X)[:2])
+    none = np.zeros(X.shape[1], dtype=bool)
+    layers = _InputLayers.of(X, none if categorical is None else categorical)
     drawn = deviations * rng.standard_normal(X.shape)
-
-    def scaled(noise: float) -> np.ndarray:
-        samples = torch.as_tensor(X + noise * drawn, dtype=torch.float32)
-        array: np.ndarray = scaling(samples).numpy()
-        return array
-
-    accuracy = [_neighbours_accuracy(scaled(0), scaled(noise), y) for noise in (0, *NOISES)]
+    accuracy = [_neighbours_accuracy(layers(X), layers(X + n * drawn), y) for n in (0, *NOISES)]
     bearable = [
         n for n, found in zip(NOISES, accuracy[1:], strict=True) if accuracy[0] - found <= MOST_LOST
     ]
@@ -98,6 +131,10 @@ class TabularResNet(nn.Module):
     n_classes : int
     scaling : RobustScaling, default=None
         Scales the columns that are read beside their bins. If None, only the bins are read.
+    indicators : ColumnIndicators, default=None
+        Of categories and missing values.
+    fill : array-like (n_features,), default=None
+        What stands for a missing value, beside its indicator.
     width : int, default=256
         Units of each layer.
     n_blocks : int, default=6
@@ -121,6 +158,8 @@ class TabularResNet(nn.Module):
         n_classes: int,
         *,
         scaling: RobustScaling | None = None,
+        indicators: ColumnIndicators | None = None,
+        fill: ArrayLike | None = None,
         width: int = 256,
         n_blocks: int = 6,
         dropout: float | None = None,
@@ -134,8 +173,12 @@ class TabularResNet(nn.Module):
         self.noise = nn.Identity() if noise is None or not np.any(noise) else InputNoise(noise)
         self.encoding = PiecewiseLinearEncoding(edges)
         self.scaling = scaling
-        n_scaled = 0 if scaling is None else len(edges)
-        self.input = nn.Linear(self.encoding.n_outputs + n_scaled, width)
+        self.indicators = indicators
+        self.fill = nn.Identity() if fill is None else MissingFilled(fill)
+        n_inputs = self.encoding.n_outputs
+        n_inputs += 0 if scaling is None else len(scaling.centre)
+        n_inputs += 0 if indicators is None else indicators.n_outputs
+        self.input = nn.Linear(n_inputs, width)
         self.blocks = nn.ModuleList(TabularBlock(width, dropout) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, n_classes)
@@ -147,6 +190,7 @@ class TabularResNet(nn.Module):
         n_classes: int,
         *,
         y: np.ndarray | None = None,
+        categorical: np.ndarray | None = None,
         n_bins: int = 16,
         noise: float | None = None,
         discrete_noise: float = 0.4,
@@ -157,9 +201,13 @@ class TabularResNet(nn.Module):
         Parameters
         ----------
         X : ndarray (n_samples, n_features)
+            NaN where a value is missing.
         n_classes : int
         y : ndarray of int (n_samples,), default=None
             Class codes, which tell how much noise the samples bear.
+        categorical : ndarray of bool (n_features,), default=None
+            Which columns hold positions of categories, from 0. The 255 most frequent categories of a column are
+            told apart. None means no column.
         n_bins : int, default=16
             Most bins of each column's encoding.
         noise : float, default=None
@@ -172,26 +220,32 @@ class TabularResNet(nn.Module):
         **params
             Passed to the constructor: ``width``, ``n_blocks``, ``dropout``.
         """
-        spreads = column_spreads(X)
+        X = np.asarray(X)
+        if categorical is None:
+            categorical = np.zeros(X.shape[1], dtype=bool)
+        layers = _InputLayers.of(X, categorical)
         gaps = gaps_of_few_values(X, n_bins)
-        continuous = np.where(np.isnan(gaps), spreads.deviation, 0)
+        gaps[categorical] = 0
+        continuous = np.where(np.isnan(gaps), column_spreads(X).deviation, 0)
         if noise is None:
-            noise = min(NOISES) if y is None else bearable_noise(X, y, continuous)
+            noise = min(NOISES) if y is None else bearable_noise(X, y, continuous, categorical)
+        edges = bin_edges(X, n_bins)
         return cls(
-            bin_edges(X, n_bins),
+            [np.zeros(1) if no_number else own for own, no_number in zip(edges, categorical)],
             n_classes,
-            scaling=RobustScaling(spreads.centre, spreads.scale),
+            scaling=layers.scaling,
+            indicators=layers.indicators,
+            fill=layers.fill,
             noise=noise * continuous + discrete_noise * np.nan_to_num(gaps),
             **params,
         )
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """(n_samples, n_features) -> logits (n_samples, n_classes)"""
-        X = self.noise(X)
-        columns = self.encoding(X)
-        if self.scaling is not None:
-            columns = torch.cat([columns, self.scaling(X)], dim=1)
-        hidden = self.input(columns)
+        told = [] if self.indicators is None else [self.indicators(X)]
+        X = self.noise(self.fill(X))
+        scaled = [] if self.scaling is None else [self.scaling(X)]
+        hidden = self.input(torch.cat([self.encoding(X), *scaled, *told], dim=1))
         for block in self.blocks:
             hidden = block(hidden)
         logits: torch.Tensor = self.classifier(torch.relu(self.norm(hidden)))

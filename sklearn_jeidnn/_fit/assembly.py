@@ -137,6 +137,7 @@ class Assembly:
             self.schema.n_classes,
             image_shape=self.backbone.params.get("image_shape"),
             embeds=self.schema.embeds,
+            categorical=self.schema.categorical,
             counted=lambda network: self._count(network.to(self.spec.device)) / count,
             timed=None if self._timed_samples is None else self._times,
         )

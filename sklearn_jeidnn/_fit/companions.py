@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -51,6 +52,7 @@ def companions_for(
     *,
     image_shape: tuple[int, ...] | None,
     embeds: bool,
+    categorical: np.ndarray | None = None,
     counted: Callable[[nn.Module], float],
     timed: Callable[[list[nn.Module]], Iterable[float]] | None = None,
 ) -> list[Member]:
@@ -65,6 +67,8 @@ def companions_for(
         Shape of the images if ``X`` holds them flattened.
     embeds : bool
         Whether the integers of ``X`` are tokens.
+    categorical : ndarray of bool (n_features,), default=None
+        Which columns of a table hold positions of categories.
     counted : callable
         Network -> its multiply-adds, relative to the backbone's.
     timed : callable, default=None
@@ -82,8 +86,10 @@ def companions_for(
     )
     # The widest image networks take hundreds of megabytes: only those that are timed are kept.
     most_kept = 0.0 if timed is None else MOST_COUNTED
-    some = X[:N_SHAPE_SAMPLES]
-    costs, networks = _counted_networks(shapes.kind, some, n_classes, params, counted, most_kept)
+    build = partial(shapes.kind.from_data, X[:N_SHAPE_SAMPLES], n_classes)
+    if not is_image:
+        build = partial(build, categorical=categorical)
+    costs, networks = _counted_networks(build, params, counted, most_kept)
     if timed is None:
         chosen = _nearest(costs, shapes.shares)
     else:
@@ -105,9 +111,7 @@ def _params_of_shapes(
 
 
 def _counted_networks(
-    kind: type[TabularResNet] | type[ImageResNet],
-    X: np.ndarray,
-    n_classes: int,
+    build: Callable[..., nn.Module],
     params: Mapping[Shape, dict[str, Any]],
     counted: Callable[[nn.Module], float],
     most_kept: float,
@@ -117,7 +121,7 @@ def _counted_networks(
     networks: dict[Shape, nn.Module] = {}
     with torch.random.fork_rng(devices=[]):
         for shape, network_params in params.items():
-            network = kind.from_data(X, n_classes, **network_params).eval()
+            network = build(**network_params).eval()
             costs[shape] = counted(network)
             if costs[shape] < most_kept:
                 networks[shape] = network

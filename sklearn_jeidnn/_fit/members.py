@@ -1,6 +1,7 @@
 """Members: the backbone, and the networks or other classifiers in front of it."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,15 +65,15 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
     return [*members[:-1], Member(backbone.module, {**backbone.params, **params})]
 
 
-def has_ready_networks_only(module: Any) -> bool:
-    """Return whether what a user gives as ``module`` names no torch module but the ready ones."""
-    entries = module if isinstance(module, list | tuple) else [module]
-    modules = [entry[0] if isinstance(entry, tuple) and entry else entry for entry in entries]
+def take_tables(members: Sequence[Member]) -> bool:
+    """Return whether no member is another torch module than the ready one for tables."""
     return all(
-        entry in (None, TabularResNet)
-        or not isinstance(entry, nn.Module)
-        and not inspect.isclass(entry)
-        for entry in modules
+        member.is_classifier
+        or (
+            (member.module is None or member.module is TabularResNet)
+            and "image_shape" not in member.params
+        )
+        for member in members
     )
 
 
@@ -197,7 +198,7 @@ def instantiate(
     kind = _ready_backbone(X, params) if module is None else module
     if not callable(kind) or (inspect.isclass(kind) and not issubclass(kind, nn.Module)):
         raise _no_module(module)
-    built = _constructed(kind, params, X, codes, schema.n_classes)
+    built = _constructed(kind, params, X, codes, schema)
     if not isinstance(built, nn.Module):
         raise _no_module(module, built)
     return plain_module(built).to(device).eval()
@@ -244,13 +245,14 @@ def _constructed(
     params: dict[str, Any],
     X: np.ndarray | dict[str, np.ndarray],
     codes: np.ndarray,
-    n_classes: int,
+    schema: InputSchema,
 ) -> nn.Module:
     try:
         if hasattr(module, "from_data"):
-            takes_codes = "y" in inspect.signature(module.from_data).parameters
-            codes_if_taken = {"y": codes} if takes_codes else {}
-            built: nn.Module = module.from_data(X, n_classes, **codes_if_taken, **params)
+            taken = inspect.signature(module.from_data).parameters
+            known = {"y": codes, "categorical": schema.categorical}
+            given = {name: value for name, value in known.items() if name in taken}
+            built: nn.Module = module.from_data(X, schema.n_classes, **given, **params)
         else:
             built = module(**params)
         return built
