@@ -439,6 +439,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         _refuse_unexpected(type(self).__name__, list(vars(self).get("_unexpected", ())))
         self._check_operating_point()
         spec = CascadeSpec.of(self)
+        takes_tables = take_tables(as_members(spec.module, spec.module_params))
         last = self._last_fit()
         if last is not None:
             spec = going_on(spec, last.cascade.trained)
@@ -452,7 +453,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             ReadingOptions(
                 estimator_name=type(self).__name__,
                 keeps_integers=self.module is not None,
-                takes_tables=take_tables(members),
+                takes_tables=takes_tables,
                 categorical_features=self.categorical_features,
                 classes=self.classes,
                 likely_classes=labels_of_logits(as_backbone(spec.module)),

@@ -46,10 +46,15 @@ def as_float32(columns: TableColumns, table: np.ndarray) -> np.ndarray:
     centred = table if columns.offset is None else table - columns.offset
     with np.errstate(over="ignore"):
         array: np.ndarray = centred.astype(np.float32, copy=False)
-    infinite = np.isinf(array).any(axis=0)
+    refuse_infinite(columns, array)
+    return array
+
+
+def refuse_infinite(columns: TableColumns, table: np.ndarray) -> None:
+    """Refuse infinite numbers, and say in which columns they are."""
+    infinite = np.isinf(table).any(axis=0)
     if infinite.any():
         raise ValueError(
             f"Input X contains infinity or a value too large for dtype('float32'), in columns "
             f"{columns.named(infinite)}."
         )
-    return array

@@ -140,7 +140,8 @@ def _about_words(words: dict[Any, Any], message: str) -> str:
     return (
         f"X has columns that are not numbers: {columns}. Encode them in front: make_pipeline(ColumnTransformer("
         f"[('words', OneHotEncoder(handle_unknown='ignore', sparse_output=False), {names!r})], "
-        f"remainder='passthrough'), classifier), or OrdinalEncoder where categories are ordered or very many. "
+        f"remainder='passthrough'), classifier), or OrdinalEncoder where categories are ordered or very many; the "
+        f"ready network for tables (module=None) takes them as they are. "
         f"({message})"
     )
 

@@ -355,12 +355,16 @@ def _frame(
     if library == "polars":
         import polars
 
-        made = {name: column.tolist() for name, column in zip(names, columns, strict=True)}
         return polars.DataFrame(
-            {
-                name: polars.Series(name, cells, dtype=dtype, strict=False)
-                for (name, cells), dtype in zip(made.items(), dtypes, strict=True)
-            }
+            [
+                polars.Series(
+                    name,
+                    [None if is_missing(cell) else cell for cell in column.tolist()],
+                    dtype=dtype,
+                    strict=False,
+                )
+                for name, column, dtype in zip(names, columns, dtypes, strict=True)
+            ]
         )
     import pandas
 
@@ -375,7 +379,8 @@ def _pandas_series(column: np.ndarray, dtype: Any) -> Any:
 
     if str(dtype) == "category":
         # Categories that fit did not see become missing, as pandas makes them.
-        return pandas.Series(pandas.Categorical(column, dtype=dtype))
+        codes = dtype.categories.get_indexer(column)
+        return pandas.Series(pandas.Categorical.from_codes(codes, dtype=dtype))
     is_whole = getattr(dtype, "kind", "f") in "iub" and isinstance(dtype, np.dtype)
     if is_whole and np.isnan(column.astype(float)).any():
         return pandas.Series(column)

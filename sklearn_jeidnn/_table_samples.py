@@ -7,8 +7,9 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
 
-from ._columns import FLOATS, as_float32, is_table
+from ._columns import FLOATS, as_float32, is_table, refuse_infinite
 from ._table_columns import NUMBERS, TableColumns, columns_of
+from ._warn import warn_caller
 
 # as_float32 refuses infinite numbers, and says in which columns they are.
 ALLOWING_GAPS = {"dtype": FLOATS, "ensure_all_finite": False}
@@ -49,6 +50,8 @@ def read_first_table(
         table = _checked_numbers(witness, X, columns)
         check_consistent_length(table, y)
     if known is None:
+        refuse_infinite(columns, table)
+        _look_for_values(columns, table)
         columns = columns.with_statistics(table)
     return as_float32(columns, table), y, columns
 
@@ -61,8 +64,20 @@ def read_table(witness: BaseEstimator, X: Any, columns: TableColumns) -> np.ndar
     return as_float32(columns, _checked_numbers(witness, X, columns))
 
 
+def _look_for_values(columns: TableColumns, table: np.ndarray) -> None:
+    """Refuse a table without any value, and warn of columns without any."""
+    empty = np.isnan(table).all(axis=0)
+    if empty.all():
+        raise ValueError("X contains no value: every cell is missing (NaN or None).")
+    if empty.any():
+        warn_caller(
+            f"X has columns without any value: {columns.named(empty)}; nothing is learned from them."
+        )
+
+
 def _is_of_numbers(X: Any) -> bool:
-    return isinstance(X, np.ndarray) and X.dtype.kind in NUMBERS
+    """Whether it is an array of numbers, of complex ones too, which scikit-learn refuses."""
+    return isinstance(X, np.ndarray) and X.dtype.kind in (*NUMBERS, "c")
 
 
 def _checked_numbers(witness: BaseEstimator, X: Any, columns: TableColumns) -> np.ndarray:

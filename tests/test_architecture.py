@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_numbers", "_warn"},
+    {"_table_columns"},
     {
         "_columns",
         "_cut",
@@ -26,7 +27,7 @@ FLOORS = [
         "_splits",
         "_conformal",
     },
-    {"_history"},
+    {"_history", "_table_samples"},
     {"_parts"},
     {"_exits", "conformal", "metrics", "_samples", "_tables", "pipeline"},
     {"_datasets", "_operate", "backbones"},
@@ -40,6 +41,7 @@ NUMPY_ONLY = [
     "_numbers",
     "_predictor",
     "_schema",
+    "_table_columns",
     "_history",
     "_parts",
     "conformal",

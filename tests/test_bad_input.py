@@ -18,12 +18,12 @@ def refused(match, error=ValueError, X=None, y=None, digits=None, **params):
         quick_classifier(**params).fit(X, y)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_values_that_are_not_finite_float32(digits, value):
     X = digits[0].astype(float)
     X[3, 5] = value
-    refused("Input X contains (NaN|infinity)", digits=digits, X=X)
+    refused(r"Input X contains infinity .*, in columns \[5\]", digits=digits, X=X)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_values_that_are_not_finite_float32(digits, value):
     [
         (sparse.csr_array, "Sparse data was passed", TypeError),
         (lambda X: X + 1j, "Complex data not supported", ValueError),
-        (lambda X: X.astype(object) + "a", "could not convert string to float", ValueError),
+        (lambda X: np.full((300, 2), None), "every cell is missing", ValueError),
         (lambda X: X[0], "Expected 2D array, got 1D array", ValueError),
         (lambda X: X.reshape(300, 2, 2, 4, 4), "is not the shape of an image", ValueError),
         (lambda X: X[:0], "0 sample", ValueError),
@@ -39,12 +39,7 @@ def test_values_that_are_not_finite_float32(digits, value):
     ],
 )
 def test_X_of_another_kind(digits, make, match, error):
-    with np.errstate(all="ignore"):
-        X = (
-            make(digits[0] if make is not None else None)
-            if match[:5] != "could"
-            else np.full((300, 2), "a", object)
-        )
+    X = make(digits[0])
     refused(
         match, error, digits=digits, X=X, y=digits[1][: X.shape[0]] if X.ndim > 1 else digits[1][:1]
     )
@@ -241,7 +236,7 @@ def test_predicting_another_numeric_dtype_gives_the_same(fitted, digits, dtype):
 
 
 def test_predicting_words_is_refused(fitted):
-    with pytest.raises(ValueError, match="could not convert string to float"):
+    with pytest.raises(ValueError, match="X has 'a' in column 0, which is one of numbers"):
         fitted.predict(np.full((2, 64), "a", dtype=object))
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch import nn
 
 from sklearn_jeidnn._given import as_array_like, read_labels
 from sklearn_jeidnn._samples import unpack_batch
@@ -27,14 +28,8 @@ def fitted_on_frame(frame, digits):
 @pytest.mark.parametrize(
     "column, match",
     [
-        (["nurse", "smith"] * 150, r"'weight' \(such as 'nurse'\)\. Encode .*OneHotEncoder.*\['weight'\]"),
-        (pd.Categorical(["u", "v"] * 150), r"'weight' \(such as 'u'\).*OrdinalEncoder"),
-        ([[1, 2]] * 300, r"'weight' \(such as \[1, 2\]\)"),
         (WHEN, r"dates or times \(columns \['weight'\]\); make numbers"),
         (WHEN - WHEN[0], r"dates or times \(columns \['weight'\]\)"),
-        (pd.array([1, None] * 150, dtype="Int64"), r"contains NaN, in columns \['weight'\]"),
-        ([np.nan, 1.0] * 150, r"contains NaN, in columns \['weight'\]"),
-        ([None, 1.0] * 150, r"contains NaN, in columns \['weight'\]"),
         ([np.inf, 1.0] * 150, r"contains infinity .*, in columns \['weight'\]"),
     ],
 )  # fmt: skip
@@ -67,11 +62,27 @@ def test_arrays_of_dates_and_masked_cells_are_refused(fitted, digits):
     assert fitted.predict(np.ma.masked_array(digits[0])).shape == (300,)
 
 
-def test_missing_cells_of_an_array_are_told_by_their_column(fitted, digits):
+@pytest.mark.parametrize(
+    "column, match",
+    [
+        (["nurse", "smith"] * 150, r"'weight' \(such as 'nurse'\)\. Encode .*OneHotEncoder.*\['weight'\]"),
+        (pd.Categorical(["u", "v"] * 150), r"'weight' \(such as 'u'\).*OrdinalEncoder"),
+        ([[1, 2]] * 300, r"'weight' \(such as \[1, 2\]\)"),
+        (pd.array([1, None] * 150, dtype="Int64"), r"contains NaN, in columns \['weight'\]"),
+        ([np.nan, 1.0] * 150, r"contains NaN, in columns \['weight'\]"),
+        ([None, 1.0] * 150, r"contains NaN, in columns \['weight'\]"),
+    ],
+)  # fmt: skip
+def test_a_module_of_the_users_takes_numbers_only(frame, digits, column, match):
+    with pytest.raises(ValueError, match=match):
+        quick_classifier(module=nn.Linear).fit(frame.assign(weight=column), digits[1])
+
+
+def test_missing_cells_of_an_array_are_told_by_their_column(digits):
     X = digits[0].copy()
     X[3, 5] = np.nan
     with pytest.raises(ValueError, match=r"contains NaN, in columns \[5\]\."):
-        fitted.predict(X)
+        quick_classifier(module=nn.Linear).fit(X, digits[1])
 
 
 def images(*sizes, mode="L"):

@@ -302,11 +302,15 @@ def warn_of_unread(
         "feature_passes": (not spec.freeze_backbone, "no backbone is frozen"),
         "cost_weight": (bool(limits), f"{' and '.join(limits)} is given"),
         "validation_fraction": (not holds_out, "X_val is given"),
+        "categorical_features": (
+            schema.columns is None,
+            "no ready network for tables takes X",
+        ),
     }
     defaults = inspect.signature(type(estimator)).parameters
     for name, (is_unread, reason) in unread.items():
         value = getattr(estimator, name)
-        if is_unread and name in defaults and value != defaults[name].default:
+        if is_unread and name in defaults and not np.array_equal(value, defaults[name].default):
             warn_caller(f"{name}={value!r} is not read, since {reason}.")
 
 
