@@ -79,9 +79,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
     Parameters
     ----------
-    module : torch module (class, function or instance), or list of members, default=None
-        The backbone, from float tensors (or whole numbers that it embeds) to logits. None takes a ready
-        network for tables or images; a list puts companions in front of its last entry.
+    module : torch module (class, function or instance), classifier, or list of members, default=None
+        The backbone, from float tensors (or whole numbers that it embeds) to logits, or any classifier with
+        ``predict_proba``. None takes a ready network for tables or images; a list puts companions in front of
+        its last entry.
     classes : array-like of labels (n_classes,), default=None
         Labels in the order of the module's logits, those that ``y`` lacks included. None takes the module's
         ``config.id2label`` where ``y`` has its labels, else the sorted labels of ``y``.

@@ -48,7 +48,12 @@ def _modules(state: dict[str, Any]) -> Iterator[nn.Module]:
             yield module
     if "_predictor" in state:
         engine = state["_predictor"].cascade.engine
-        yield from (engine.network, engine.module)
+        yield from _torch_modules(engine)
+
+
+def _torch_modules(engine: Any) -> list[nn.Module]:
+    """The network, and the plain backbone unless that is another classifier."""
+    return [m for m in (engine.network, engine.module) if isinstance(m, nn.Module)]
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -83,7 +88,7 @@ def _on_its_device(predictor: Predictor) -> Predictor:
             f"call set_params(device='cpu') before you fit it here."
         )
         device = "cpu"
-    for module in (engine.network, engine.module):
+    for module in _torch_modules(engine):
         _move(module, torch.device(device))
     engine = replace(engine, device=device)
     return replace(predictor, cascade=replace(predictor.cascade, engine=engine))

@@ -181,7 +181,7 @@ def test_members_are_remembered_one_by_one(digits, tmp_path):
     "params, message",
     [
         ({"module": []}, "names no network"),
-        ({"module": [None, GaussianNB()]}, "no torch module"),
+        ({"module": [None, GaussianNB()]}, "build a torch module"),
         ({"module": [(None, 3), None]}, "pair of a torch module class"),
         ({"module": [RidgeClassifier(), None]}, "not a torch module"),
         ({"module": [SMALL, None], "exits": [1, 2, 3]}, "one entry"),

@@ -66,7 +66,7 @@ def test_survivors_wait_until_a_batch_is_full_and_no_longer(network, rows):
 def two_members(rows):
     torch.manual_seed(1)
     members = [made(TinyConv().eval(), rows), made(TinyTransformer().eval(), rows)]
-    network = concatenate(members, 10, "sequential", "float32", told_costs=[None])
+    network = concatenate(members, 10, "sequential", "float32", told_costs=None)
     torch.nn.init.normal_(network.gates.weight)
     with torch.no_grad():
         network.gates.standardise(*mean_and_scale(all_gate_inputs(network(rows)).numpy()))

@@ -110,9 +110,9 @@ def make_gates(n_gates: int, n_classes: int) -> Gates:
 
 
 def single_stage_network(
-    stage: Stage, n_classes: int, exit_mass: str, precision: str
+    stage: Stage, n_classes: int, exit_mass: str, precision: str, cost: float | None = None
 ) -> EarlyExitNetwork:
-    """Network of one frozen stage, with no exit but its end."""
+    """Network of one frozen stage, with no exit but its end, whose cost may be told."""
     return EarlyExitNetwork(
         [stage],
         ExitHeads([]),
@@ -120,6 +120,7 @@ def single_stage_network(
         exit_mass=exit_mass,
         frozen=True,
         precision=precision,
+        told_costs=[cost],
     ).eval()
 
 
@@ -128,7 +129,7 @@ def concatenate(
     n_classes: int,
     exit_mass: str,
     precision: str,
-    told_costs: Sequence[float | None],
+    told_costs: Sequence[float | None] | None = None,
 ) -> EarlyExitNetwork:
     """Join several networks into one, which shares their stages and heads and has gates of its own.
 
@@ -140,8 +141,8 @@ def concatenate(
     exit_mass : str
         A name in ``EXIT_DISTRIBUTIONS``.
     precision : str
-    told_costs : list of (float or None)
-        Cost of each companion's last stage relative to the plain backbone; None if it is counted.
+    told_costs : list of (float or None) (n_stages,), default=None
+        Cost of each stage relative to the plain backbone; None if it is counted.
     """
     stages = [stage for member in members for stage in member.stages]
     heads: list[nn.Module] = []
@@ -157,19 +158,8 @@ def concatenate(
         frozen=True,
         precision=precision,
         widest=max(member.widest for member in members),
-        told_costs=_of_stages(told_costs, members),
+        told_costs=told_costs,
     ).eval()
-
-
-def _of_stages(
-    told_costs: Sequence[float | None], members: Sequence[EarlyExitNetwork]
-) -> tuple[float | None, ...]:
-    """Costs of companions -> one entry for each stage of all members."""
-    *companions, backbone = (len(member.stages) for member in members)
-    costs: list[float | None] = []
-    for n_stages, cost in zip(companions, told_costs, strict=True):
-        costs += [*[None] * (n_stages - 1), cost]
-    return (*costs, *[None] * backbone)
 
 
 def has_narrow_strides(module: nn.Module) -> bool:

@@ -47,7 +47,7 @@ class EarlyExitNetwork(nn.Module):
         Most numbers of a sample that enter a stage, or are its logits.
     narrow_strides : bool
         See :func:`has_narrow_strides`.
-    told_costs : tuple of (float or None), default=None
+    told_costs : sequence of (float or None) (n_stages,), default=None
         Cost of each stage relative to the plain backbone; None if it is counted.
     """
 
@@ -63,7 +63,7 @@ class EarlyExitNetwork(nn.Module):
         precision: str = "float32",
         widest: int = 1,
         narrow_strides: bool = False,
-        told_costs: tuple[float | None, ...] | None = None,
+        told_costs: Sequence[float | None] | None = None,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
@@ -74,7 +74,7 @@ class EarlyExitNetwork(nn.Module):
         self.precision = precision
         self.widest = widest
         self.narrow_strides = narrow_strides
-        self.told_costs = told_costs or (None,) * len(stages)
+        self.told_costs = tuple(told_costs or (None,) * len(stages))
         self.compiles = False
         self.plain_last_exit = False
         self._functions: dict[Hashable, Callable[..., Any]] = {}

@@ -20,13 +20,12 @@ from .._exits.building import (
 )
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
-from .companions import companions_for
+from .companions import companions_for, companions_of_classifier
 from .logit_order import logit_order
 from .members import (
     ClassifierStage,
     Member,
-    check_classes,
-    fitted_classifier,
+    fitted_stage,
     instantiate,
     learns,
     warn_if_nothing_learns,
@@ -36,15 +35,20 @@ from .prices import (
     exits_worth,
     relative_exit_costs,
     relative_seconds,
+    shared_by_counts,
     warn_of_uncounted,
 )
 from .spec import CascadeSpec
 
 # Exits inside a companion: a companion is cheap, and heads inside it are not.
 COMPANION_EXITS = 0
+# Samples that are timed together where the backbone is a classifier, unless cost_batch_size says how many.
+CLASSIFIED_TOGETHER = 256
 
 # "auto", a number of exits, or names of submodules.
 Exits: TypeAlias = str | int | list[str]
+# Of each stage of a member; None if it is counted.
+StageCosts: TypeAlias = Sequence[float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,8 @@ class Cut:
         Largest learning rate that the module suggests, if it does.
     module : nn.Module or None, default=None
         What was cut; None if it is no torch module.
+    member : Member or None, default=None
+        The classifier, as it was before it was fitted, if it is one.
     learns : dict of str to bool
         Whether each parameter of the module learned before it was cut.
     """
@@ -68,6 +74,7 @@ class Cut:
     names: list[str]
     lr: float | None = None
     module: nn.Module | None = None
+    member: Member | None = None
     learns: dict[str, bool] = field(default_factory=dict)
 
 
@@ -100,7 +107,9 @@ class Assembly:
         Encoded training samples.
     backbone : Member
     module : nn.Module
-        The instantiated module of the backbone.
+        The instantiated module of the backbone; a :class:`ClassifierStage` if it is another classifier.
+    times : dict, default={}
+        Companions that were timed, and their relative run times.
     """
 
     spec: CascadeSpec
@@ -108,12 +117,23 @@ class Assembly:
     train: Samples
     backbone: Member
     module: nn.Module
+    times: dict[int, tuple[EarlyExitNetwork, float]] = field(default_factory=dict)
 
     def first_samples(self, n_samples: int) -> tuple[torch.Tensor, ...]:
         """Return the first training samples as tensors on the device."""
         tensors = as_tensors(tuple(array[:n_samples] for array in self.train.inputs))
         # A copy, since modules may write into what they take.
         return tuple(tensor.clone().to(self.spec.device) for tensor in tensors)
+
+    @property
+    def ends_in_classifier(self) -> bool:
+        """Whether the last member, which costs are relative to, is no torch module."""
+        return isinstance(self.module, ClassifierStage)
+
+    @property
+    def shown_module(self) -> Any:
+        """The plain backbone as a user knows it."""
+        return self.module.classifier if isinstance(self.module, ClassifierStage) else self.module
 
     @property
     def probe(self) -> tuple[torch.Tensor, ...]:
@@ -131,6 +151,13 @@ class Assembly:
 
     def candidates(self) -> list[Member]:
         """Return members that could stand in front of the backbone (see :func:`companions_for`)."""
+        if self.ends_in_classifier:
+            return companions_of_classifier(
+                self.train.inputs[0].ndim,
+                self.schema.categorical,
+                self.backbone.params.get("image_shape"),
+                seed=torch.initial_seed() % 2**32,
+            )
         count = self._count(self.module)
         return companions_for(
             self.schema.as_module_input(self.train.inputs),
@@ -183,12 +210,14 @@ class Assembly:
             for companion, inside in zip(companions, companion_exits, strict=True)
         ]
         cuts.append(self._cut_module(self.backbone, self.module, exits))
-        if isinstance(self.spec.cost, str) and not self.spec.is_timed:
+        if isinstance(self.spec.cost, str) and not (self.spec.is_timed or self.ends_in_classifier):
             torch_networks = [cut.network for cut in cuts if not _is_classifier(cut)]
             warn_of_uncounted(torch_networks, self.probe)
         return cuts
 
     def _cut_module(self, member: Member, module: nn.Module, exits: Exits) -> Cut:
+        if isinstance(module, ClassifierStage):
+            return self._cut_classifier(member, module, exits)
         is_instance = isinstance(member.module, nn.Module)
         frozen = self.spec.takes_trained and is_instance
         if is_instance and not frozen:
@@ -202,6 +231,8 @@ class Assembly:
 
     def as_single_stage(self, module: nn.Module) -> Cut:
         """Return a member's module as one stage."""
+        if isinstance(module, ClassifierStage):
+            return self._cut_classifier(self.backbone, module, 0)
         network, names = self._cut(module, 0, frozen=False)
         return Cut(network=network, names=names, module=module, learns=learns(module))
 
@@ -239,23 +270,29 @@ class Assembly:
                 X, codes = self.schema.as_module_input(self.train.inputs), self.train.codes
                 module = instantiate(member, X, codes, self.schema, self.spec.device)
                 return self._cut_module(member, module, exits)
-        y = self.schema.classes[self.train.codes]
-        own = self.schema.as_own_input(self.train.inputs)
-        classifier = fitted_classifier(member.module, own, y, weights)
-        check_classes(classifier, self.schema.classes)
-        stage = ClassifierStage(classifier, self.schema)
-        network = single_stage_network(stage, *self._network_options)
-        return Cut(network=network.to(self.spec.device), names=[])
+        stage = fitted_stage(member, self.schema, self.train, weights)
+        return self._cut_classifier(member, stage, exits)
+
+    def _cut_classifier(self, member: Member, stage: ClassifierStage, exits: Exits) -> Cut:
+        """Return a classifier as one stage; there is nothing to cut."""
+        if isinstance(exits, list):
+            raise ValueError(
+                f"exits={exits!r} names exits inside of the classifier {stage.classifier!r}, which has none; give "
+                f"'auto', or 0 for this member."
+            )
+        # As the last member it is what costs are relative to.
+        cost = 1.0 if stage is self.module else None
+        network = single_stage_network(stage, *self._network_options, cost)
+        return Cut(network=network.to(self.spec.device), names=[], member=member)
 
     def chain(self, cuts: Sequence[Cut]) -> PricedNetwork:
         """Join members, the backbone last, into one network with priced exits."""
-        n_samples = max(cut.network.rows_at_once for cut in cuts)
-        network, names = cuts[0].network, cuts[0].names
-        costs = self._companion_costs(
-            [cut.network for cut in cuts[:-1]], self.first_samples(n_samples)
-        )
-        if len(cuts) > 1:
-            members = [cut.network for cut in cuts]
+        *companions, last = (cut.network for cut in cuts)
+        network, names = last, cuts[-1].names
+        told = [*self._companion_costs(companions), last.told_costs]
+        if companions:
+            members = [*companions, last]
+            costs = [cost for of_member in told for cost in of_member]
             network = concatenate(members, *self._network_options, costs).to(self.spec.device)
             names = _joined_names([cut.names for cut in cuts])
         exit_costs = relative_exit_costs(network, self.probe)
@@ -263,12 +300,10 @@ class Assembly:
             exit_costs = as_price_table(self.spec.cost, "cost", names)
         return PricedNetwork(network=network, names=names, exit_costs=exit_costs)
 
-    def _companion_costs(
-        self, companions: Sequence[EarlyExitNetwork], samples: tuple[torch.Tensor, ...]
-    ) -> list[float | None]:
-        """Return the cost of each companion: the user's; else measured for a classifier; else None.
+    def _companion_costs(self, companions: Sequence[EarlyExitNetwork]) -> list[StageCosts]:
+        """Return the costs of each companion's stages: the user's; measured if it or the backbone is a classifier.
 
-        None means that the multiply-adds of the companion are counted.
+        None means that the multiply-adds of the stage are counted.
         """
         given = self.spec.companion_costs
         user_costs = [None] * len(companions) if given is None else list(given)
@@ -277,19 +312,36 @@ class Assembly:
                 f"companion_costs={given!r} must have one entry for each of the "
                 f"{len(companions)} members in front of the backbone."
             )
-        plain = LogitsModule(self.module, self.schema.input_names)
-        costs: list[float | None] = []
+        costs: list[StageCosts] = []
         for companion, cost in zip(companions, user_costs, strict=True):
-            *inside, stage = companion.stages
-            if cost is None and isinstance(stage, ClassifierStage):
-                times = relative_seconds([partial(stage, *samples)], partial(plain, *samples))
-                cost = float(times[0])
-            if cost is not None and inside:
+            n_inside = len(companion.stages) - 1
+            is_classifier = isinstance(companion.stages[-1], ClassifierStage)
+            if cost is not None and n_inside:
                 raise ValueError(
                     f"companion_costs={given!r} must hold None for a companion that has exits inside."
                 )
-            costs.append(cost)
+            if cost is None and (is_classifier or self.ends_in_classifier):
+                costs.append(shared_by_counts(companion, self.probe, self._measured(companion)))
+            else:
+                costs.append([*[None] * n_inside, cost])
         return costs
+
+    def _measured(self, companion: EarlyExitNetwork) -> float:
+        """Return the run time of a companion relative to the backbone's, measured once."""
+        key = id(companion)
+        if key not in self.times:
+            samples = self.first_samples(self._n_timed(companion))
+            plain = LogitsModule(self.module, self.schema.input_names)
+            run = companion.for_inference().plain
+            times = relative_seconds([partial(run, *samples)], partial(plain, *samples))
+            self.times[key] = (companion, float(times[0]))
+        return self.times[key][1]
+
+    def _n_timed(self, companion: EarlyExitNetwork) -> int:
+        """Return how many samples are timed together."""
+        if self.ends_in_classifier:
+            return self.spec.cost_batch_size or CLASSIFIED_TOGETHER
+        return companion.rows_at_once
 
 
 def _is_classifier(cut: Cut) -> bool:

@@ -39,7 +39,13 @@ from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MemberTrainer
 from .lengths import with_length
 from .logit_order import warn_of_another_order
-from .members import Member, as_members, check_is_trained, instantiate
+from .members import (
+    Member,
+    as_members,
+    check_is_trained,
+    fitted_stage,
+    instantiate,
+)
 from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
@@ -140,6 +146,9 @@ def _backbone(
     spec: CascadeSpec, schema: InputSchema, parts: Parts, backbone: Member
 ) -> tuple[InputSchema, nn.Module]:
     """Return the backbone's module, and the schema that knows whether it embeds integers."""
+    if backbone.is_classifier:
+        weights = normalised_weights(spec.class_weight, schema, parts.train)
+        return schema, fitted_stage(backbone, schema, parts.train.encoded(schema), weights)
     if spec.takes_trained:
         check_is_trained(backbone)
     inputs = parts.train.inputs
@@ -181,7 +190,7 @@ class _Fit:
         why = " as timed after training" if self.spec.is_timed else ""
         check_budget(self.spec.budget, priced_network.exit_costs, why)
         frontier, point = train_gates(self.spec, priced_network, train, held_out)
-        if self.spec.takes_trained:
+        if self.spec.takes_trained and not self.assembly.ends_in_classifier:
             n_train = len(self.parts.train)
             warn_of_another_order(
                 train.features[-1][:n_train],
@@ -191,9 +200,8 @@ class _Fit:
             )
         forget_results(priced_network.network)
         forget_results(self.assembly.module)
-        given = [*companions, self.assembly.backbone]
         cuts = [member.cut for member in members]
-        trained = keep_for_later(self.spec, given, cuts, self.history, frontier.answers)
+        trained = keep_for_later(self.spec, cuts, self.history, frontier.answers)
         cascade = Cascade(
             engine=self._engine(priced_network.network.eval(), self.spec.compile),
             exits=priced_network.names,
@@ -265,6 +273,11 @@ class _Fit:
         if makes_companions:
             check_no_companions(self.spec, len(companions))
             companions = self.assembly.candidates()
+        elif self.assembly.ends_in_classifier and not companions:
+            raise ValueError(
+                f"module={self.assembly.shown_module!r} is one classifier with nothing in front of it, so that nothing "
+                f"can be saved; give companion='auto', or a list with a cheaper member in front."
+            )
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
@@ -321,9 +334,11 @@ class _Fit:
     def _keep_companions(self, members: list[LearnedMember]) -> list[LearnedMember]:
         """Return the backbone behind those companions with which the objective is least."""
         *candidates, backbone = members
+        # A classifier has no exits of its own.
+        fewest = 1 if self.assembly.ends_in_classifier else 0
         subsets = [
             [*companions, backbone]
-            for n_companions in range(len(candidates) + 1)
+            for n_companions in range(fewest, len(candidates) + 1)
             for companions in itertools.combinations(candidates, n_companions)
         ]
         if self.spec.is_timed and isinstance(self.spec.exits, str):
@@ -370,7 +385,7 @@ class _Fit:
     def _engine(self, network: EarlyExitNetwork, compiles: bool) -> TorchEngine:
         return TorchEngine(
             network=network.for_inference(compiles),
-            module=self.assembly.module,
+            module=self.assembly.shown_module,
             device=self.spec.device,
             fixed_batch_size=self.spec.fixed_batch_size,
         )

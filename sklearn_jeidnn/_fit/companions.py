@@ -7,10 +7,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
 from ..backbones import BagOfEmbeddings, ImageResNet, TabularResNet
-from .members import Member
+from .members import AS_NUMBERS, Member
 
 TABLE_WIDTHS = (8, 10, 12, 16, 24, 32, 40, 64, 96, 128, 192, 256, 384)
 # Processors take eight channels at once: measured on a core with AVX2, width 10 takes as long as width 16.
@@ -22,6 +28,17 @@ HARDLY_LONGER = 1.2
 EQUAL_OBJECTIVES = 1e-5
 # Largest cost of a candidate relative to the backbone's, and its largest number of multiply-adds if costs are times.
 MOST_COST, MOST_COUNTED = 0.5, 2.0
+# In front of a classifier that is no torch network: shapes of ready networks, and the size of trees and their number.
+TABLES_IN_FRONT: tuple[dict[str, int], ...] = (
+    {"width": 32, "n_blocks": 1},
+    {"width": 128, "n_blocks": 3},
+)
+IMAGES_IN_FRONT: tuple[dict[str, int], ...] = (
+    {"width": 16, "n_blocks": 3},
+    {"width": 32, "n_blocks": 9},
+)
+FEW_LEAVES, FEW_TREES, LINEAR_STEPS = 8, 50, 1000
+MOST_CATEGORIES = 255
 # Number of training samples from which a candidate is built.
 N_SHAPE_SAMPLES = 2000
 
@@ -97,6 +114,64 @@ def companions_for(
         chosen = _largest(costs, shapes.time_shares)
     cheap = [shape for shape in chosen if costs[shape] < MOST_COST]
     return [Member(shapes.kind, params[shape]) for shape in sorted(cheap, key=costs.__getitem__)]
+
+
+def companions_of_classifier(
+    ndim: int, categorical: np.ndarray | None, image_shape: tuple[int, ...] | None, seed: int
+) -> list[Member]:
+    """Return candidates to stand in front of a classifier that is no torch network, which nothing is known of.
+
+    On tables trees of few leaves, a linear model, and two ready networks; on images two ready networks.
+
+    Parameters
+    ----------
+    ndim : int
+        Of the samples' array, with the axis of the samples.
+    categorical : ndarray of bool (n_features,) or None
+        Which columns of a table hold positions of categories; None if it is no table.
+    image_shape : tuple or None
+    seed : int
+        Of what the trees draw.
+    """
+    if ndim > 2 or image_shape is not None:
+        params = {} if image_shape is None else {"image_shape": image_shape}
+        return [Member(ImageResNet, {**shape, **params}) for shape in IMAGES_IN_FRONT]
+    networks = [Member(TabularResNet, dict(shape)) for shape in TABLES_IN_FRONT]
+    if categorical is None:
+        return networks
+    return [
+        Member(_linear(categorical), {AS_NUMBERS: True}),
+        Member(_few_leaves(categorical, seed), {AS_NUMBERS: True}),
+        *networks,
+    ]
+
+
+def _linear(categorical: np.ndarray) -> Any:
+    """A linear model of columns of numbers and of categories, values of which may be missing."""
+    columns = make_column_transformer(
+        (_one_hot(), np.flatnonzero(categorical)),
+        remainder=make_pipeline(
+            SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+            StandardScaler(),
+        ),
+    )
+    return make_pipeline(columns, LogisticRegression(max_iter=LINEAR_STEPS))
+
+
+def _one_hot() -> OneHotEncoder:
+    return OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=MOST_CATEGORIES, sparse_output=False
+    )
+
+
+def _few_leaves(categorical: np.ndarray, seed: int) -> Any:
+    return HistGradientBoostingClassifier(
+        max_leaf_nodes=FEW_LEAVES,
+        max_iter=FEW_TREES,
+        categorical_features=categorical,
+        early_stopping=False,
+        random_state=seed,
+    )
 
 
 def _params_of_shapes(

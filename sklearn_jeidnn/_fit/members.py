@@ -12,13 +12,18 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
 from .._cut import CutInfo, Stage
-from .._schema import InputSchema
+from .._numbers import check_number
+from .._schema import Arrays, InputSchema, Samples
 from .._warn import warn_caller
 from ..backbones import TabularResNet, default_backbone
 from .modules import copied, plain_module
 from .turns import FIT_TURNS
 
 LEAST_PROBABILITY = 1e-6
+# What a pair of a classifier and a dict may say.
+CLASSIFIER_OPTIONS = ("batch_size",)
+# Beside it, of classifiers that are made here: whether they take a table as its numbers.
+AS_NUMBERS = "as_numbers"
 
 
 class Member(NamedTuple):
@@ -42,7 +47,7 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
     ----------
     module : torch module, None, or list of members
         A member is a torch module (class or instance), None, a pair of one of these with a dict of its
-        parameters, or a classifier; the last is the backbone.
+        parameters, a classifier, or a pair of one with ``{"batch_size": n}``; the last is the backbone.
     params : dict
         The ``module__*`` parameters, which are the backbone's.
 
@@ -52,15 +57,15 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
         If the list is empty, or the last member is not a torch module.
     """
     if not isinstance(module, list | tuple):
-        return [Member(module, params)]
+        module = [module]
     if not module:
         raise ValueError("module=[] names no network; give at least one.")
     members = [_as_member(entry) for entry in module]
     backbone = members[-1]
-    if backbone.is_classifier:
-        raise TypeError(
-            f"module[-1]={backbone.module!r} is no torch module; the last member, which costs are relative "
-            f"to, must be one (or None for the ready backbone)."
+    if backbone.is_classifier and params:
+        raise ValueError(
+            f"module__* parameters {sorted(params)} build a torch module, but the last member is the classifier "
+            f"{backbone.module!r}; set them on it."
         )
     return [*members[:-1], Member(backbone.module, {**backbone.params, **params})]
 
@@ -92,7 +97,22 @@ def _as_member(entry: Any) -> Member:
             f"module has the member {entry!r}; a tuple must be a pair of a torch module class (or None) and a "
             f"dict of its parameters."
         )
-    return Member(*entry)
+    member = Member(*entry)
+    if member.is_classifier:
+        _check_classifier_options(member)
+    return member
+
+
+def _check_classifier_options(member: Member) -> None:
+    unknown = sorted(set(member.params) - set(CLASSIFIER_OPTIONS))
+    if unknown:
+        raise ValueError(
+            f"module has the classifier {member.module!r} with {unknown}; beside a classifier only "
+            f"{list(CLASSIFIER_OPTIONS)} may be told, its own parameters are set on it."
+        )
+    if "batch_size" in member.params:
+        name = f"batch_size of the member {member.module!r}"
+        check_number(member.params["batch_size"], name, least=1, whole=True)
 
 
 class ClassifierStage(Stage):
@@ -102,23 +122,66 @@ class ClassifierStage(Stage):
     ----------
     classifier : classifier with ``predict_proba``
     schema : InputSchema
+    batch_size : int or None, default=None
+        Most samples that it is given at once; None gives it all of a batch.
+    as_numbers : bool, default=False
+        Whether it is given the numbers of a table, not what the user gave.
     """
 
-    def __init__(self, classifier: Any, schema: InputSchema) -> None:
+    def __init__(
+        self,
+        classifier: Any,
+        schema: InputSchema,
+        *,
+        batch_size: int | None = None,
+        as_numbers: bool = False,
+    ) -> None:
         super().__init__(None, info=CutInfo())
         self.classifier = classifier
         self.schema = schema
+        self.batch_size = batch_size
+        self.as_numbers = as_numbers
         self.columns = np.searchsorted(schema.classes, classifier.classes_)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no type hints here
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
         arrays = tuple(tensor.cpu().numpy() for tensor in inputs)
-        probs = np.zeros((len(arrays[0]), self.schema.n_classes), dtype=np.float32)
-        # The classifier may write into what it is given, as a scaler with copy=False does.
-        probs[:, self.columns] = self.classifier.predict_proba(self.schema.as_own_input(arrays))
+        n_samples = len(arrays[0])
+        step = self.batch_size or max(n_samples, 1)
+        probs = np.zeros((n_samples, self.schema.n_classes), dtype=np.float32)
+        for start in range(0, n_samples, step):
+            some = tuple(array[start : start + step] for array in arrays)
+            own = _as_given(self.schema, some, self.as_numbers)
+            probs[start : start + step, self.columns] = self.classifier.predict_proba(own)
         logits = np.log(np.maximum(probs, LEAST_PROBABILITY))
         return torch.as_tensor(logits, device=inputs[0].device)
+
+
+def fitted_stage(
+    member: Member, schema: InputSchema, samples: Samples, weights: np.ndarray
+) -> ClassifierStage:
+    """Return a member that is a classifier as a stage, fitted on these samples if it is not.
+
+    Parameters
+    ----------
+    member : Member
+    schema : InputSchema
+    samples : Samples
+        Encoded.
+    weights : ndarray (n_samples,)
+    """
+    own = _as_given(schema, samples.inputs, member.params.get(AS_NUMBERS, False))
+    classifier = fitted_classifier(member.module, own, schema.classes[samples.codes], weights)
+    check_classes(classifier, schema.classes)
+    return ClassifierStage(classifier, schema, **member.params)
+
+
+def _as_given(schema: InputSchema, arrays: Arrays, as_numbers: bool) -> Any:
+    """What a classifier is given: it may write into it, as a scaler with copy=False does."""
+    if not as_numbers:
+        return schema.as_own_input(arrays)
+    return schema.as_module_input(tuple(array.copy() for array in arrays))
 
 
 def fitted_classifier(

@@ -34,7 +34,8 @@ def relative_exit_costs(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, .
     """Count the multiply-adds of all that runs if a sample leaves at an exit, relative to the plain backbone.
 
     Stages, heads and gates are counted, so the last exit costs more than 1. If the cost of a stage is given in
-    ``network.told_costs``, that is taken. The plain backbone is the last member.
+    ``network.told_costs``, that is taken. The plain backbone is the last member; beside one whose cost is told,
+    multiply-adds count nothing.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ def relative_exit_costs(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, .
     inputs = tuple(tensor[:N_COUNTED_SAMPLES] for tensor in inputs)
     stage_counts, overhead_counts = _count_parts(network, inputs)
     plain = sum(stage_counts[network.heads.first_exits[-1] :])
+    if network.told_costs[-1] is not None:
+        plain = math.inf
     if plain == 0:
         raise ValueError(
             "module has no multiplications (linear layers, convolutions, attention) to count, so costs "
@@ -66,6 +69,16 @@ def relative_exit_costs(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, .
         for count, cost in zip(stage_counts, network.told_costs, strict=True)
     ]
     return np.cumsum(shares) + np.cumsum(overhead_counts) / plain
+
+
+def shared_by_counts(
+    member: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...], cost: float
+) -> list[float]:
+    """Share the cost of a member among its stages (n_stages,), as their multiply-adds are."""
+    if len(member.stages) == 1:
+        return [cost]
+    counts, _ = _count_parts(member, tuple(tensor[:N_COUNTED_SAMPLES] for tensor in inputs))
+    return [cost * count / sum(counts) for count in counts]
 
 
 def _count_parts(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from .._schema import InputSchema
 from .._warn import warn_caller
@@ -29,6 +30,7 @@ class CascadeSpec:
 
     module: Any
     classes: Any
+    categorical_features: Any
     exits: Any
     companion: str | None
     companion_costs: Any
@@ -107,12 +109,14 @@ class CascadeSpec:
         return self.prefixed.get("iterator_valid__batch_size")
 
     def makes_companions(self, schema: InputSchema) -> bool:
-        """Return whether companions are made: on request, and by default for the ready tabular network.
+        """Return whether companions are made: on request, and by default for the ready tabular network and classifiers.
 
         See decision "Companions by default on tables".
         """
         if self.companion != "tabular":
             return self.companion == "auto"
+        if not isinstance(self.module, nn.Module) and hasattr(self.module, "predict_proba"):
+            return True
         is_table = schema.input_names is None and len(schema.sample_shapes[0]) == 1
         is_ready = self.module is None and self.module_params.get("image_shape") is None
         return is_table and is_ready and self.is_joint

@@ -18,7 +18,7 @@ from .spec import MODULE_PREFIX, CascadeSpec
 # Attribute of a fitted ``module_``. It holds arrays alone, so that a stored module loads without this package.
 HISTORY = "_sklearn_jeidnn_history"
 # Parameters that say which network there is.
-STRUCTURE = ("module", "exits", "head", "companion", "classes")
+STRUCTURE = ("module", "exits", "head", "companion", "classes", "categorical_features")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +52,11 @@ class TrainedMembers:
     def of(
         cls,
         spec: CascadeSpec,
-        given: Sequence[Member],
         cuts: Sequence[Cut],
         held_out: ExitAnswers,
     ) -> "TrainedMembers":
-        """Keep the members of a fit: ``given`` are those of the user, used where a member is no torch module."""
-        members = [
-            given[number] if cut.module is None else Member(cut.module, {})
-            for number, cut in enumerate(cuts)
-        ]
+        """Keep the members of a fit; of a classifier what it was before."""
+        members = [cut.member or Member(cut.module, {}) for cut in cuts]
         return cls(
             members=members,
             exits=[cut.names for cut in cuts],
@@ -125,13 +121,12 @@ def _same(first: Any, second: Any) -> bool:
 
 def keep_for_later(
     spec: CascadeSpec,
-    given: Sequence[Member],
     cuts: Sequence[Cut],
     history: SampleHistory,
     held_out: ExitAnswers,
 ) -> TrainedMembers:
     """Keep members so that a later fit can go on from them, and knows what they have learned from."""
-    trained = TrainedMembers.of(spec, given, cuts, held_out)
+    trained = TrainedMembers.of(spec, cuts, held_out)
     for cut in cuts:
         if cut.module is not None:
             restore_learning(cut.module, cut.learns)
