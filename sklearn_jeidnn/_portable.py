@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ._predictor import Predictor
 from ._warn import warn_caller
@@ -17,6 +18,7 @@ class PortableMixin:
     """How :class:`EarlyExitClassifier` is pickled; copies within a process share or keep the device."""
 
     def __getstate__(self) -> dict[str, Any]:
+        _refuse_parametrized(vars(self))
         tensors = itertools.chain.from_iterable(map(_tensors, _modules(vars(self))))
         is_elsewhere = any(tensor.device.type not in ("cpu", "meta") for tensor in tensors)
         return _on_cpu(vars(self)) if is_elsewhere else dict(vars(self))
@@ -49,6 +51,19 @@ def _modules(state: dict[str, Any]) -> Iterator[nn.Module]:
     if "_predictor" in state:
         engine = state["_predictor"].cascade.engine
         yield from (engine.network, engine.module)
+
+
+def _refuse_parametrized(state: dict[str, Any]) -> None:
+    """Refuse to pickle modules that torch does not pickle, and name the submodule."""
+    # The module's own names come before those of its stages.
+    for module in reversed([*_modules(state)]):
+        for name, part in module.named_modules():
+            if is_parametrized(part):
+                raise TypeError(
+                    f"cannot pickle {name!r} of {type(module).__name__}: torch pickles no module of "
+                    f"torch.nn.utils.parametrizations, but takes its state_dict() only. It does pickle those of the "
+                    f"older torch.nn.utils.weight_norm and spectral_norm; copy.deepcopy takes both."
+                )
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:

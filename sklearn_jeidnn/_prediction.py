@@ -15,9 +15,11 @@ from ._numbers import check_number
 from ._operate.cascade import AnsweredArrays
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
+from ._operate.user_functions import as_group_labels
 from ._predictor import Predictor
-from ._samples import checked_chunks, codes_of, count_samples, iter_user_chunks, unpack_batch
+from ._samples import checked_chunks, codes_of, count_samples, iter_user_chunks
 from ._schema import Arrays
+from ._streams import check_batches, unpack_batch
 
 T = TypeVar("T")
 VALID = "iterator_valid__"
@@ -146,14 +148,14 @@ class PredictionMixin:
 
         Raises
         ------
-        ValueError
-            If there is no such method.
+        ValueError, TypeError
+            If there is no such method, or ``batches`` are one batch.
         """
         check_is_fitted(self)
         if not isinstance(method, str) or method not in STREAMED:
             raise ValueError(f"method={method!r} is not known; give one of {STREAMED}.")
         answer = getattr(self, method)
-        return (answer(unpack_batch(batch)) for batch in batches)
+        return (answer(unpack_batch(batch)) for batch in check_batches(batches))
 
     def mean_cost(self, X: Any) -> float:
         """Mean cost of these samples, relative to one pass of the plain backbone.
@@ -210,7 +212,7 @@ class PredictionMixin:
             raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
-        groups = None if groups is None else np.asarray(groups)
+        groups = None if groups is None else as_group_labels(groups)
         # A dataset need not say how many samples it has.
         if groups is not None and not (is_dataset(X) and not hasattr(X, "__len__")):
             _check_groups(groups, count_samples(X))

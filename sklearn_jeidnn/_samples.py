@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from ._columns import FLOATS, as_float32, column_offsets, is_table, warn_of_narrow_columns
-from ._given import as_array_like, is_image, naming_columns, read_labels
+from ._given import as_array_like, as_numpy, is_tensor, naming, naming_columns, read_labels
 from ._history import SampleHistory, sample_hashes
 from ._parts import Parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
@@ -218,6 +218,7 @@ def _dtype(X: Any, keeps_integers: bool) -> type:
 def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight") -> np.ndarray:
     """Finite weights, none below 0, one above, one for each sample; 1 if there are none: float64 (n_samples,)."""
     try:
+        weights = as_numpy(weights, name) if is_tensor(weights) else weights
         checked: np.ndarray = _check_sample_weight(
             weights, samples, dtype=np.float64, ensure_non_negative=True
         )
@@ -230,7 +231,8 @@ def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight"
 
 def _read_held_out(schema: InputSchema, given: GivenSamples) -> Samples:
     """Checked samples with labels, those of weight 0 left out."""
-    inputs = check_inputs(schema, given.X)
+    with naming("X_val"):
+        inputs = check_inputs(schema, given.X)
     codes = codes_of(schema, given.y, len(inputs[0]), "y_val")
     weights = check_weights(given.weights, inputs[0], "sample_weight_val")
     samples = Samples(inputs=inputs, codes=codes, weights=weights)
@@ -373,22 +375,3 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     if array.dtype.kind == "b":
         return array
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
-
-
-def unpack_batch(batch: Any) -> Any:
-    """A batch as arrays, or as the data frame that it is; labels that stand beside the samples are left out."""
-    if isinstance(batch, tuple) and len(batch) > 2:
-        raise ValueError(
-            f"a batch has {len(batch)} entries; give an array (n_samples, ...), a dict of such, or a pair (samples, "
-            f"labels)."
-        )
-    if isinstance(batch, list | tuple) and len(batch) and is_image(batch[0]):
-        return np.asarray(as_array_like(batch))
-    # A loader gives the samples of a dataset without labels in a list of one.
-    alone = isinstance(batch, list | tuple) and len(batch) == 1 and np.ndim(batch[0]) > 1
-    if alone or isinstance(batch, list | tuple) and len(batch) == 2:
-        batch = batch[0]
-    if is_named(batch):
-        return {name: np.asarray(values) for name, values in batch.items()}
-    # A data frame keeps the names of its columns, which may stand in another order.
-    return batch if hasattr(batch, "columns") else np.asarray(batch)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_jeidnn._cut import comparing
 from sklearn_jeidnn._cut.cutting import cut
 from sklearn_jeidnn._cut.graphs import LogitsModule
 
@@ -266,3 +267,19 @@ def test_samples_without_gradients_that_are_numbers_do_not_end_the_comparison():
         Shares().eval(), EXITS, (samples,), None, 10, head_cost=lambda _: 0, frozen=False
     )
     assert len(stages) == len(EXITS) + 1
+
+
+@pytest.mark.parametrize("n_disturbed", [1, 2])
+def test_random_numbers_that_another_thread_draws_refuse_no_good_module(n_disturbed, monkeypatch):
+    steps, calls = comparing._steps, []
+
+    def disturbed(*args):
+        # The third call of a comparison runs the stages.
+        calls.append(args)
+        found = steps(*args)
+        is_disturbed = len(calls) % 3 == 0 and len(calls) <= 3 * n_disturbed
+        return found._replace(logits=found.logits + 1) if is_disturbed else found
+
+    monkeypatch.setattr(comparing, "_steps", disturbed)
+    test_stages_learn_what_the_module_would_learn(FunctionalDropout)
+    assert len(calls) == 3 * (n_disturbed + 1)

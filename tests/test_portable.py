@@ -8,6 +8,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from .conftest import TinyConv, TinyTransformer, quick_classifier
 
@@ -105,3 +107,27 @@ def test_defaults_around_a_fit_on_a_gpu_change_nothing(digits, deterministic):
     finally:
         torch.set_default_device(None)
         torch.use_deterministic_algorithms(False)
+
+
+class WeightNormalised(nn.Sequential):
+    def __init__(self, normalise):
+        super().__init__(
+            normalise(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 10)
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated", "ignore:.*during export")
+def test_modules_that_torch_does_not_pickle_are_named(digits):
+    X, y = digits
+    params = {"exits": ["0"], "max_epochs": 1}
+    clf = quick_classifier(
+        module=WeightNormalised, module__normalise=parametrizations.weight_norm, **params
+    ).fit(X, y)
+    with pytest.raises(TypeError, match="cannot pickle '0' of WeightNormalised.*weight_norm and"):
+        pickle.dumps(clf)
+    assert np.array_equal(copy.deepcopy(clf).predict_proba(X), clf.predict_proba(X))
+    older = quick_classifier(module=WeightNormalised, module__normalise=weight_norm, **params).fit(
+        X, y
+    )
+    loaded = pickle.loads(pickle.dumps(older))
+    assert np.array_equal(loaded.predict_proba(X), older.predict_proba(X))
