@@ -821,7 +821,7 @@ def _one_limit(
     asked = {name: limit for name, limit in limits.items() if limit is not None}
     if len(asked) != 1:
         raise ValueError(
-            f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; got {limits}."
+            f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; {len(asked)} are given."
         )
     ((risk, limit),) = asked.items()
     if risk == MEAN_COST:

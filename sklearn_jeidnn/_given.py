@@ -1,18 +1,23 @@
-"""What a user gives as ``X`` and ``y``, before scikit-learn's checks: images, columns and labels by name (no torch)."""
+"""What a user gives as ``X``, before scikit-learn's checks: images, tensors and columns by name (no torch)."""
 
 import contextlib
 import re
 import sys
 from collections.abc import Iterator, MappingView, Sequence, Set
-from numbers import Number
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import column_or_1d
 
 # Of columns that a message names.
 MOST_NAMED = 10
 DATES = "mM"
+# How messages of NumPy begin, and what they mean.
+OF_NUMPY = {
+    "setting an array element with a sequence": "has samples that differ in shape; pad or cut them to one.",
+    "float() argument must be": "has values that are no numbers; of named values make a data frame, or one dict of "
+    "arrays by the names of the module's inputs.",
+    "could not convert string to float": "has text; turn it into numbers or tokens in front.",
+}
 # Where the messages of checks speak of the samples: at the beginning, and in what to do.
 OF_SAMPLES = re.compile(
     r"^(Input |Sparse data was passed for )?X(?=[ \[,])|\bX(?=\.filled|=loader|=skorch)|(?<=list\()X"
@@ -51,6 +56,11 @@ def as_array_like(X: Any) -> Any:
     if isinstance(X, Sequence) and not isinstance(X, list | tuple | str):
         X = np.asarray(X)
     _refuse_dates(X)
+    if isinstance(X, np.ndarray) and X.dtype.names:
+        raise ValueError(
+            f"X is a structured array with the fields {_listed(list(X.dtype.names))}; make a data frame of it, "
+            f"pandas.DataFrame(X)."
+        )
     return X
 
 
@@ -197,7 +207,7 @@ class _NoDtype:
 
 @contextlib.contextmanager
 def naming_columns(X: Any) -> Iterator[None]:
-    """Say which columns it is that scikit-learn's checks refuse."""
+    """Say which columns it is that scikit-learn's checks refuse, and what NumPy means."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -209,6 +219,9 @@ def naming_columns(X: Any) -> Iterator[None]:
         if missing:
             named = rf"\1, in columns {_listed(missing)}."
             raise ValueError(re.sub(r"^(Input X contains [^.]*)\.", named, message)) from error
+        what = next((what for how, what in OF_NUMPY.items() if message.startswith(how)), None)
+        if what is not None:
+            raise type(error)(f"X {what} ({message})") from error
         raise
 
 
@@ -271,80 +284,3 @@ def _first(names: Any) -> list[Any]:
 def _listed(names: list[Any]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"{_first(names)}{more}"
-
-
-def read_labels(y: Any, name: str) -> np.ndarray:
-    """Labels as an array (n_samples,); a column becomes one with scikit-learn's warning.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If labels are missing, mixed, one-hot, of another shape, or can be read only once.
-    """
-    if y is None:
-        raise ValueError(f"{name} is missing; only a dataset of (sample, label) brings its labels.")
-    refuse_unordered(y, name)
-    y = as_numpy(y, name) if is_tensor(y) else y
-    table = _label_table(y, name)
-    if table.ndim not in (1, 2) or table.ndim == 2 and table.shape[1] != 1:
-        one_hot = f"looks one-hot; give {name}.argmax(axis=1)"
-        what = one_hot if _is_one_hot(table) else "needs one label a sample"
-        raise ValueError(
-            f"y should be a 1d array, got an array of shape {table.shape} instead: {name} {what}."
-        )
-    _refuse_missing(table.ravel(), name)
-    labels: np.ndarray = column_or_1d(y, warn=True)
-    if labels.dtype == object:
-        _refuse_mixed(labels, name)
-    return labels
-
-
-def _label_table(y: Any, name: str) -> np.ndarray:
-    """Labels as an array in which those that are missing can be told."""
-    try:
-        table = np.asarray(y)
-        # NumPy makes the word 'nan' of a missing label among words.
-        if isinstance(y, list | tuple) and table.dtype.kind in "US":
-            table = np.asarray(y, dtype=object)
-    except ValueError as error:
-        raise ValueError(f"{name} needs one label a sample: {error}") from error
-    return table
-
-
-def _is_one_hot(y: np.ndarray) -> bool:
-    if y.ndim != 2 or y.dtype.kind not in "biuf":
-        return False
-    return bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
-
-
-def _refuse_missing(labels: np.ndarray, name: str) -> None:
-    missing = []
-    if labels.dtype.kind == "O":
-        missing = [i for i, label in enumerate(labels) if _is_missing(label)]
-    elif labels.dtype.kind in "fcmM":
-        missing = np.flatnonzero(labels != labels).tolist()
-    if missing:
-        raise ValueError(
-            f"{name} has {len(missing)} missing labels ({labels[missing[0]]}), the first of sample {missing[0]}; leave "
-            f"these samples out."
-        )
-
-
-def _is_missing(label: Any) -> bool:
-    """Whether a label is None, NaN, NaT or pandas's NA, which does not compare."""
-    if label is None or type(label).__name__ == "NAType":
-        return True
-    try:
-        return bool(label != label)
-    except (TypeError, ValueError):
-        return False
-
-
-def _refuse_mixed(labels: np.ndarray, name: str) -> None:
-    """Refuse labels that cannot be sorted among each other."""
-    kinds = {Number if isinstance(label, Number) else type(label) for label in labels}
-    if len(kinds) > 1:
-        names = sorted(kind.__name__ for kind in kinds)
-        raise ValueError(
-            f"{name} mixes labels of types {names}; make them all strings: [str(label) for label in {name}]."
-        )

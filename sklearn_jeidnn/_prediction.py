@@ -10,14 +10,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import metrics
 from ._datasets import DatasetBatches, is_dataset, no_samples
-from ._given import read_labels
+from ._labels import read_labels
 from ._numbers import check_number
 from ._operate.cascade import AnsweredArrays
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._operate.user_functions import as_group_labels
 from ._predictor import Predictor
-from ._samples import checked_chunks, codes_of, count_samples, iter_user_chunks
+from ._samples import check_weights, checked_chunks, codes_of, count_samples, iter_user_chunks
 from ._schema import Arrays
 from ._streams import check_batches, unpack_batch
 
@@ -69,7 +69,10 @@ class PredictionMixin:
         X = self._dataset_batches(X) if is_dataset(X) else X
         labels = self.predict(X)
         y = X.all_labels() if y is None and isinstance(X, DatasetBatches) else y
-        return float(accuracy_score(read_labels(y, "y"), labels, sample_weight=sample_weight))
+        y = read_labels(y, "y")
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, labels)
+        return float(accuracy_score(y, labels, sample_weight=sample_weight))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of :meth:`predict_proba`; all are finite.
@@ -212,7 +215,7 @@ class PredictionMixin:
             raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
-        groups = None if groups is None else as_group_labels(groups)
+        groups = None if groups is None else as_group_labels(groups, "groups")
         # A dataset need not say how many samples it has.
         if groups is not None and not (is_dataset(X) and not hasattr(X, "__len__")):
             _check_groups(groups, count_samples(X))
@@ -228,7 +231,8 @@ class PredictionMixin:
         if groups is not None:
             _check_groups(groups, n_samples)
         sets = np.concatenate(found)
-        return sets[..., 0] if isinstance(confidence_level, Real) else sets
+        is_one = isinstance(confidence_level, Real) or np.ndim(confidence_level) == 0
+        return sets[..., 0] if is_one else sets
 
     def check_exchangeability(self, X: Any, *, significance: float = 0.01) -> Exchangeability:
         """Whether new samples differ from the calibration samples more than chance allows, as far as exits can tell.
@@ -342,7 +346,10 @@ def _check_groups(groups: np.ndarray, n_samples: int) -> None:
 
 
 def _as_levels(confidence_level: float | Sequence[float]) -> list[float]:
-    levels = np.atleast_1d(confidence_level)
+    try:
+        levels = np.atleast_1d(confidence_level)
+    except ValueError:  # lists of several lengths
+        levels = np.empty(0)
     numbers = levels.ndim == 1 and levels.size and levels.dtype.kind == "f"
     if not numbers or not np.all((levels > 0) & (levels < 1)):
         raise ValueError(

@@ -19,8 +19,9 @@ from sklearn.utils.validation import (
 )
 
 from ._columns import FLOATS, as_float32, column_offsets, is_table, warn_of_narrow_columns
-from ._given import as_array_like, as_numpy, is_tensor, naming, naming_columns, read_labels
+from ._given import as_array_like, as_numpy, is_tensor, naming, naming_columns
 from ._history import SampleHistory, sample_hashes
+from ._labels import read_labels
 from ._parts import Parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
 
@@ -200,8 +201,8 @@ def _first_inputs(
     in_double = centres_columns and is_table(X)
     if not in_double:
         warn_of_narrow_columns(X)
-    dtype = FLOATS if in_double else _dtype(X, keeps_integers)
     with naming_columns(X):
+        dtype = FLOATS if in_double else _dtype(X, keeps_integers)
         X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
     if last is not None:
         offset = last.offset
@@ -293,8 +294,8 @@ def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     if schema.feature_names is not None:
         witness.feature_names_in_ = schema.feature_names
     X = as_array_like(X)
-    dtype = FLOATS if schema.offset is not None else _dtype(X, schema.keeps_integers)
     with naming_columns(X):
+        dtype = FLOATS if schema.offset is not None else _dtype(X, schema.keeps_integers)
         array = validate_data(witness, X, dtype=dtype, allow_nd=True, reset=schema.embeds)
     return (array if schema.offset is None else as_float32(array, schema.offset),)
 

@@ -35,8 +35,15 @@ def unpack_batch(batch: Any) -> Any:
         return as_array_like(batch)
     # A loader gives the samples of a dataset without labels in a list of one.
     alone = isinstance(batch, list | tuple) and len(batch) == 1 and np.ndim(batch[0]) > 1
-    if alone or isinstance(batch, list | tuple) and len(batch) == 2:
+    if alone or _is_pair(batch):
         batch = batch[0]
     if is_named(batch):
         return {name: as_array_like(values) for name, values in batch.items()}
     return as_array_like(batch)
+
+
+def _is_pair(batch: Any) -> bool:
+    """Whether a batch is samples and labels; a list of two rows of a table is none."""
+    if not isinstance(batch, list | tuple) or len(batch) != 2:
+        return False
+    return not (isinstance(batch, list) and np.ndim(batch[0]) == np.ndim(batch[1]) == 1)

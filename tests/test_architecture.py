@@ -25,7 +25,7 @@ FLOORS = [
         "_splits",
         "_conformal",
     },
-    {"_history"},
+    {"_history", "_labels"},
     {"_parts"},
     {"_exits", "conformal", "metrics", "_samples", "_tables", "pipeline"},
     {"_datasets", "_operate", "_streams", "backbones"},
@@ -61,6 +61,7 @@ NUMPY_ONLY = [
 # Must run without torch.
 NO_TORCH = [
     *NUMPY_ONLY,
+    "_labels",
     "_samples",
     "_splits",
     "_streams",

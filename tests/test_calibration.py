@@ -101,6 +101,11 @@ def test_groups_of_another_shape_than_the_samples_are_refused(groups):
         rule_of(condition_on=lambda X: groups).group_labels(np.ones((3, 1)), 3, None)
 
 
+def test_groups_of_several_lengths_are_refused_by_name():
+    with pytest.raises(ValueError, match="groups must be one label for each sample"):
+        rule_of().group_labels(np.ones((2, 1)), 2, [[1], [1, 2]])
+
+
 def test_groups_in_a_column_are_read_as_labels_are():
     column = np.array([["b"], ["a"]])
     assert rule_of().group_labels(np.ones((2, 1)), 2, column).tolist() == ["b", "a"]

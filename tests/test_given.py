@@ -8,9 +8,8 @@ from PIL import Image
 from scipy import sparse
 from torch.utils.data import DataLoader, TensorDataset
 
-from sklearn_jeidnn._given import as_array_like, read_labels
+from sklearn_jeidnn._given import as_array_like
 from sklearn_jeidnn._samples import named_arrays
-from sklearn_jeidnn._schema import class_codes
 from sklearn_jeidnn._streams import unpack_batch
 
 from .conftest import MaskedTokens, quick_classifier
@@ -180,73 +179,6 @@ def test_a_batch_of_a_stream_has_samples_and_labels_and_no_more():
         unpack_batch((X, X, X))
 
 
-@pytest.mark.parametrize(
-    "y, kind",
-    [
-        (pd.Series([3, 1], index=[7, 8]), "i"),
-        (pd.Categorical([3, 1]), "i"),
-        ([3, 1], "i"),
-        (["b", "a"], "U"),
-        ([True, False], "b"),
-        (np.array(["b", "a"], object), "O"),
-    ],
-)
-def test_labels_of_any_kind_are_read(y, kind):
-    labels = read_labels(y, "y")
-    assert labels.shape == (2,) and labels.dtype.kind == kind
-    assert class_codes(np.unique(labels), labels, 2, "y").tolist() == [1, 0]
-
-
-@pytest.mark.parametrize(
-    "y, match",
-    [
-        (np.eye(3), r"shape \(3, 3\) instead: y_val looks one-hot; give y_val.argmax\(axis=1\)"),
-        (np.ones((3, 2)), r"shape \(3, 2\) instead: y_val needs one label a sample"),
-        (None, "y_val is missing; only a dataset"),
-        (["a", None, None], r"y_val has 2 missing labels \(None\), the first of sample 1"),
-        (np.array(["a", np.nan, "b"], object), r"1 missing labels \(nan\), the first of sample 1"),
-        (["a", np.nan, "b"], r"y_val has 1 missing labels \(nan\), the first of sample 1"),
-        ([1.0, 0.0, np.nan], r"y_val has 1 missing labels \(nan\), the first of sample 2"),
-        (
-            pd.Series([pd.NA, "a"], dtype="string"),
-            r"1 missing labels \(<NA>\), the first of sample 0",
-        ),
-        (pd.Series(["a", None], dtype="category"), "1 missing labels .*the first of sample 1"),
-        (pd.Series([1, pd.NA], dtype="Int64"), "1 missing labels .*the first of sample 1"),
-        (pd.Series(["2020-01-01", None], dtype="datetime64[ns]"), r"1 missing labels \(NaT\)"),
-        (np.zeros((2, 1, 1)), r"shape \(2, 1, 1\) instead: y_val needs one label a sample"),
-        (3, r"shape \(\) instead: y_val needs one label a sample"),
-        ([[1, 2], [1]], "y_val needs one label a sample: .*inhomogeneous"),
-        (np.array([1, "a"], object), r"y_val mixes labels of types \['Number', 'str'\]"),
-    ],
-)
-def test_labels_that_do_not_do_are_refused_by_name(y, match):
-    with pytest.raises(ValueError, match=match):
-        read_labels(y, "y_val")
-
-
-HALVES = (slice(150), slice(150, None))
-
-
-def test_labels_in_a_column_are_read_everywhere(digits):
-    (known, y_known), (X, y) = (tuple(part[rows] for part in digits) for rows in HALVES)
-    column = y[:, None]
-    clf = quick_classifier(max_epochs=1).fit(known, y_known)
-    expected = clf.frontier(X, y)["accuracy"]
-    calls = [
-        lambda: quick_classifier(max_epochs=1).fit(known, y_known[:, None], X_val=X, y_val=column),
-        lambda: clf.conformalize(X, column),
-        lambda: clf.calibration_report(X, column),
-        lambda: clf.control_risk(X, column, max_accuracy_drop=0.3),
-        lambda: clf.score(X, column),
-        lambda: np.testing.assert_array_equal(clf.frontier(X, column)["accuracy"], expected),
-        lambda: np.testing.assert_array_equal(clf.exit_answers(X, column).codes, y),
-    ]
-    for call in calls:
-        with pytest.warns(match="A column-vector y was passed"):
-            call()
-
-
 def test_weights_of_answers_are_checked(fitted, digits):
     with pytest.raises(ValueError, match="sample_weight.shape"):
         fitted.exit_answers(*digits, np.ones(299))
@@ -297,3 +229,29 @@ def test_tokens_of_held_out_samples_that_are_not_embedded_are_told_before_traini
     clf = quick_classifier(module=MaskedTokens, callbacks=[NoTraining()])
     with pytest.raises(ValueError, match=r"^X_val\['input_ids'\] has the token 50, but the module"):
         clf.fit(X, y, X_val=others, y_val=y)
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        ([[1, 2, 3], [1, 2]], r"^X has samples that differ in shape; pad or cut"),
+        (np.array([np.zeros(3), np.zeros(2)], object), r"^X has samples that differ in shape"),
+        (
+            [{"a": 1}, {"a": 2}],
+            "^X has values that are no numbers; .*a data frame, or one dict of arrays",
+        ),
+        (["some words", "and others"], "^X has text; turn it into numbers or tokens"),
+        (np.zeros(2, [("a", "f4"), ("b", "f4")]), r"^X is a structured array .*\['a', 'b'\]"),
+    ],
+)
+def test_what_numpy_makes_no_table_of_is_told_in_words(fitted, given, match):
+    for call in (fitted.predict, lambda X: quick_classifier().fit(X, [0, 1])):
+        with pytest.raises((ValueError, TypeError), match=match):
+            call(given)
+
+
+def test_weights_of_a_score_are_checked(fitted, digits):
+    for weights in (np.ones(299), ["a"] * 300):
+        with pytest.raises(ValueError, match="sample_weight"):
+            fitted.score(*digits, sample_weight=weights)
+    assert fitted.score(*digits, sample_weight=pd.Series(np.ones(300))) == fitted.score(*digits)

@@ -151,3 +151,20 @@ def test_one_batch_in_the_place_of_batches_is_refused_with_what_to_do(fitted, fr
             (ValueError, TypeError), match=r"batches is .*such as \[X\], or call pred"
         ):
             fitted.predict_stream(batches)
+
+
+def test_a_list_of_two_rows_is_a_batch_of_two(fitted, fresh_digits):
+    X = fresh_digits[0][:2]
+    for batch in ([X[0], X[1]], X.tolist()):
+        (labels,) = fitted.predict_stream([batch])
+        np.testing.assert_array_equal(labels, fitted.predict(X))
+
+
+@pytest.mark.parametrize("level", [np.array(0.9), torch.tensor(0.9), np.float32(0.9)])
+def test_one_level_of_any_type_gives_no_axis_of_levels(fitted, fresh_digits, level):
+    assert fitted.predict_set(fresh_digits[0][:3], confidence_level=level).shape == (3, 10)
+
+
+def test_levels_that_are_no_sequence_are_refused(fitted, fresh_digits):
+    with pytest.raises(ValueError, match="confidence_level=.* is not allowed"):
+        fitted.predict_set(fresh_digits[0][:3], confidence_level=[[0.1], [0.2, 0.3]])

@@ -61,8 +61,8 @@ class SetRule:
         if groups is None and callable(self.condition_on):
             name = f"condition_on={self.condition_on!r}"
             groups = called(self.condition_on, name, copy.deepcopy(X), takes=_described(X))
-        labels = np.zeros(n_samples, int) if groups is None else as_group_labels(groups)
         source = "groups" if self.takes_groups else f"condition_on={self.condition_on!r}: groups"
+        labels = np.zeros(n_samples, int) if groups is None else as_group_labels(groups, source)
         if labels.shape != (n_samples,):
             raise ValueError(
                 f"{source} has shape {labels.shape}, but there are {n_samples} samples."

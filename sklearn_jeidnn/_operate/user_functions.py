@@ -18,9 +18,12 @@ def called(function: Callable[..., Any], name: str, *arguments: Any, takes: str)
         raise ValueError(f"{name} fails: {error!r}. It is called with {takes}.") from error
 
 
-def as_group_labels(groups: Any) -> np.ndarray:
+def as_group_labels(groups: Any, name: str) -> np.ndarray:
     """Group labels as an array; a column becomes (n_samples,)."""
-    labels = np.asarray(groups)
+    try:
+        labels = np.asarray(groups)
+    except ValueError as error:
+        raise ValueError(f"{name} must be one label for each sample: {error}") from error
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
