@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_jeidnn._cut import comparing
+from sklearn_jeidnn._cut import comparing, cutting
 from sklearn_jeidnn._cut.cutting import cut
 from sklearn_jeidnn._cut.graphs import LogitsModule
 
@@ -271,15 +271,21 @@ def test_samples_without_gradients_that_are_numbers_do_not_end_the_comparison():
 
 @pytest.mark.parametrize("n_disturbed", [1, 2])
 def test_random_numbers_that_another_thread_draws_refuse_no_good_module(n_disturbed, monkeypatch):
-    steps, calls = comparing._steps, []
+    run, n_runs = comparing._run, 0
+    # In a comparison the module runs four times, then its stages twice.
+    disturbed = [4 + 6 * i for i in range(n_disturbed)]
 
-    def disturbed(*args):
-        # The third call of a comparison runs the stages.
-        calls.append(args)
-        found = steps(*args)
-        is_disturbed = len(calls) % 3 == 0 and len(calls) <= 3 * n_disturbed
-        return found._replace(logits=found.logits + 1) if is_disturbed else found
+    def run_beside_another_thread(stages, inputs):
+        nonlocal n_runs
+        if n_runs in disturbed:
+            torch.rand(1)
+        n_runs += 1
+        return run(stages, inputs)
 
-    monkeypatch.setattr(comparing, "_steps", disturbed)
+    def never(*args):
+        raise AssertionError("the first way of cutting was refused")
+
+    monkeypatch.setattr(comparing, "_run", run_beside_another_thread)
+    monkeypatch.setattr(cutting, "_cut_exported", never)
     test_stages_learn_what_the_module_would_learn(FunctionalDropout)
-    assert len(calls) == 3 * (n_disturbed + 1)
+    assert n_runs == 6 * (n_disturbed + 1)
