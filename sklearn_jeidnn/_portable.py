@@ -1,5 +1,6 @@
 """An estimator is pickled with its weights on the CPU, and loaded to its device where there is one."""
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterator
@@ -37,8 +38,27 @@ class PortableMixin:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
-        vars(other).update(copy.deepcopy(vars(self), memo))
+        with _explaining_results():
+            vars(other).update(copy.deepcopy(vars(self), memo))
         return other
+
+    def __sklearn_clone__(self) -> Any:
+        with _explaining_results():
+            return super().__sklearn_clone__()  # type: ignore[misc]  # of scikit-learn's BaseEstimator
+
+
+@contextlib.contextmanager
+def _explaining_results() -> Iterator[None]:
+    """Say what to do where torch does not copy a result of the user's module's last call."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "support the deepcopy protocol" not in str(error):
+            raise
+        raise ValueError(
+            "module keeps a result of its last call with the graph behind it, as torch.nn.utils.weight_norm does, so "
+            "torch does not copy it; call the module once under torch.no_grad() before, or give its class."
+        ) from error
 
 
 def _modules(state: dict[str, Any]) -> Iterator[nn.Module]:

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
@@ -131,3 +132,19 @@ def test_modules_that_torch_does_not_pickle_are_named(digits):
     )
     loaded = pickle.loads(pickle.dumps(older))
     assert np.array_equal(loaded.predict_proba(X), older.predict_proba(X))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+def test_modules_with_results_of_their_last_call_are_copied_or_it_is_told_what_to_do(digits):
+    module, X = WeightNormalised(weight_norm), torch.as_tensor(digits[0])
+    clf = quick_classifier(module=module)
+    module(X)
+    for copied in (clone, copy.deepcopy):
+        with pytest.raises(
+            ValueError, match=r"module keeps a result .*once under torch.no_grad\(\)"
+        ):
+            copied(clf)
+    with torch.no_grad():
+        module(X)
+    for copied in (clone, copy.deepcopy):
+        assert copied(clf).module is not module
