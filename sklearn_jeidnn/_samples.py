@@ -357,22 +357,25 @@ def named_arrays(X: Mapping[str, Any]) -> dict[str, np.ndarray]:
             f"X is a mapping with keys {list(X)}; a mapping must have at least one key, each the name of an argument "
             f"of the module's forward."
         )
-    arrays = {name: _numbers(values, f"X[{name!r}]") for name, values in X.items()}
+    arrays = {}
+    for name, values in X.items():
+        with naming(f"X[{name!r}]"), naming_columns(values):
+            arrays[name] = _numbers(values)
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"X has inconsistent numbers of samples: {lengths}; they must be equal.")
     return arrays
 
 
-def _numbers(values: Any, name: str) -> np.ndarray:
+def _numbers(values: Any) -> np.ndarray:
     values = as_array_like(values)
     given = np.asarray(values)
-    if given.dtype.kind in "USmM" or given.ndim == 0:
+    if given.dtype.kind in "USmM" or (given.ndim == 0 and not issparse(values)):
         raise ValueError(
-            f"{name} is {given.dtype} of shape {given.shape}; it must hold numbers for each sample, such as the "
+            f"X is {given.dtype} of shape {given.shape}; it must hold numbers for each sample, such as the "
             f"tokens of words."
         )
-    array: np.ndarray = check_array(values, ensure_2d=False, allow_nd=True, input_name=name)
+    array: np.ndarray = check_array(values, ensure_2d=False, allow_nd=True, input_name="X")
     if array.dtype.kind == "b":
         return array
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)

@@ -6,9 +6,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.model_selection import GridSearchCV
 from skorch.helper import SliceDict
 from torch import nn
+
+from sklearn_jeidnn._given import naming
+from sklearn_jeidnn._samples import named_arrays
 
 from .conftest import Answer, MaskedTokens, quick_classifier
 
@@ -142,3 +146,26 @@ def test_a_dict_needs_a_module_and_a_module_its_arguments(text):
         quick_classifier(module=MaskedTokens).fit({"token_ids": X["input_ids"]}, y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         quick_classifier(module=MaskedTokens).fit(X, y[:-1])
+
+
+@pytest.mark.parametrize(
+    "values, match",
+    [
+        (None, r"^X\['a'\] is missing \(None\)"),
+        ((row for row in np.eye(3)), r"^X\['a'\] is a generator"),
+        ([[1, 2], [1]], r"^X\['a'\] has samples that differ in shape"),
+        (np.full((3, 2), "w", object), r"^X\['a'\] has text"),
+        (
+            sparse.csr_matrix(np.eye(3)),
+            r"^X\['a'\]: Sparse data|^Sparse data was passed for X\['a'\]",
+        ),
+        ({"b": np.eye(3)}, r"^X\['a'\] is object of shape \(\)"),
+        ([["word"] * 2] * 3, r"^X\['a'\] is <U4 of shape \(3, 2\)"),
+        (np.full((3, 2), np.nan), r"^Input X\['a'\] contains NaN"),
+    ],
+)
+def test_named_inputs_that_do_not_do_are_told_by_their_name(values, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        named_arrays({"b": np.eye(3), "a": values})
+    with pytest.raises((ValueError, TypeError), match=match.replace("X", "X_val")), naming("X_val"):
+        named_arrays({"b": np.eye(3), "a": values})
