@@ -15,6 +15,7 @@ from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
+from .._given import naming
 from .._history import SampleHistory
 from .._operate.cascade import Cascade
 from .._operate.frontier import Frontier, objective_at
@@ -26,6 +27,7 @@ from .._schema import Arrays, InputSchema, Samples, as_integers
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .checks import (
+    check_held_out,
     check_no_companions,
     check_parameters,
     try_collate_fns,
@@ -111,6 +113,7 @@ def fit_cascade(
         members = as_members(spec.module, spec.module_params)
         *companions, backbone = members
         schema, module = _backbone(spec, schema, parts, backbone)
+        check_held_out(schema, parts)
         with random_numbers_kept():
             try_functions(schema, parts.train.inputs)
         leakage = leakage_of(spec, schema, parts, members)
@@ -292,7 +295,8 @@ class _Fit:
                 f"X_unlabeled is given, but only companions with companion_training='distilled' learn from it; got "
                 f"companion_training={self.spec.companion_training!r}."
             )
-        inputs = as_tensors(self.schema.encode(check_inputs(self.schema, X)))
+        with naming("X_unlabeled"):
+            inputs = as_tensors(self.schema.encode(check_inputs(self.schema, X)))
         n_samples = len(inputs[0])
         no_codes = torch.zeros(n_samples, dtype=torch.long)
         return SamplesDataset(inputs, no_codes, torch.ones(n_samples))
