@@ -1,5 +1,8 @@
 """One data set of 300 rows, two tiny backbones, one fitted estimator."""
 
+import contextlib
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,53 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._fit import prices
+from sklearn_jeidnn._operate import gate_descent
 
 torch.set_num_threads(1)
+
+
+def seed_global_generators():
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+# A file, a fixture, a test draw the same numbers whatever ran before: modules are often made with random weights.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectstart():
+    seed_global_generators()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup():
+    seed_global_generators()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    seed_global_generators()
+
+
+FULL_DESCENT, SHORT_DESCENT = gate_descent.GATE_STEPS, 60
+
+
+@contextlib.contextmanager
+def gates_descend(n_steps):
+    """Gates are trained for so many steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate_descent, "GATE_STEPS", n_steps)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_loops(request):
+    """Most of the time of a small fit goes into gates, or into measuring seconds; few files ask how good these get."""
+    is_full = request.node.get_closest_marker("full_descent")
+    with gates_descend(FULL_DESCENT if is_full else SHORT_DESCENT):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prices, "ENOUGH_SECONDS", 0.1)
+            yield
 
 
 class TinyConv(nn.Module):
@@ -122,4 +170,5 @@ def drawn_labels(logits, rng):
 
 @pytest.fixture(scope="session")
 def fitted(digits):
-    return quick_classifier(validation_fraction=0.3, max_epochs=30).fit(*digits)
+    with gates_descend(FULL_DESCENT):
+        return quick_classifier(validation_fraction=0.3, max_epochs=30).fit(*digits)

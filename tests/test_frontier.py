@@ -16,6 +16,8 @@ from sklearn_jeidnn._operate.thresholds import THRESHOLD_POLICIES, threshold_gat
 
 from .conftest import quick_classifier
 
+pytestmark = pytest.mark.full_descent
+
 COSTS = np.array([0.2, 0.5, 1.0])
 
 
