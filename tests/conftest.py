@@ -50,13 +50,21 @@ def gates_descend(n_steps):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _short_loops(request):
-    """Most of the time of a small fit goes into gates, or into measuring seconds; few files ask how good these get."""
-    is_full = request.node.get_closest_marker("full_descent")
-    with gates_descend(FULL_DESCENT if is_full else SHORT_DESCENT):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prices, "ENOUGH_SECONDS", 0.1)
-            yield
+def _short_loops():
+    """Most of the time of a small fit goes into gates, or into measuring seconds; few tests ask how good these get.
+
+    Other processes know nothing of it: use the threshold policies there.
+    """
+    with gates_descend(SHORT_DESCENT), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prices, "ENOUGH_SECONDS", 0.1)
+        yield
+
+
+@pytest.fixture
+def full_descent():
+    """For tests that ask how good gates get."""
+    with gates_descend(FULL_DESCENT):
+        yield
 
 
 class TinyConv(nn.Module):
@@ -133,8 +141,10 @@ def digits():
 
 @pytest.fixture(scope="session")
 def fresh_digits():
+    """In random order: writers come one after the other, and guarantees are for samples that are exchangeable."""
     X, y = load_digits(return_X_y=True)
-    return np.float32(X[300:]), y[300:]
+    order = np.random.default_rng(0).permutation(np.arange(300, len(y)))
+    return np.float32(X[order]), y[order]
 
 
 @pytest.fixture(params=[TinyConv, TinyTransformer])

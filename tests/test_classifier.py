@@ -352,6 +352,7 @@ def test_bfloat16_inference_answers_nearly_the_same(digits, fresh_digits, traine
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_gpu_learns_as_well(digits, precision, freeze):

@@ -16,7 +16,7 @@ from sklearn_jeidnn._operate.thresholds import THRESHOLD_POLICIES, threshold_gat
 
 from .conftest import quick_classifier
 
-pytestmark = pytest.mark.full_descent
+pytestmark = pytest.mark.usefixtures("full_descent")
 
 COSTS = np.array([0.2, 0.5, 1.0])
 
@@ -166,10 +166,10 @@ def test_another_policy_keeps_the_exits(policy, fitted, fresh_digits):
 
 
 def test_verbose_says_where_single_exit_suffices(digits, capsys):
-    quick_classifier(cost_weight=100, verbose=1).fit(*digits)
+    clf = quick_classifier(cost_weight=100, verbose=1, max_epochs=3).fit(*digits)
     assert "One exit for all samples would do: " in capsys.readouterr().out
     with pytest.raises(ValueError, match="marginal"):
-        quick_classifier().fit(*digits).frontier(*digits, exit_policy="marginal")
+        clf.frontier(*digits, exit_policy="marginal")
 
 
 def test_another_operating_point_shares_weights_and_leaves_the_first_as_it_was(

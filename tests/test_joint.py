@@ -13,7 +13,7 @@ from sklearn_jeidnn._operate.frontier import Frontier
 
 from .conftest import calibrated_logits
 
-pytestmark = pytest.mark.full_descent
+pytestmark = pytest.mark.usefixtures("full_descent")
 
 
 def two_members(noise_of_the_first):
