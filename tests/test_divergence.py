@@ -111,6 +111,7 @@ def test_gates_that_are_not_finite_are_refused(fitted):
         fitted.at(cost_weight=1.0, exit_costs=costs)
 
 
+@pytest.mark.usefixtures("full_descent")
 def test_with_a_huge_cost_weight_all_samples_leave_at_the_first_exit(digits):
     clf = quick_classifier(max_epochs=1, cost_weight=1e300).fit(*digits)
     assert not clf.predict_exit(digits[0]).any()

@@ -177,14 +177,14 @@ def test_another_operating_point_shares_weights_and_leaves_the_first_as_it_was(
 ):
     X, y = fresh_digits
     before = copy.deepcopy(fitted)
-    cheap = fitted.at(cost_weight=5.0)
+    dear, cheap = fitted.at(cost_weight=0.0), fitted.at(cost_weight=5.0)
     assert cheap.cost_weight_ == 5.0 and cheap.get_params()["cost_weight"] == 5.0
-    assert cheap.mean_cost(X) < fitted.mean_cost(X)
+    assert cheap.mean_cost(X) < dear.mean_cost(X)
     shared = {id(p) for p in fitted.network_.stages.parameters()}
     assert {id(p) for p in cheap.network_.stages.parameters()} == shared
     assert np.array_equal(fitted.predict_proba(X), before.predict_proba(X))
     assert np.array_equal(fitted.conformity_scores_, before.conformity_scores_)
-    assert not np.array_equal(cheap.conformity_scores_, fitted.conformity_scores_)
+    assert not np.array_equal(cheap.conformity_scores_, dear.conformity_scores_)
     again = pickle.loads(pickle.dumps(cheap)).at(cost_weight=fitted.cost_weight)
     assert np.array_equal(again.predict_exit(X), fitted.predict_exit(X))
 
