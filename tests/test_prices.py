@@ -123,8 +123,7 @@ def test_another_price_table_moves_the_operating_point(fitted, fresh_digits):
         fitted.at(cost_weight=0.3, exit_costs=costs).predict_exit(fresh_digits[0]).mean()
         for costs in (first + 10 * (table - first), first + 1e-3 * (table - first))
     )
-    own = fitted.at(cost_weight=0.3).predict_exit(fresh_digits[0]).mean()
-    assert dear <= own <= cheap and dear < cheap
+    assert dear < cheap
 
 
 @pytest.mark.parametrize("table", [[0.5, 1.0], [0.5, 0.4, 0.9, 1.0], [0, 0.1, 0.2, 1.0], [["a"]]])
