@@ -226,7 +226,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     >>> from sklearn_jeidnn import EarlyExitClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
-    >>> clf = EarlyExitClassifier(max_epochs=20, random_state=0).fit(X_train, y_train)
+    >>> clf = EarlyExitClassifier(max_epochs=10, random_state=0).fit(X_train, y_train)
     >>> bool(clf.score(X_test, y_test) > 0.9)
     True
     >>> bool(clf.mean_cost(X_test) < 1)

@@ -275,6 +275,8 @@ def test_a_keyword_with_an_underscore_is_refused_as_any_other_and_hides_nothing(
             other.fit(X, y)
 
 
+# Of a frozen network that never learned.
+@pytest.mark.filterwarnings("ignore:the labels of the module itself are right on")
 @pytest.mark.parametrize(
     "params",
     [
@@ -318,6 +320,8 @@ class CountSteps(Callback):
             self.rates_.append(net.optimizer_.param_groups[0]["lr"])
 
 
+# Of a frozen network that never learned.
+@pytest.mark.filterwarnings("ignore:the labels of the module itself are right on")
 @pytest.mark.parametrize("freeze_backbone", [False, True])
 def test_a_sampler_takes_the_place_of_shuffling(freeze_backbone):
     samples = RandomSampler(range(54), num_samples=30)

@@ -53,6 +53,7 @@ def test_copies_share_and_deep_copies_do_not(fitted, digits):
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 @pytest.mark.parametrize("module", [TinyConv, TinyTransformer])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_pickle_of_a_gpu_holds_no_tensor_of_it(digits, module, freeze, tmp_path, monkeypatch):
