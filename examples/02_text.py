@@ -42,12 +42,12 @@ def tokens(sentences):
 
 
 config = DistilBertConfig(
-    vocab_size=N_WORDS + 3, max_position_embeddings=LENGTH, dim=64, n_layers=3, n_heads=4,
-    hidden_dim=128, dropout=0.3, seq_classif_dropout=0.3, num_labels=2,
+    vocab_size=N_WORDS + 3, max_position_embeddings=LENGTH, dim=32, n_layers=3, n_heads=2,
+    hidden_dim=64, dropout=0.3, seq_classif_dropout=0.3, num_labels=2,
 )  # fmt: skip
 clf = EarlyExitClassifier(
     DistilBertForSequenceClassification, module__config=config, cost_weight=0.05,
-    max_epochs=2, lr=1e-3, batch_size=64, random_state=0, verbose=1,
+    max_epochs=2, lr=2e-3, batch_size=64, random_state=0, verbose=1,
 )  # fmt: skip
 clf.fit(tokens(train), y_train)
 

@@ -36,6 +36,7 @@ from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, ti
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._fit.turns import FIT_TURNS
 from ._fit.warm_start import going_on
+from ._given import naming
 from ._history import input_hashes
 from ._numbers import check_number, check_probability
 from ._operate.calibration import CalibrationSamples, SetRule
@@ -160,7 +161,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         of probabilities and uniform numbers (see :mod:`~sklearn_jeidnn.conformal`).
     condition_on : {"pooled", "exit", "class", "exit_and_class"} or callable, default="pooled"
         Groups within each of which sets hold the truth with the confidence asked for. A callable maps checked
-        samples to group labels ``(n_samples,)``.
+        samples, an array also where ``X`` is a data frame, to group labels ``(n_samples,)``.
     memory : str, path or joblib.Memory, default=None
         Where trained networks and exit features are kept, so that fits which differ only in what comes after
         do not train again.
@@ -231,7 +232,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     >>> from sklearn_jeidnn import EarlyExitClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
-    >>> clf = EarlyExitClassifier(max_epochs=20, random_state=0).fit(X_train, y_train)
+    >>> clf = EarlyExitClassifier(max_epochs=10, random_state=0).fit(X_train, y_train)
     >>> bool(clf.score(X_test, y_test) > 0.9)
     True
     >>> bool(clf.mean_cost(X_test) < 1)
@@ -448,9 +449,14 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         # A user's collate_fn joins what skorch trains on, not samples of a dataset.
         options = {**self._loader_options(), "collate_fn": collate}
         members = as_members(spec.module, spec.module_params)
+        given = read_dataset(GivenSamples(X=X, y=y, weights=sample_weight), options)
+        with naming("X_val"):
+            held_out = read_dataset(
+                GivenSamples(X=X_val, y=y_val, weights=sample_weight_val), options
+            )
         schema, parts = read_parts(
-            read_dataset(GivenSamples(X=X, y=y, weights=sample_weight), options),
-            read_dataset(GivenSamples(X=X_val, y=y_val, weights=sample_weight_val), options),
+            given,
+            held_out,
             ReadingOptions(
                 estimator_name=type(self).__name__,
                 keeps_integers=self.module is not None,
@@ -464,7 +470,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             rng=rng,
             earlier=history_of_members(members),
         )
-        X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
+        with naming("X_unlabeled"):
+            X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
         warn_of_unread(self, spec, schema, holds_out=X_val is None)
         try_rule = self._set_rule(seed=0).try_functions
         fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
@@ -828,7 +835,7 @@ def _one_limit(
     asked = {name: limit for name, limit in limits.items() if limit is not None}
     if len(asked) != 1:
         raise ValueError(
-            f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; got {limits}."
+            f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; {len(asked)} are given."
         )
     ((risk, limit),) = asked.items()
     if risk == MEAN_COST:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from ._given import image_array, is_image
+from ._given import as_numpy, image_array, is_image, refuse_unordered
 from ._samples import GivenSamples, count_samples, is_named
 from ._warn import warn_caller
 
@@ -23,14 +23,18 @@ def is_dataset(X: Any) -> bool:
     Raises
     ------
     TypeError
-        If it is a ``DataLoader``, whose order of samples is its own.
+        If it is a ``DataLoader``, whose order of samples is its own, or can be read only once.
     """
     if isinstance(X, DataLoader):
         raise TypeError(
             "X is a DataLoader, which gives batches in an order of its own. Give the dataset itself, X=loader.dataset "
             "(with iterator_valid__num_workers= as a parameter), or predict with predict_stream(loader, method=...)."
         )
-    return isinstance(X, Dataset)
+    if isinstance(X, Dataset):
+        return True
+    if not isinstance(X, np.ndarray):
+        refuse_unordered(X)
+    return False
 
 
 class DatasetBatches:
@@ -112,10 +116,10 @@ def split_batch(batch: Any) -> tuple[Any, np.ndarray | None]:
                 f"X is a dataset that gives {len(batch)} values a sample; it must give samples, or pairs (sample, "
                 f"label), where a sample is an array, or a dict of arrays by the module's inputs."
             )
-        batch, labels = batch[0], None if len(batch) == 1 else np.asarray(batch[1])
+        batch, labels = batch[0], None if len(batch) == 1 else as_numpy(batch[1], "y")
     if is_named(batch):
-        return {name: np.asarray(values) for name, values in batch.items()}, labels
-    return np.asarray(batch), labels
+        return {name: as_numpy(values) for name, values in batch.items()}, labels
+    return as_numpy(batch), labels
 
 
 def read_dataset(given: GivenSamples, options: dict[str, Any]) -> GivenSamples:
@@ -140,7 +144,7 @@ def read_dataset(given: GivenSamples, options: dict[str, Any]) -> GivenSamples:
     own = batches.all_labels()
     if given.y is None:
         return replace(given, X=X, y=own)
-    if own is not None and not _are_renamed(own, np.asarray(given.y)):
+    if own is not None and not _are_renamed(own, as_numpy(given.y, "y")):
         warn_caller(
             "y is given, and takes the place of the labels in the dataset X, which are others; leave y out if the "
             "dataset's are meant."

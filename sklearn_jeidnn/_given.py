@@ -1,34 +1,53 @@
-"""What a user gives as ``X`` and ``y``, before scikit-learn's checks: images, columns and labels by name (no torch)."""
+"""What a user gives as ``X``, before scikit-learn's checks: images, tensors and columns by name (no torch)."""
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from numbers import Number
+import sys
+from collections.abc import Iterator, MappingView, Sequence, Set
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import column_or_1d
 
 # Of columns that a message names.
 MOST_NAMED = 10
 DATES = "mM"
+# How messages of NumPy begin, and what they mean.
+OF_NUMPY = {
+    "setting an array element with a sequence": "has samples that differ in shape; pad or cut them to one.",
+    "float() argument must be": "has values that are no numbers; of named values make a data frame, or one dict of "
+    "arrays by the names of the module's inputs.",
+    "could not convert string to float": "has text; turn it into numbers or tokens in front.",
+}
+# Where the messages of checks speak of the samples: at the beginning, and in what to do.
+OF_SAMPLES = re.compile(
+    r"^(Input |Sparse data was passed for )?X(?=[ \[,])|\bX(?=\.filled|=loader|=skorch)|(?<=list\()X"
+)
 
 
 def as_array_like(X: Any) -> Any:
-    """A list of images, or a sequence type of another library's, as one array; anything else as it is.
+    """Tensors, a list of images or tensors, or a sequence of another library's as one array; anything else as it is.
 
     Raises
     ------
-    ValueError
-        If images differ in size or mode, or are numbers of a palette; or if ``X`` holds dates or masked cells.
+    ValueError, TypeError
+        If images or tensors differ in shape, images are numbers of a palette, or ``X`` is missing, has no order, can
+        be read only once, or holds dates or masked cells.
     """
     # Single samples are predicted in less than a millisecond.
     if type(X) is np.ndarray and X.dtype.kind in "fiub":
         return X
+    if X is None:
+        raise ValueError("X is missing (None); give an array (n_samples, ...).")
+    if is_tensor(X):
+        return as_numpy(X)
     if is_image(X):
         raise ValueError("X is one image; give a list of images, [image].")
-    if _is_list(X) and len(X) and is_image(next(iter(X))):
-        return _stacked_images(X)
+    refuse_unordered(X)
+    if _is_list(X) and len(X):
+        first = next(iter(X))
+        if is_image(first) or is_tensor(first):
+            return _stacked(X)
+        _refuse_pairs(first)
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
             f"X has {int(np.ma.getmaskarray(X).sum())} masked cells, which would count as what stands under the mask; "
@@ -37,6 +56,11 @@ def as_array_like(X: Any) -> Any:
     if isinstance(X, Sequence) and not isinstance(X, list | tuple | str):
         X = np.asarray(X)
     _refuse_dates(X)
+    if isinstance(X, np.ndarray) and X.dtype.names:
+        raise ValueError(
+            f"X is a structured array with the fields {_listed(list(X.dtype.names))}; make a data frame of it, "
+            f"pandas.DataFrame(X)."
+        )
     return X
 
 
@@ -60,14 +84,99 @@ def image_array(image: Any) -> np.ndarray:
     return np.asarray(image)
 
 
-def _stacked_images(images: Any) -> np.ndarray:
-    arrays = [image_array(image) if is_image(image) else np.asarray(image) for image in images]
+def _stacked(samples: Any) -> np.ndarray:
+    """Images or tensors as one array."""
+    are_images = is_image(next(iter(samples)))
+    arrays = [image_array(sample) if is_image(sample) else as_numpy(sample) for sample in samples]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
+        what = (
+            "image.convert('RGB').resize((width, height))" if are_images else "pad or resize them"
+        )
         raise ValueError(
-            f"X has images of shapes {shapes[:3]}; they must be alike: image.convert('RGB').resize((width, height))."
+            f"X has {'images' if are_images else 'tensors'} of shapes {shapes[:3]}; they must be alike: {what}."
         )
     return np.stack(arrays)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a torch tensor; there is none before torch is imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def as_numpy(values: Any, name: str = "X") -> np.ndarray:
+    """An array of what NumPy takes, and of tensors that it does not take.
+
+    Those are tensors with gradients, on another device, or of numbers that NumPy does not have, such as bfloat16, which
+    become float32.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a tensor has no values, or is sparse or nested.
+    """
+    if not is_tensor(values):
+        return np.asarray(values)
+    if values.is_nested:
+        raise ValueError(
+            f"{name} is a nested tensor, of samples of several shapes; pad it: tensor.to_padded_tensor(0.0)."
+        )
+    if values.is_meta:
+        raise ValueError(f"{name} is a tensor on the device 'meta', which has no values.")
+    if values.layout is not sys.modules["torch"].strided:
+        raise TypeError(
+            f"{name} is a sparse tensor ({values.layout}), but dense data is required: tensor.to_dense()."
+        )
+    values = values.dequantize() if values.is_quantized else values
+    values = values.detach().cpu().resolve_conj().resolve_neg()
+    try:
+        array: np.ndarray = values.numpy()
+    except TypeError:
+        array = values.float().numpy()
+    return array
+
+
+def refuse_unordered(X: Any, name: str = "X") -> None:
+    """Refuse what can be read only once, or has no order.
+
+    Raises
+    ------
+    TypeError
+    """
+    kind = type(X).__name__
+    if isinstance(X, Iterator):
+        batches = "; to predict batches as they come: predict_stream(batches)" * (name == "X")
+        raise TypeError(
+            f"{name} is a {kind}, which can be read only once; give a list or an array of all samples, "
+            f"list({name}){batches}."
+        )
+    if isinstance(X, Set | MappingView):
+        raise TypeError(
+            f"{name} is a {kind}, which is no array; give a list or an array of samples."
+        )
+
+
+def _refuse_pairs(sample: Any) -> None:
+    """Refuse a list of pairs (sample, label): scikit-learn's splits make one of a torch dataset."""
+    if not isinstance(sample, tuple) or len(sample) != 2:
+        return
+    if (is_image(sample[0]) or np.ndim(sample[0])) and not np.ndim(sample[1]):
+        raise ValueError(
+            "X is a list of pairs (sample, label), such as cross-validation takes out of a torch dataset; give it "
+            "samples and labels apart: X=skorch.helper.SliceDataset(dataset, 0), y=[label for _, label in dataset]."
+        )
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Let the messages of checks name another parameter than ``X``."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message = OF_SAMPLES.sub(lambda found: f"{found[1] or ''}{name}", str(error))
+        message = message if name in message else f"{name}: {message}"
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(message) from error
 
 
 def _refuse_dates(X: Any) -> None:
@@ -98,7 +207,7 @@ class _NoDtype:
 
 @contextlib.contextmanager
 def naming_columns(X: Any) -> Iterator[None]:
-    """Say which columns it is that scikit-learn's checks refuse."""
+    """Say which columns it is that scikit-learn's checks refuse, and what NumPy means."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -110,6 +219,9 @@ def naming_columns(X: Any) -> Iterator[None]:
         if missing:
             named = rf"\1, in columns {_listed(missing)}."
             raise ValueError(re.sub(r"^(Input X contains [^.]*)\.", named, message)) from error
+        what = next((what for how, what in OF_NUMPY.items() if message.startswith(how)), None)
+        if what is not None:
+            raise type(error)(f"X {what} ({message})") from error
         raise
 
 
@@ -173,46 +285,3 @@ def _first(names: Any) -> list[Any]:
 def _listed(names: list[Any]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"{_first(names)}{more}"
-
-
-def read_labels(y: Any, name: str) -> np.ndarray:
-    """Labels as an array (n_samples,); a column becomes one with scikit-learn's warning.
-
-    Raises
-    ------
-    ValueError
-        If labels are missing, mixed, one-hot or of another shape.
-    """
-    if y is None:
-        raise ValueError(f"{name} is missing; only a dataset of (sample, label) brings its labels.")
-    table = np.asarray(y)
-    if table.ndim == 2 and table.shape[1] > 1:
-        one_hot = f"looks one-hot; give {name}.argmax(axis=1)"
-        what = one_hot if _is_one_hot(table) else "needs one label a sample"
-        raise ValueError(
-            f"y should be a 1d array, got an array of shape {table.shape} instead: {name} {what}."
-        )
-    labels: np.ndarray = column_or_1d(y, warn=True)
-    if labels.dtype == object:
-        _check_objects(labels, name)
-    return labels
-
-
-def _is_one_hot(y: np.ndarray) -> bool:
-    return bool(y.dtype.kind in "biuf" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
-
-
-def _check_objects(labels: np.ndarray, name: str) -> None:
-    """Refuse missing labels, and labels that cannot be sorted among each other."""
-    missing = [i for i, label in enumerate(labels) if label is None or label is not label]
-    if missing:
-        raise ValueError(
-            f"{name} has {len(missing)} missing labels (None), the first of sample {missing[0]}; leave these "
-            f"samples out."
-        )
-    kinds = {Number if isinstance(label, Number) else type(label) for label in labels}
-    if len(kinds) > 1:
-        names = sorted(kind.__name__ for kind in kinds)
-        raise ValueError(
-            f"{name} mixes labels of types {names}; make them all strings: [str(label) for label in {name}]."
-        )

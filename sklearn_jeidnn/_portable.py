@@ -1,5 +1,6 @@
 """An estimator is pickled with its weights on the CPU, and loaded to its device where there is one."""
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ._predictor import Predictor
 from ._warn import warn_caller
@@ -17,6 +19,7 @@ class PortableMixin:
     """How :class:`EarlyExitClassifier` is pickled; copies within a process share or keep the device."""
 
     def __getstate__(self) -> dict[str, Any]:
+        _refuse_parametrized(vars(self))
         tensors = itertools.chain.from_iterable(map(_tensors, _modules(vars(self))))
         is_elsewhere = any(tensor.device.type not in ("cpu", "meta") for tensor in tensors)
         return _on_cpu(vars(self)) if is_elsewhere else dict(vars(self))
@@ -35,8 +38,27 @@ class PortableMixin:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
-        vars(other).update(copy.deepcopy(vars(self), memo))
+        with _explaining_results():
+            vars(other).update(copy.deepcopy(vars(self), memo))
         return other
+
+    def __sklearn_clone__(self) -> Any:
+        with _explaining_results():
+            return super().__sklearn_clone__()  # type: ignore[misc]  # of scikit-learn's BaseEstimator
+
+
+@contextlib.contextmanager
+def _explaining_results() -> Iterator[None]:
+    """Say what to do where torch does not copy a result of the user's module's last call."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "support the deepcopy protocol" not in str(error):
+            raise
+        raise ValueError(
+            "module keeps a result of its last call with the graph behind it, as torch.nn.utils.weight_norm does, so "
+            "torch does not copy it; call the module once under torch.no_grad() before, or give its class."
+        ) from error
 
 
 def _modules(state: dict[str, Any]) -> Iterator[nn.Module]:
@@ -54,6 +76,19 @@ def _modules(state: dict[str, Any]) -> Iterator[nn.Module]:
 def _torch_modules(engine: Any) -> list[nn.Module]:
     """The network, and the plain backbone unless that is another classifier."""
     return [m for m in (engine.network, engine.module) if isinstance(m, nn.Module)]
+
+
+def _refuse_parametrized(state: dict[str, Any]) -> None:
+    """Refuse to pickle modules that torch does not pickle, and name the submodule."""
+    # The module's own names come before those of its stages.
+    for module in reversed([*_modules(state)]):
+        for name, part in module.named_modules():
+            if is_parametrized(part):
+                raise TypeError(
+                    f"cannot pickle {name!r} of {type(module).__name__}: torch pickles no module of "
+                    f"torch.nn.utils.parametrizations, but takes its state_dict() only. It does pickle those of the "
+                    f"older torch.nn.utils.weight_norm and spectral_norm; copy.deepcopy takes both."
+                )
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -10,14 +10,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import metrics
 from ._datasets import DatasetBatches, is_dataset, no_samples
-from ._given import read_labels
+from ._labels import read_labels
 from ._numbers import check_number
 from ._operate.cascade import AnsweredArrays
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
+from ._operate.user_functions import as_group_labels
 from ._predictor import Predictor
-from ._samples import checked_chunks, codes_of, count_samples, iter_user_chunks, unpack_batch
+from ._samples import check_weights, checked_chunks, codes_of, count_samples, iter_user_chunks
 from ._schema import Arrays
+from ._streams import check_batches, unpack_batch
 
 T = TypeVar("T")
 VALID = "iterator_valid__"
@@ -67,7 +69,10 @@ class PredictionMixin:
         X = self._dataset_batches(X) if is_dataset(X) else X
         labels = self.predict(X)
         y = X.all_labels() if y is None and isinstance(X, DatasetBatches) else y
-        return float(accuracy_score(read_labels(y, "y"), labels, sample_weight=sample_weight))
+        y = read_labels(y, "y")
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, labels)
+        return float(accuracy_score(y, labels, sample_weight=sample_weight))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of :meth:`predict_proba`; all are finite.
@@ -146,14 +151,14 @@ class PredictionMixin:
 
         Raises
         ------
-        ValueError
-            If there is no such method.
+        ValueError, TypeError
+            If there is no such method, or ``batches`` are one batch.
         """
         check_is_fitted(self)
         if not isinstance(method, str) or method not in STREAMED:
             raise ValueError(f"method={method!r} is not known; give one of {STREAMED}.")
         answer = getattr(self, method)
-        return (answer(unpack_batch(batch)) for batch in batches)
+        return (answer(unpack_batch(batch)) for batch in check_batches(batches))
 
     def mean_cost(self, X: Any) -> float:
         """Mean cost of these samples, relative to one pass of the plain backbone.
@@ -210,7 +215,7 @@ class PredictionMixin:
             raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
-        groups = None if groups is None else np.asarray(groups)
+        groups = None if groups is None else as_group_labels(groups, "groups")
         # A dataset need not say how many samples it has.
         if groups is not None and not (is_dataset(X) and not hasattr(X, "__len__")):
             _check_groups(groups, count_samples(X))
@@ -226,7 +231,8 @@ class PredictionMixin:
         if groups is not None:
             _check_groups(groups, n_samples)
         sets = np.concatenate(found)
-        return sets[..., 0] if isinstance(confidence_level, Real) else sets
+        is_one = isinstance(confidence_level, Real) or np.ndim(confidence_level) == 0
+        return sets[..., 0] if is_one else sets
 
     def check_exchangeability(self, X: Any, *, significance: float = 0.01) -> Exchangeability:
         """Whether new samples differ from the calibration samples more than chance allows, as far as exits can tell.
@@ -354,7 +360,10 @@ def _check_groups(groups: np.ndarray, n_samples: int) -> None:
 
 
 def _as_levels(confidence_level: float | Sequence[float]) -> list[float]:
-    levels = np.atleast_1d(confidence_level)
+    try:
+        levels = np.atleast_1d(confidence_level)
+    except ValueError:  # lists of several lengths
+        levels = np.empty(0)
     numbers = levels.ndim == 1 and levels.size and levels.dtype.kind == "f"
     if not numbers or not np.all((levels > 0) & (levels < 1)):
         raise ValueError(

@@ -19,9 +19,9 @@ from sklearn.utils.validation import (
 )
 
 from ._columns import FLOATS, warn_of_narrow_columns
-from ._given import as_array_like, is_image, naming_columns, read_labels
+from ._given import as_array_like, as_numpy, is_tensor, naming, naming_columns
 from ._history import SampleHistory, sample_hashes
-from ._labels import all_classes_of
+from ._labels import all_classes_of, read_labels
 from ._parts import Parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
 from ._table_columns import TableColumns
@@ -184,7 +184,8 @@ def _first_inputs(
         return _FirstInputs(None, (table,), y, columns)
     warn_of_narrow_columns(X)
     with naming_columns(X):
-        X, y = validate_data(witness, X, y, dtype=_dtype(X, options.keeps_integers), allow_nd=True)
+        dtype = _dtype(X, options.keeps_integers)
+        X, y = validate_data(witness, X, y, dtype=dtype, allow_nd=True)
     return _FirstInputs(None, (X,), y)
 
 
@@ -196,6 +197,7 @@ def _dtype(X: Any, keeps_integers: bool) -> type:
 def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight") -> np.ndarray:
     """Finite weights, none below 0, one above, one for each sample; 1 if there are none: float64 (n_samples,)."""
     try:
+        weights = as_numpy(weights, name) if is_tensor(weights) else weights
         checked: np.ndarray = _check_sample_weight(
             weights, samples, dtype=np.float64, ensure_non_negative=True
         )
@@ -208,7 +210,8 @@ def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight"
 
 def _read_held_out(schema: InputSchema, given: GivenSamples) -> Samples:
     """Checked samples with labels, those of weight 0 left out."""
-    inputs = check_inputs(schema, given.X)
+    with naming("X_val"):
+        inputs = check_inputs(schema, given.X)
     codes = codes_of(schema, given.y, len(inputs[0]), "y_val")
     weights = check_weights(given.weights, inputs[0], "sample_weight_val")
     samples = Samples(inputs=inputs, codes=codes, weights=weights)
@@ -276,8 +279,8 @@ def _checked_array(schema: InputSchema, X: Any) -> Arrays:
     X = as_array_like(X)
     if schema.columns is not None and is_readable(X):
         return (read_table(witness, X, schema.columns),)
-    dtype = _dtype(X, schema.keeps_integers)
     with naming_columns(X):
+        dtype = _dtype(X, schema.keeps_integers)
         return (validate_data(witness, X, dtype=dtype, allow_nd=True, reset=schema.embeds),)
 
 
@@ -354,41 +357,25 @@ def named_arrays(X: Mapping[str, Any]) -> dict[str, np.ndarray]:
             f"X is a mapping with keys {list(X)}; a mapping must have at least one key, each the name of an argument "
             f"of the module's forward."
         )
-    arrays = {name: _numbers(values, f"X[{name!r}]") for name, values in X.items()}
+    arrays = {}
+    for name, values in X.items():
+        with naming(f"X[{name!r}]"), naming_columns(values):
+            arrays[name] = _numbers(values)
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"X has inconsistent numbers of samples: {lengths}; they must be equal.")
     return arrays
 
 
-def _numbers(values: Any, name: str) -> np.ndarray:
+def _numbers(values: Any) -> np.ndarray:
     values = as_array_like(values)
     given = np.asarray(values)
-    if given.dtype.kind in "USmM" or given.ndim == 0:
+    if given.dtype.kind in "USmM" or (given.ndim == 0 and not issparse(values)):
         raise ValueError(
-            f"{name} is {given.dtype} of shape {given.shape}; it must hold numbers for each sample, such as the "
+            f"X is {given.dtype} of shape {given.shape}; it must hold numbers for each sample, such as the "
             f"tokens of words."
         )
-    array: np.ndarray = check_array(values, ensure_2d=False, allow_nd=True, input_name=name)
+    array: np.ndarray = check_array(values, ensure_2d=False, allow_nd=True, input_name="X")
     if array.dtype.kind == "b":
         return array
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)
-
-
-def unpack_batch(batch: Any) -> Any:
-    """A batch as arrays, or as the data frame that it is; labels that stand beside the samples are left out."""
-    if isinstance(batch, tuple) and len(batch) > 2:
-        raise ValueError(
-            f"a batch has {len(batch)} entries; give an array (n_samples, ...), a dict of such, or a pair (samples, "
-            f"labels)."
-        )
-    if isinstance(batch, list | tuple) and len(batch) and is_image(batch[0]):
-        return np.asarray(as_array_like(batch))
-    # A loader gives the samples of a dataset without labels in a list of one.
-    alone = isinstance(batch, list | tuple) and len(batch) == 1 and np.ndim(batch[0]) > 1
-    if alone or isinstance(batch, list | tuple) and len(batch) == 2:
-        batch = batch[0]
-    if is_named(batch):
-        return {name: np.asarray(values) for name, values in batch.items()}
-    # A data frame keeps the names of its columns, which may stand in another order.
-    return batch if hasattr(batch, "columns") else np.asarray(batch)

@@ -6,7 +6,7 @@
 >>> from sklearn_jeidnn.model_selection import cheapest_within, mean_cost
 >>> X, y = load_digits(return_X_y=True)
 >>> search = GridSearchCV(
-...     EarlyExitClassifier(max_epochs=5, random_state=0),
+...     EarlyExitClassifier(companion=None, max_epochs=2, random_state=0),
 ...     {"cost_weight": [0.03, 0.3]},
 ...     scoring={"accuracy": "accuracy", "mean_cost": mean_cost},
 ...     refit=cheapest_within(0.01),

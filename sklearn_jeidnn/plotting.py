@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import metrics
-from ._given import read_labels
+from ._labels import read_labels
 from ._operate.frontier import oracle
 from ._schema import class_codes
 from .pipeline import last_step

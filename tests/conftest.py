@@ -1,5 +1,8 @@
 """One data set of 300 rows, two tiny backbones, one fitted estimator."""
 
+import contextlib
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,61 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._fit import prices
+from sklearn_jeidnn._operate import gate_descent
 
 torch.set_num_threads(1)
+
+
+def seed_global_generators():
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+# A file, a fixture, a test draw the same numbers whatever ran before: modules are often made with random weights.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectstart():
+    seed_global_generators()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup():
+    seed_global_generators()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    seed_global_generators()
+
+
+FULL_DESCENT, SHORT_DESCENT = gate_descent.GATE_STEPS, 60
+
+
+@contextlib.contextmanager
+def gates_descend(n_steps):
+    """Gates are trained for so many steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate_descent, "GATE_STEPS", n_steps)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_loops():
+    """Most of the time of a small fit goes into gates, or into measuring seconds; few tests ask how good these get.
+
+    Other processes know nothing of it: use the threshold policies there.
+    """
+    with gates_descend(SHORT_DESCENT), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prices, "ENOUGH_SECONDS", 0.1)
+        yield
+
+
+@pytest.fixture
+def full_descent():
+    """For tests that ask how good gates get."""
+    with gates_descend(FULL_DESCENT):
+        yield
 
 
 class TinyConv(nn.Module):
@@ -85,8 +141,10 @@ def digits():
 
 @pytest.fixture(scope="session")
 def fresh_digits():
+    """In random order: writers come one after the other, and guarantees are for samples that are exchangeable."""
     X, y = load_digits(return_X_y=True)
-    return np.float32(X[300:]), y[300:]
+    order = np.random.default_rng(0).permutation(np.arange(300, len(y)))
+    return np.float32(X[order]), y[order]
 
 
 @pytest.fixture(params=[TinyConv, TinyTransformer])
@@ -122,4 +180,5 @@ def drawn_labels(logits, rng):
 
 @pytest.fixture(scope="session")
 def fitted(digits):
-    return quick_classifier(validation_fraction=0.3, max_epochs=30).fit(*digits)
+    with gates_descend(FULL_DESCENT):
+        return quick_classifier(validation_fraction=0.3, max_epochs=30).fit(*digits)

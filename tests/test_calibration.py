@@ -93,12 +93,38 @@ def test_a_function_of_the_samples_gives_groups_unless_the_user_does():
     assert rule.group_labels(X, 2, [5, 6]).tolist() == [5, 6]
 
 
-@pytest.mark.parametrize("groups", [[1, 2], [[1], [2], [3]]])
+@pytest.mark.parametrize("groups", [[1, 2], [[1, 1], [2, 2], [3, 3]]])
 def test_groups_of_another_shape_than_the_samples_are_refused(groups):
     with pytest.raises(ValueError, match=r"groups has shape .* but there are 3 samples"):
         rule_of().group_labels(np.ones((3, 1)), 3, groups)
     with pytest.raises(ValueError, match="groups has shape"):
         rule_of(condition_on=lambda X: groups).group_labels(np.ones((3, 1)), 3, None)
+
+
+def test_groups_of_several_lengths_are_refused_by_name():
+    with pytest.raises(ValueError, match="groups must be one label for each sample"):
+        rule_of().group_labels(np.ones((2, 1)), 2, [[1], [1, 2]])
+
+
+def test_groups_in_a_column_are_read_as_labels_are():
+    column = np.array([["b"], ["a"]])
+    assert rule_of().group_labels(np.ones((2, 1)), 2, column).tolist() == ["b", "a"]
+    rule = rule_of(condition_on=lambda X: X > 0)
+    assert rule.group_labels(np.array([[1.0], [-1]]), 2, None).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "params, takes",
+    [
+        ({"condition_on": lambda X: X["age"]}, r"an array of shape \(n_samples, 2\), also where"),
+        ({"condition_on": lambda X: X.age}, r"an array of shape \(n_samples, 2\), also where"),
+        ({"conformity_score": lambda p: p}, r"probabilities \(n_samples, n_classes\) and unif"),
+        ({"conformity_score": lambda p, u, c: p}, r"probabilities \(n_samples, n_classes\) and"),
+    ],
+)
+def test_functions_that_expect_something_else_are_told_what_they_get(params, takes):
+    with pytest.raises(ValueError, match=f"{next(iter(params))}=.* fails: .*called with {takes}"):
+        rule_of(**params).try_functions(SCHEMA, (np.ones((3, 2), np.float32),))
 
 
 def test_groups_are_needed_exactly_if_conformalize_was_given_some():

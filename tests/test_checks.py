@@ -275,6 +275,8 @@ def test_a_keyword_with_an_underscore_is_refused_as_any_other_and_hides_nothing(
             other.fit(X, y)
 
 
+# Of a frozen network that never learned.
+@pytest.mark.filterwarnings("ignore:the labels of the module itself are right on")
 @pytest.mark.parametrize(
     "params",
     [
@@ -318,6 +320,8 @@ class CountSteps(Callback):
             self.rates_.append(net.optimizer_.param_groups[0]["lr"])
 
 
+# Of a frozen network that never learned.
+@pytest.mark.filterwarnings("ignore:the labels of the module itself are right on")
 @pytest.mark.parametrize("freeze_backbone", [False, True])
 def test_a_sampler_takes_the_place_of_shuffling(freeze_backbone):
     samples = RandomSampler(range(54), num_samples=30)
@@ -523,3 +527,69 @@ def test_groups_of_another_number_are_refused_before_anything_is_predicted(ready
 def test_a_batch_size_that_is_not_timed_is_named_in_a_warning(ready):
     with pytest.warns(UserWarning, match="batch_size=3 is not read"):
         ready.measure_costs("multiply_adds", batch_size=3)
+
+
+@pytest.mark.parametrize(
+    "weights, wrong, without",
+    [({0: 1, 7: 2}, "[7]", "[1]"), ({"0": 1, "1": 2}, "['0', '1']", "[0, 1]")],
+)
+def test_class_weights_of_labels_that_y_lacks_are_named(weights, wrong, without):
+    refused(
+        f"class_weight has keys {wrong} that are not among the labels [0, 1]",
+        f"none for {without}",
+        class_weight=weights,
+    )
+
+
+def test_class_weights_may_leave_labels_out_and_name_those_that_are_not_there():
+    for weights in ({1: 2}, {0: 1, 1: 2, 7: 3}, {0.0: 1, True: 2}):
+        assert len(tiny(class_weight=weights).fit(X, y).history_) == 1
+    logits = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    params = {"module": logits, "classes": [0, 1, 2], "class_weight": {0: 2, 2: 1}}
+    assert len(tiny(**params).fit(X, y).history_) == 1
+
+
+def test_a_device_without_values_is_refused():
+    refused("device='meta' holds no values", device="meta")
+    refused("device='meta' holds no values", device="meta", module=None)
+
+
+def test_a_memory_that_is_no_folder_is_refused(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    for memory in (file, str(file), file / "inside"):
+        refused(f"memory={memory!r} is no folder", memory=memory)
+
+
+class Normalised(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            *(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()),
+            *(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)),
+        )
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"batch_size": 1},
+        {"iterator_train__batch_size": 1},
+        {"batch_size": 1, "freeze_backbone": "after_warmup"},
+        {"batch_size": 59, "iterator_train__drop_last": False},
+        {"iterator_train__batch_sampler": [[0, 1], [2]]},
+    ],
+)
+def test_batches_of_one_sample_are_refused_where_the_module_normalises_batches(params):
+    with pytest.raises(ValueError, match=r"batch_size=\d+, with .* a batch of one sample"):
+        tiny(module=Normalised, **params).fit(X, y, **HELD_OUT)
+
+
+def test_a_lone_last_sample_is_left_out_and_a_module_without_normalisation_takes_it():
+    assert len(tiny(module=Normalised, batch_size=59).fit(X, y, **HELD_OUT).history_) == 1
+    assert len(tiny(batch_size=1).fit(X, y).history_) == 1
+
+
+def test_no_exits_are_refused_with_what_to_do():
+    for exits in ([], (), np.array([])):
+        refused("exits=[] names no place", "'auto'", exits=exits)
+    refused("exits=[] names no place", "entry 0", module=[Tiny, Tiny], exits=[[], []])

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
@@ -24,8 +25,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 def test_it_learns_and_most_rows_leave_early(fitted, fresh_digits):
     X, y = fresh_digits
-    assert fitted.score(X, y) > 0.8
-    assert fitted.mean_cost(X) < 0.9
+    assert fitted.score(X, y) > 0.7
+    assert np.mean(fitted.predict_exit(X) < len(fitted.exits_)) > 0.5
 
 
 def test_exits_costs_and_labels_belong_together(fitted, fresh_digits):
@@ -82,7 +83,7 @@ def test_predict_really_drops_rows_that_left(fitted, fresh_digits):
 
 
 def test_neither_order_nor_batch_size_nor_company_changes_a_row(fitted, fresh_digits):
-    X, _ = fresh_digits
+    X = fresh_digits[0][:400]
     exit_index, labels = fitted.predict_exit(X), fitted.predict(X)
     shuffled = np.random.default_rng(0).permutation(len(X))
     assert np.array_equal(fitted.predict_exit(X[shuffled]), exit_index[shuffled])
@@ -99,7 +100,8 @@ def test_neither_order_nor_batch_size_nor_company_changes_a_row(fitted, fresh_di
 
 @pytest.mark.parametrize("gate_training", ["joint", "bilevel"])
 def test_the_same_random_state_gives_the_same_result_twice(digits, gate_training):
-    first, second = (quick_classifier(gate_training=gate_training).fit(*digits) for _ in range(2))
+    clf = quick_classifier(gate_training=gate_training, max_epochs=3)
+    first, second = (clone(clf).fit(*digits) for _ in range(2))
     assert np.array_equal(first.predict_proba(digits[0]), second.predict_proba(digits[0]))
     assert np.array_equal(first.conformity_scores_, second.conformity_scores_)
 
@@ -158,8 +160,12 @@ def test_a_frozen_backbone_keeps_its_weights_and_gives_the_last_exit(backbone, d
     torch.testing.assert_close(last - added, backbone(torch.as_tensor(digits[0])), **CLOSE)
 
 
-def test_a_trained_instance_is_tuned_from_its_weights(digits):
-    trained = quick_classifier(module=TinyConv, max_epochs=40).fit(*digits)
+@pytest.fixture(scope="module")
+def trained(digits):
+    return quick_classifier(module=TinyConv, max_epochs=30, lr=1e-2).fit(*digits)
+
+
+def test_a_trained_instance_is_tuned_from_its_weights(digits, trained):
     tuned = quick_classifier(module=trained.module_, max_epochs=1, lr=1e-5).fit(*digits)
     assert tuned.score(*digits) > 0.8
     untrained = quick_classifier(module=TinyConv, max_epochs=1, lr=1e-5).fit(*digits)
@@ -239,13 +245,13 @@ def test_held_out_rows_of_weight_zero_are_left_out(digits, fresh_digits):
 def test_calibration_rows_neither_train_nor_choose(digits, fresh_digits):
     """Other labels on the calibration rows change the scores and nothing else."""
     X_val, y_val = fresh_digits[0][:100], fresh_digits[1][:100]
-    first = quick_classifier().fit(*digits, X_val=X_val, y_val=y_val)
+    first = quick_classifier(max_epochs=3).fit(*digits, X_val=X_val, y_val=y_val)
     _, calibration = halve(100, np.random.RandomState(0))
     own_score = 1 - first.predict_proba(X_val)[calibration, y_val[calibration]]
     np.testing.assert_allclose(np.sort(first.conformity_scores_), np.sort(own_score), atol=1e-6)
     changed = y_val.copy()
     changed[calibration] = (changed[calibration] + 1) % 10
-    second = quick_classifier().fit(*digits, X_val=X_val, y_val=changed)
+    second = quick_classifier(max_epochs=3).fit(*digits, X_val=X_val, y_val=changed)
     assert np.array_equal(first.predict_proba(X_val), second.predict_proba(X_val))
     assert not np.array_equal(first.conformity_scores_, second.conformity_scores_)
 
@@ -330,12 +336,9 @@ def test_a_number_of_exits_can_be_asked_for(digits, number):
     assert len(clf.exit_costs_) == 3
 
 
-def test_bfloat16_inference_answers_nearly_the_same(digits, fresh_digits):
+def test_bfloat16_inference_answers_nearly_the_same(digits, fresh_digits, trained):
     X, y = fresh_digits
-    exact, rounded = (
-        quick_classifier(module=TinyConv, precision=precision, max_epochs=40).fit(*digits)
-        for precision in ("float32", "bfloat16")
-    )
+    exact, rounded = trained, clone(trained).set_params(precision="bfloat16").fit(*digits)
     half = []
     rounded.network_.stages[0].register_forward_hook(
         lambda _, __, output: half.append(output[0].dtype)
@@ -349,6 +352,7 @@ def test_bfloat16_inference_answers_nearly_the_same(digits, fresh_digits):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_gpu_learns_as_well(digits, precision, freeze):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_jeidnn._cut import comparing, cutting
 from sklearn_jeidnn._cut.cutting import cut
 from sklearn_jeidnn._cut.graphs import LogitsModule
 
@@ -266,3 +267,25 @@ def test_samples_without_gradients_that_are_numbers_do_not_end_the_comparison():
         Shares().eval(), EXITS, (samples,), None, 10, head_cost=lambda _: 0, frozen=False
     )
     assert len(stages) == len(EXITS) + 1
+
+
+@pytest.mark.parametrize("n_disturbed", [1, 2])
+def test_random_numbers_that_another_thread_draws_refuse_no_good_module(n_disturbed, monkeypatch):
+    run, n_runs = comparing._run, 0
+    # In a comparison the module runs four times, then its stages twice.
+    disturbed = [4 + 6 * i for i in range(n_disturbed)]
+
+    def run_beside_another_thread(stages, inputs):
+        nonlocal n_runs
+        if n_runs in disturbed:
+            torch.rand(1)
+        n_runs += 1
+        return run(stages, inputs)
+
+    def never(*args):
+        raise AssertionError("the first way of cutting was refused")
+
+    monkeypatch.setattr(comparing, "_run", run_beside_another_thread)
+    monkeypatch.setattr(cutting, "_cut_exported", never)
+    test_stages_learn_what_the_module_would_learn(FunctionalDropout)
+    assert n_runs == 6 * (n_disturbed + 1)

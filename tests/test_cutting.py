@@ -351,6 +351,19 @@ def test_a_module_that_answers_another_shape_is_refused(X):
     refusal(nn.Sequential(nn.Linear(64, 4)), ["0"], X, r"answered \(3, 4\) for 3 rows.*\(3, 10\)")
 
 
+def test_one_logit_for_two_classes_is_refused_with_what_to_do():
+    one = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    samples = torch.eye(4)[:3]
+    for module in (one, nn.Sequential(one, nn.Flatten(0))):
+        with pytest.raises(
+            ValueError, match=r"One logit, as .* give two, as nn.Linear\(\.\.\., 2\)"
+        ):
+            cut(module, 0, (samples,), None, 2, head_cost=lambda output: 0, frozen=False)
+    with pytest.raises(ValueError, match=r"answered \(3, 1\)") as caught:
+        cut(one, 0, (samples,), None, 3, head_cost=lambda output: 0, frozen=False)
+    assert "One logit" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "mixing, where",
     [

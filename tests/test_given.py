@@ -3,14 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from scipy import sparse
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from sklearn_jeidnn._given import as_array_like, read_labels
-from sklearn_jeidnn._samples import unpack_batch
-from sklearn_jeidnn._schema import class_codes
+from sklearn_jeidnn._given import as_array_like
+from sklearn_jeidnn._samples import named_arrays
+from sklearn_jeidnn._streams import unpack_batch
 
-from .conftest import quick_classifier
+from .conftest import MaskedTokens, quick_classifier
+from .test_checks import NoTraining
+from .test_samples import sentences
 
 WHEN = pd.date_range("2020-01-01", periods=300)
 
@@ -109,65 +114,80 @@ def test_images_that_do_not_stack_are_refused_with_what_to_do(given, match):
         as_array_like(given)
 
 
+SAMPLES = torch.arange(6.0).reshape(3, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        SAMPLES,
+        SAMPLES.bfloat16(),
+        SAMPLES.half(),
+        SAMPLES.double(),
+        SAMPLES.clone().requires_grad_(),
+        SAMPLES.bfloat16().requires_grad_(),
+        (SAMPLES * 1j).conj().imag.neg(),
+        list(SAMPLES),
+        list(SAMPLES.clone().requires_grad_().bfloat16()),
+    ],
+)
+def test_tensors_of_any_kind_are_read(given):
+    for read in (as_array_like, unpack_batch):
+        np.testing.assert_array_equal(np.asarray(read(given), np.float32), SAMPLES.numpy())
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        (SAMPLES.to("meta"), "'meta', which has no values"),
+        (SAMPLES.to_sparse(), r"a sparse tensor \(torch.sparse_coo\).*to_dense"),
+        ([SAMPLES[0], SAMPLES[0, :1]], r"tensors of shapes \[\(1,\), \(2,\)\]; they must be alike"),
+    ],
+)
+def test_tensors_that_are_no_array_are_refused_with_what_to_do(given, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        as_array_like(given)
+
+
+def test_tensors_with_gradients_are_labels_weights_and_named_inputs_too(digits):
+    X, y = (torch.as_tensor(part) for part in digits)
+    weights = torch.ones(300, dtype=torch.bfloat16)
+    expected = quick_classifier(max_epochs=1).fit(*digits).predict_proba(digits[0])
+    clf = quick_classifier(max_epochs=1)
+    clf.fit(X.clone().requires_grad_(), y.float().requires_grad_(), weights.requires_grad_())
+    np.testing.assert_array_equal(clf.predict_proba(X.requires_grad_()), expected)
+    assert named_arrays({"a": X.bfloat16()})["a"].dtype == np.float32
+
+
+@pytest.mark.parametrize("make", [lambda X: (x for x in X), iter, lambda X: map(list, X)])
+@pytest.mark.parametrize(
+    "method",
+    ["predict", "predict_set", "mean_cost", "score", "frontier", "conformalize", "fit"],
+)
+def test_what_can_be_read_only_once_is_refused_with_what_to_do(fitted, digits, make, method):
+    X, y = digits
+    labels = [y] if method in ("score", "frontier", "conformalize", "fit") else []
+    with pytest.raises(TypeError, match=r"X is a .*, which can be read only once.*predict_stream"):
+        getattr(fitted, method)(make(X), *labels)
+    with pytest.raises(TypeError, match="y is a .*, which can be read only once"):
+        quick_classifier().fit(X, make(y[:, None]))
+    with pytest.raises(TypeError, match=r"X_val is a .*list\(X_val\)"):
+        quick_classifier().fit(X, y, X_val=make(X), y_val=y)
+
+
+def test_missing_samples_and_sets_are_refused(fitted):
+    with pytest.raises(ValueError, match=r"X is missing \(None\)"):
+        fitted.predict(None)
+    for given in ({1, 2}, {1: 2}.values()):
+        with pytest.raises(TypeError, match="which is no array"):
+            fitted.predict(given)
+
+
 def test_a_batch_of_a_stream_has_samples_and_labels_and_no_more():
     X = np.zeros((3, 2))
     assert unpack_batch((X, [0, 1, 2])).shape == unpack_batch([X]).shape == X.shape
     with pytest.raises(ValueError, match="a batch has 3 entries; give"):
         unpack_batch((X, X, X))
-
-
-@pytest.mark.parametrize(
-    "y, kind",
-    [
-        (pd.Series([3, 1], index=[7, 8]), "i"),
-        (pd.Categorical([3, 1]), "i"),
-        ([3, 1], "i"),
-        (["b", "a"], "U"),
-        ([True, False], "b"),
-        (np.array(["b", "a"], object), "O"),
-    ],
-)
-def test_labels_of_any_kind_are_read(y, kind):
-    labels = read_labels(y, "y")
-    assert labels.shape == (2,) and labels.dtype.kind == kind
-    assert class_codes(np.unique(labels), labels, 2, "y").tolist() == [1, 0]
-
-
-@pytest.mark.parametrize(
-    "y, match",
-    [
-        (np.eye(3), r"shape \(3, 3\) instead: y_val looks one-hot; give y_val.argmax\(axis=1\)"),
-        (np.ones((3, 2)), r"shape \(3, 2\) instead: y_val needs one label a sample"),
-        (None, "y_val is missing; only a dataset"),
-        (["a", None, None], "y_val has 2 missing labels .*the first of sample 1"),
-        (np.array([1, "a"], object), r"y_val mixes labels of types \['Number', 'str'\]"),
-    ],
-)
-def test_labels_that_do_not_do_are_refused_by_name(y, match):
-    with pytest.raises(ValueError, match=match):
-        read_labels(y, "y_val")
-
-
-HALVES = (slice(150), slice(150, None))
-
-
-def test_labels_in_a_column_are_read_everywhere(digits):
-    (known, y_known), (X, y) = (tuple(part[rows] for part in digits) for rows in HALVES)
-    column = y[:, None]
-    clf = quick_classifier(max_epochs=1).fit(known, y_known)
-    expected = clf.frontier(X, y)["accuracy"]
-    calls = [
-        lambda: quick_classifier(max_epochs=1).fit(known, y_known[:, None], X_val=X, y_val=column),
-        lambda: clf.conformalize(X, column),
-        lambda: clf.calibration_report(X, column),
-        lambda: clf.control_risk(X, column, max_accuracy_drop=0.3),
-        lambda: clf.score(X, column),
-        lambda: np.testing.assert_array_equal(clf.frontier(X, column)["accuracy"], expected),
-        lambda: np.testing.assert_array_equal(clf.exit_answers(X, column).codes, y),
-    ]
-    for call in calls:
-        with pytest.warns(match="A column-vector y was passed"):
-            call()
 
 
 def test_weights_of_answers_are_checked(fitted, digits):
@@ -180,3 +200,69 @@ def test_logarithms_of_probabilities_are_finite(fitted, digits):
     logs = fitted.predict_log_proba(X)
     assert np.isfinite(logs).all()
     np.testing.assert_allclose(np.exp(logs), fitted.predict_proba(X), atol=1e-300)
+
+
+@pytest.mark.parametrize(
+    "spoil, match",
+    [
+        (lambda f: f.assign(age=WHEN), r"^X_val has dates or times \(columns \['age'\]\)"),
+        (lambda f: f.assign(age="X"), r"^X_val has columns that are not numbers: 'age' \(such as 'X'\)"),
+        (lambda f: f.assign(age=np.nan), r"^Input X_val contains NaN, in columns \['age'\]"),
+        (lambda f: f[["age", "height"]].to_numpy(), "^X_val has 2 features"),
+        (lambda f: f.rename(columns={"age": "X"}), "^X_val: The feature names.*\n.*\n- X\n"),
+        (lambda f: f["age"], "^X_val: Expected a 2-dimensional container"),
+        (lambda f: f.to_numpy()[:, :, None], r"^X_val has samples of shape \(3, 1\)"),
+        (lambda f: f[:0], "^X_val: Found array with 0 sample"),
+        (lambda f: dict(f), "^X_val is a mapping"),
+        (lambda f: sparse.csr_array(f), "^Sparse data was passed for X_val"),
+        (lambda f: images((4, 3), (5, 3)), "^X_val has images of shapes"),
+        (lambda f: np.ma.masked_array(f, f > 0), r"^X_val has .* masked cells.*X_val\.filled"),
+        (lambda f: DataLoader(TensorDataset(torch.ones(2, 3))), "^X_val is a DataLoader.*X_val=loader"),
+        (lambda f: TensorDataset(*3 * [torch.ones(2, 3)]), "^X_val is a dataset that gives 3 values"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_held_out_samples_that_do_not_do_are_told_by_their_name(frame, digits, spoil, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        quick_classifier().fit(frame, digits[1], X_val=spoil(frame), y_val=digits[1])
+
+
+def test_unlabeled_samples_that_do_not_do_are_told_by_their_name(digits):
+    X, y = digits
+    clf = quick_classifier(module__n_blocks=2, companion="auto", companion_training="distilled")
+    with pytest.raises(ValueError, match="^X_unlabeled has 60 features"):
+        clf.fit(X, y, X_unlabeled=X[:, :60])
+
+
+def test_tokens_of_held_out_samples_that_are_not_embedded_are_told_before_training():
+    X, y = sentences(60)
+    others = {**X, "input_ids": np.where(np.arange(60)[:, None] == 7, 50, X["input_ids"])}
+    clf = quick_classifier(module=MaskedTokens, callbacks=[NoTraining()])
+    with pytest.raises(ValueError, match=r"^X_val\['input_ids'\] has the token 50, but the module"):
+        clf.fit(X, y, X_val=others, y_val=y)
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        ([[1, 2, 3], [1, 2]], r"^X has samples that differ in shape; pad or cut"),
+        (np.array([np.zeros(3), np.zeros(2)], object), r"^X has samples that differ in shape"),
+        (
+            [{"a": 1}, {"a": 2}],
+            "^X has values that are no numbers; .*a data frame, or one dict of arrays",
+        ),
+        (["some words", "and others"], "^X has text; turn it into numbers or tokens"),
+        (np.zeros(2, [("a", "f4"), ("b", "f4")]), r"^X is a structured array .*\['a', 'b'\]"),
+    ],
+)
+def test_what_numpy_makes_no_table_of_is_told_in_words(fitted, given, match):
+    for call in (fitted.predict, lambda X: quick_classifier().fit(X, [0, 1])):
+        with pytest.raises((ValueError, TypeError), match=match):
+            call(given)
+
+
+def test_weights_of_a_score_are_checked(fitted, digits):
+    for weights in (np.ones(299), ["a"] * 300):
+        with pytest.raises(ValueError, match="sample_weight"):
+            fitted.score(*digits, sample_weight=weights)
+    assert fitted.score(*digits, sample_weight=pd.Series(np.ones(300))) == fitted.score(*digits)

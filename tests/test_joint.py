@@ -13,6 +13,8 @@ from sklearn_jeidnn._operate.frontier import Frontier
 
 from .conftest import calibrated_logits
 
+pytestmark = pytest.mark.usefixtures("full_descent")
+
 
 def two_members(noise_of_the_first):
     """Logits of two members, each the truth's with noise of its own."""

@@ -56,6 +56,7 @@ def test_a_trained_network_in_another_order_is_told_and_the_order_that_would_fit
         clf = fit(network, named)
     (warning,) = caught
     assert f"classes={NAMES.tolist()}" in str(warning.message)
+    assert "(If not: the module may not be trained, or X may come" in str(warning.message)
     assert np.mean(clf.predict_backbone(named[2][0]) == named[2][1]) < 0.4
 
 

@@ -35,7 +35,8 @@ def trainings(monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_remembered_fit_answers_as_one_without_memory(digits, tmp_path, freeze):
-    params = {"module": TinyConv().eval(), "freeze_backbone": freeze, "cost_weight": 0.3}
+    params = {"module": TinyConv().eval(), "freeze_backbone": freeze, "max_epochs": 2}
+    params["cost_weight"] = 0.3
     without = quick_classifier(**params).fit(*digits)
     first, second = (quick_classifier(memory=str(tmp_path), **params).fit(*digits) for _ in "ab")
     for clf in (first, second):
@@ -47,16 +48,16 @@ def test_a_remembered_fit_answers_as_one_without_memory(digits, tmp_path, freeze
 def test_a_grid_search_over_cost_weights_trains_one_backbone_a_fold(digits, tmp_path, trainings):
     memory = joblib.Memory(tmp_path, verbose=0)
     grid = {"cost_weight": [0, 0.1, 1], "gate_training": ["joint", "bilevel"]}
-    GridSearchCV(quick_classifier(memory=memory), grid, cv=2, refit=False).fit(*digits)
+    clf = quick_classifier(memory=memory, max_epochs=2)
+    GridSearchCV(clf, grid, cv=2, refit=False).fit(*digits)
     assert trainings.count("train_exits") == 2
 
 
 @pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 def test_a_frozen_backbone_runs_once_however_its_heads_are_trained(digits, tmp_path, trainings):
+    always = {"freeze_backbone": True, "memory": str(tmp_path), "max_epochs": 2}
     for params in ({}, {"cost_weight": 1}, {"lr": 1e-3}, {"max_epochs": 3}):
-        quick_classifier(
-            module=fixed_backbone(), freeze_backbone=True, memory=str(tmp_path), **params
-        ).fit(*digits)
+        quick_classifier(module=fixed_backbone(), **{**always, **params}).fit(*digits)
     assert trainings.count("exit_features") == 2, "rows that train, rows that set the gates"
     assert trainings.count("train_heads") == 3
 

@@ -8,6 +8,9 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from .conftest import TinyConv, TinyTransformer, quick_classifier
 
@@ -50,6 +53,7 @@ def test_copies_share_and_deep_copies_do_not(fitted, digits):
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
 @pytest.mark.parametrize("module", [TinyConv, TinyTransformer])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_pickle_of_a_gpu_holds_no_tensor_of_it(digits, module, freeze, tmp_path, monkeypatch):
@@ -105,3 +109,43 @@ def test_defaults_around_a_fit_on_a_gpu_change_nothing(digits, deterministic):
     finally:
         torch.set_default_device(None)
         torch.use_deterministic_algorithms(False)
+
+
+class WeightNormalised(nn.Sequential):
+    def __init__(self, normalise):
+        super().__init__(
+            normalise(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 10)
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated", "ignore:.*during export")
+def test_modules_that_torch_does_not_pickle_are_named(digits):
+    X, y = digits
+    params = {"exits": ["0"], "max_epochs": 1}
+    clf = quick_classifier(
+        module=WeightNormalised, module__normalise=parametrizations.weight_norm, **params
+    ).fit(X, y)
+    with pytest.raises(TypeError, match="cannot pickle '0' of WeightNormalised.*weight_norm and"):
+        pickle.dumps(clf)
+    assert np.array_equal(copy.deepcopy(clf).predict_proba(X), clf.predict_proba(X))
+    older = quick_classifier(module=WeightNormalised, module__normalise=weight_norm, **params).fit(
+        X, y
+    )
+    loaded = pickle.loads(pickle.dumps(older))
+    assert np.array_equal(loaded.predict_proba(X), older.predict_proba(X))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+def test_modules_with_results_of_their_last_call_are_copied_or_it_is_told_what_to_do(digits):
+    module, X = WeightNormalised(weight_norm), torch.as_tensor(digits[0])
+    clf = quick_classifier(module=module)
+    module(X)
+    for copied in (clone, copy.deepcopy):
+        with pytest.raises(
+            ValueError, match=r"module keeps a result .*once under torch.no_grad\(\)"
+        ):
+            copied(clf)
+    with torch.no_grad():
+        module(X)
+    for copied in (clone, copy.deepcopy):
+        assert copied(clf).module is not module

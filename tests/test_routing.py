@@ -145,7 +145,7 @@ def test_rows_whose_best_labels_are_tied_are_run_again_by_themselves(rows):
     torch.nn.init.zeros_(list(network.stages[-1].parameters())[-1])
     seen = batch_sizes(network)
     n_last = int((network.route(rows).exit_index == 2).sum())
-    assert n_last <= seen[0].count(1) <= n_last + 3
+    assert n_last <= seen[0].count(1) <= n_last + 15
     # So does the first: all rows are tied there, wherever they leave.
     for parameter in network.heads.heads[0].output.parameters():
         torch.nn.init.zeros_(parameter)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from torch.utils.data import DataLoader, TensorDataset
 
 from sklearn_jeidnn import _prediction, _schema
@@ -129,3 +130,41 @@ def test_a_streams_frames_keep_the_names_of_their_columns(digits, fresh_digits):
     for batch in (new[new.columns[::-1]], (new[new.columns[::-1]], fresh_digits[1][:30])):
         with pytest.raises(ValueError, match="must be in the same order"):
             next(clf.predict_stream([batch]))
+
+
+def test_batches_are_refused_as_predict_refuses_them(fitted, fresh_digits):
+    X = fresh_digits[0][:20]
+    masked = np.ma.masked_array(X, X > 15)
+    for batch in (sparse.csr_matrix(X), sparse.dok_array(X), masked, None, (x for x in X)):
+        with pytest.raises((ValueError, TypeError)) as expected:
+            fitted.predict(batch)
+        for given in (batch, (batch, np.zeros(20))):
+            with pytest.raises(expected.type) as caught:
+                list(fitted.predict_stream([given]))
+            assert str(caught.value) == str(expected.value)
+
+
+def test_one_batch_in_the_place_of_batches_is_refused_with_what_to_do(fitted, fresh_digits):
+    X = fresh_digits[0][:20]
+    for batches in (X, pd.DataFrame(X), torch.as_tensor(X), {"X": X}, 3, "X"):
+        with pytest.raises(
+            (ValueError, TypeError), match=r"batches is .*such as \[X\], or call pred"
+        ):
+            fitted.predict_stream(batches)
+
+
+def test_a_list_of_two_rows_is_a_batch_of_two(fitted, fresh_digits):
+    X = fresh_digits[0][:2]
+    for batch in ([X[0], X[1]], X.tolist()):
+        (labels,) = fitted.predict_stream([batch])
+        np.testing.assert_array_equal(labels, fitted.predict(X))
+
+
+@pytest.mark.parametrize("level", [np.array(0.9), torch.tensor(0.9), np.float32(0.9)])
+def test_one_level_of_any_type_gives_no_axis_of_levels(fitted, fresh_digits, level):
+    assert fitted.predict_set(fresh_digits[0][:3], confidence_level=level).shape == (3, 10)
+
+
+def test_levels_that_are_no_sequence_are_refused(fitted, fresh_digits):
+    with pytest.raises(ValueError, match="confidence_level=.* is not allowed"):
+        fitted.predict_set(fresh_digits[0][:3], confidence_level=[[0.1], [0.2, 0.3]])

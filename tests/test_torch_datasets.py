@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.model_selection import cross_val_score
 from skorch.helper import SliceDataset
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
@@ -214,3 +215,23 @@ def test_labels_beside_a_dataset_that_differ_from_its_own_are_told(digits):
     pairs = TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
     with pytest.warns(UserWarning, match="y is given, and takes the place of the labels"):
         quick_classifier(max_epochs=1).fit(pairs, np.roll(y, 1))
+
+
+def test_tensors_that_numpy_does_not_take_come_from_a_dataset_too(digits, one_epoch):
+    X, y = map(torch.as_tensor, digits)
+    expected = one_epoch.predict_proba(digits[0])
+    for samples in (X.bfloat16(), X.clone().requires_grad_()):
+        pairs = TensorDataset(samples, y)
+        clf = quick_classifier(max_epochs=1).fit(pairs)
+        np.testing.assert_array_equal(clf.predict_proba(pairs), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*Scoring failed", "ignore:.*fits failed")
+def test_cross_validation_over_a_dataset_is_refused_with_the_way_to_do_it(digits, pairs):
+    X, y = digits
+    few = Subset(pairs, range(100))
+    clf = quick_classifier(max_epochs=1)
+    with pytest.raises(ValueError, match="a list of pairs.*SliceDataset"):
+        cross_val_score(clf, few, y[:100], cv=2, error_score="raise")
+    of_slices = cross_val_score(clf, SliceDataset(few, 0), y[:100], cv=2)
+    np.testing.assert_array_equal(of_slices, cross_val_score(clf, X[:100], y[:100], cv=2))

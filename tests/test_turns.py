@@ -64,7 +64,8 @@ def test_a_grid_search_in_threads_or_forks_is_the_same(digits, backend):
 
 
 def test_companions_that_fit_in_threads_of_their_own_do_not_wait_for_ever(digits):
-    small = quick_classifier(module=TinyConv, max_epochs=1)
+    # In processes of their own gates descend for as long as users' do.
+    small = quick_classifier(module=TinyConv, max_epochs=1, exit_policy="confidence")
     several = BaggingClassifier(small, n_estimators=2, n_jobs=2, random_state=0)
     fit = fits(digits, module=[several, TinyConv], companion_costs=[0.1])
     alone = fit(0)

@@ -15,6 +15,8 @@ from .tensors import same
 
 # A module may change from call to call.
 N_CALLS = 2
+# Another thread that draws random numbers in between makes a comparison fail.
+N_COMPARISONS = 3
 CPU = torch.device("cpu")
 
 
@@ -47,19 +49,28 @@ def check_learning(
     ------
     CutError
     """
+    for _ in range(N_COMPARISONS):
+        difference = _compared(logits_module, stages, inputs)
+        if difference is None:
+            return
+    raise CutError(f"in training mode its stages do not compute what it computes: {difference}")
+
+
+def _compared(
+    logits_module: LogitsModule, stages: Sequence[nn.Module], inputs: tuple[torch.Tensor, ...]
+) -> str | None:
+    """Say what differs between a step of the module and one of its stages; None if nothing does."""
     module = logits_module.module
     try:
         whole, again = (_steps(module, [logits_module], inputs) for _ in range(2))
     except Exception:  # whatever a user's module raises on so few samples
-        return
+        return None
     try:
         staged = _steps(module, stages, inputs)
     except Exception as error:
         raise CutError(f"its stages fail in training mode: {error}") from error
     replays = _difference(whole, again) is None
-    difference = _difference(whole, staged) if replays else _difference_of_flow(whole, staged)
-    if difference is not None:
-        raise CutError(f"in training mode its stages do not compute what it computes: {difference}")
+    return _difference(whole, staged) if replays else _difference_of_flow(whole, staged)
 
 
 def _steps(

@@ -130,8 +130,13 @@ def _evenly(costs: Sequence[float], n_chosen: int, total: float) -> list[float]:
 def check_names(module: nn.Module, exits: Sequence[str]) -> None:
     """Refuse exits that are not names of submodules."""
     submodules = dict(module.named_modules())
+    if not len(exits):
+        raise ValueError(
+            "exits=[] names no place to leave at; give 'auto', a number of early exits, or names of submodules (see "
+            "module.named_modules()). A member without exits inside has the entry 0."
+        )
     unknown = [name for name in exits if not isinstance(name, str) or name not in submodules]
-    if unknown or "" in exits or not len(exits):
+    if unknown or "" in exits:
         known = [name for name in submodules if name]
         raise ValueError(
             f"exits={list(exits)!r} must name submodules of {type(module).__name__}; unknown: {unknown}. "

@@ -13,6 +13,9 @@ from .graphs import CutError, LogitsModule
 from .stage import CutInfo, Stage
 from .tensors import same
 
+TWO_LOGITS = (
+    " One logit, as BCEWithLogitsLoss takes it, will not do: give two, as nn.Linear(..., 2) does."
+)
 # What a stage runs in evaluation mode, and in training mode if that takes other operations.
 Form = tuple[nn.Module, nn.Module | None]
 
@@ -32,12 +35,13 @@ def check_backbone(
     output, fewer = _outputs(logits_module, inputs)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else _described(output)
     expected = (len(inputs[0]), n_classes)
+    one_logit = n_classes == 2 and shape in (expected[:1], (expected[0], 1))
     if shape != expected:
         raise ValueError(
             f"module={module_name} answered {shape} for {expected[0]} rows; it must answer logits of shape "
             f"(n_samples, n_classes) = {expected}, y having {n_classes} classes, or an object or dict that holds them "
             f"as 'logits', or a tuple that begins with them. If it has logits of labels that y lacks, name all labels "
-            f"in the order of its logits: classes=[...]."
+            f"in the order of its logits: classes=[...].{TWO_LOGITS * one_logit}"
         )
     logits: torch.Tensor = output
     if not same(logits[:2], fewer):

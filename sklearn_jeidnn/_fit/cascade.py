@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from .._cut import LogitsModule, random_numbers_kept, token_counts
-from .._cut.graphs import embeds
+from .._cut import random_numbers_kept
 from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
+from .._given import naming
 from .._history import SampleHistory
 from .._operate.cascade import Cascade
 from .._operate.frontier import Frontier, objective_at
@@ -22,10 +21,12 @@ from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
-from .._schema import Arrays, InputSchema, Samples, as_integers
+from .._schema import Arrays, InputSchema, Samples
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
+from .backbone import instantiated_backbone
 from .checks import (
+    check_held_out,
     check_no_companions,
     check_parameters,
     try_collate_fns,
@@ -42,9 +43,6 @@ from .logit_order import warn_of_another_order
 from .members import (
     Member,
     as_members,
-    check_is_trained,
-    fitted_stage,
-    instantiate,
 )
 from .mixing import fit_mixing_weights
 from .modules import forget_results
@@ -116,7 +114,8 @@ def fit_cascade(
     with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
         members = as_members(spec.module, spec.module_params)
         *companions, backbone = members
-        schema, module = _backbone(spec, schema, parts, backbone)
+        schema, module = instantiated_backbone(spec, schema, parts, backbone)
+        check_held_out(schema, parts)
         with random_numbers_kept():
             try_functions(schema, parts.train.inputs)
         leakage = leakage_of(spec, schema, parts, members)
@@ -140,30 +139,6 @@ def fit_cascade(
         )
         with schema.explaining(parts.train.inputs, parts.gates.inputs):
             return fit.run(companions, X_unlabeled)
-
-
-def _backbone(
-    spec: CascadeSpec, schema: InputSchema, parts: Parts, backbone: Member
-) -> tuple[InputSchema, nn.Module]:
-    """Return the backbone's module, and the schema that knows whether it embeds integers."""
-    if backbone.is_classifier:
-        weights = normalised_weights(spec.class_weight, schema, parts.train)
-        return schema, fitted_stage(backbone, schema, parts.train.encoded(schema), weights)
-    if spec.takes_trained:
-        check_is_trained(backbone)
-    inputs = parts.train.inputs
-    X, codes = schema.as_module_input(inputs), parts.train.codes
-    module = instantiate(backbone, X, codes, schema, spec.device)
-    logits_module = LogitsModule(module, schema.input_names)
-    few = tuple(array[:N_PROBE_SAMPLES] for array in inputs)
-    takes_tokens = schema.input_names is None and embeds(logits_module, few[0], spec.device)
-    if takes_tokens:
-        few = (as_integers(few[0]),)
-        schema = replace(schema, embeds=True, dtypes=(few[0].dtype,))
-    if not (takes_tokens or schema.input_names):
-        return schema, module
-    tensors = tuple(tensor.to(spec.device) for tensor in as_tensors(few))
-    return replace(schema, n_tokens=token_counts(logits_module, tensors)), module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +280,8 @@ class _Fit:
                 f"X_unlabeled is given, but only companions with companion_training='distilled' learn from it; got "
                 f"companion_training={self.spec.companion_training!r}."
             )
-        inputs = as_tensors(self.schema.encode(check_inputs(self.schema, X)))
+        with naming("X_unlabeled"):
+            inputs = as_tensors(self.schema.encode(check_inputs(self.schema, X)))
         n_samples = len(inputs[0])
         no_codes = torch.zeros(n_samples, dtype=torch.long)
         return SamplesDataset(inputs, no_codes, torch.ones(n_samples))

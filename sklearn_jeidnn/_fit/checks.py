@@ -14,8 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from .._cut import random_numbers_kept
+from .._given import naming
 from .._numbers import check_number
-from .._parts import Parts
+from .._parts import GIVEN, Parts
 from .._schema import InputSchema
 from .._warn import warn_caller
 from ..backbones import ImageResNet, TabularResNet
@@ -31,6 +32,7 @@ from .datasets import (
 )
 from .features import check_room
 from .members import as_members
+from .memory import check_memory_folder
 from .spec import HEADS_LR, MODULE_PREFIX, CascadeSpec
 from .training import ExitsNet, all_callbacks
 
@@ -58,7 +60,8 @@ def refuse_booleans(constraints: Mapping[str, list[Any]], params: Mapping[str, A
 
 def check_parameters(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> None:
     """Refuse values that make no sense, alone, together, or for these samples."""
-    _check_class_weight(spec.class_weight)
+    _check_class_weight(spec.class_weight, schema.classes)
+    check_memory_folder(spec.memory)
     _check_companion_costs(spec.companion_costs)
     _check_ready_networks(spec)
     _check_batches(spec, len(parts.train))
@@ -67,10 +70,28 @@ def check_parameters(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> No
     _check_memory(spec, schema, parts)
 
 
-def _check_class_weight(class_weight: Any) -> None:
-    if isinstance(class_weight, dict):
-        for label, weight in class_weight.items():
-            check_number(weight, f"class_weight[{label!r}]", least=0)
+def check_held_out(schema: InputSchema, parts: Parts) -> None:
+    """Refuse whole numbers that the module does not embed among the samples that a user gives as held out."""
+    if parts.held_out == GIVEN:
+        with naming("X_val"):
+            for part in (parts.gates, parts.calibration):
+                schema.encode(part.inputs)
+
+
+def _check_class_weight(class_weight: Any, classes: np.ndarray) -> None:
+    """Refuse weights that are no numbers, and weights of other labels in the place of those of ``y``."""
+    if not isinstance(class_weight, dict):
+        return
+    for label, weight in class_weight.items():
+        check_number(weight, f"class_weight[{label!r}]", least=0)
+    known = classes.tolist()
+    wrong = [label for label in class_weight if label not in known]
+    without = [label for label in known if label not in class_weight]
+    if wrong and without:
+        raise ValueError(
+            f"class_weight has keys {wrong[:5]} that are not among the labels {known[:12]}, and none for "
+            f"{without[:5]}; give the labels as they stand in y."
+        )
 
 
 def _check_companion_costs(costs: Any) -> None:

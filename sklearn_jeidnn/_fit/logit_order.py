@@ -73,7 +73,8 @@ def warn_of_another_order(
         warn_caller(
             f"the labels of the module itself are right on {right.mean():.0%} of the held-out samples, "
             f"{' and '.join(signs)}: its logits may stand in another order than the sorted labels of y. Then say "
-            f"which label each logit stands for: classes=[...]. (If not: X may come otherwise than it was trained on.)"
+            f"which label each logit stands for: classes=[...]. (If not: the module may not be trained, or X may come "
+            f"otherwise than it was trained on.)"
         )
 
 

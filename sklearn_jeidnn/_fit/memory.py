@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -113,6 +114,20 @@ def remembered(memory: joblib.Memory, compute: Callable[[], Result], **affects: 
     result, random_state = _stored(memory, key, lambda: (compute(), torch.get_rng_state()))
     torch.set_rng_state(random_state)
     return result
+
+
+def check_memory_folder(memory: Any) -> None:
+    """Refuse a folder that cannot be made or written to, before there is anything to store."""
+    try:
+        location = getattr(getattr(as_memory(memory), "store_backend", None), "location", None)
+        if isinstance(location, str):
+            os.makedirs(location, exist_ok=True)
+            with tempfile.TemporaryFile(dir=location):
+                pass
+    except OSError as error:
+        raise ValueError(
+            f"memory={memory!r} is no folder in which files can be stored ({error}); give another folder."
+        ) from error
 
 
 def as_memory(memory: Any) -> Any:

@@ -163,9 +163,15 @@ def check_budget(
 def usable_device(device: str | torch.device) -> torch.device:
     """Return the device, and refuse one that cannot be used on this machine."""
     try:
-        return torch.empty(0, device=device).device
+        usable = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device={device!r} cannot be used on this machine: {error}") from error
+    if usable.type == "meta":
+        raise ValueError(
+            f"device={device!r} holds no values, so that nothing can be computed on it; give 'cpu', or a GPU of this "
+            f"machine."
+        )
+    return usable
 
 
 @contextlib.contextmanager

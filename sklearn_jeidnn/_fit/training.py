@@ -1,9 +1,11 @@
 """Train the backbone together with its exits, or heads alone on exit features, by skorch nets."""
 
+import contextlib
 import copy
 import inspect
 import math
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
-from .datasets import BatchInputs, SamplesDataset, count_steps, loader_defaults
+from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
 from .divergence import learns_finite, reason_of_divergence
 from .features import ExitFeatures
 from .losses import exits_together
@@ -280,8 +282,23 @@ def train_exits(
         callbacks=all_callbacks(callbacks, options, train, schedule),
         **options,
     )
-    net.fit(train, None)
+    with _explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)):
+        net.fit(train, None)
     return net
+
+
+@contextlib.contextmanager
+def _explaining_lone_samples(batch_size: int) -> Iterator[None]:
+    """Say which parameter it is that makes batches from which batch normalisation cannot learn."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise ValueError(
+            f"batch_size={batch_size}, with the parameters iterator_train__* if there are some, makes a batch of one "
+            f"sample, from which batch normalisation cannot learn; give at least 2, or drop such a batch. ({error})"
+        ) from error
 
 
 def all_callbacks(

@@ -13,7 +13,12 @@ LEAST_WEIGHT = np.finfo(float).smallest_subnormal
 
 def normalised_weights(class_weight: Any, schema: InputSchema, samples: Samples) -> np.ndarray:
     """Return weights that include those of classes and have mean 1, in double precision: (n_samples,)."""
-    of_classes = compute_sample_weight(class_weight, schema.classes[samples.codes])
+    labels = schema.classes[samples.codes]
+    if isinstance(class_weight, dict):
+        # scikit-learn takes weights of labels that are not there for a mistake; checks have told those.
+        present = set(labels.tolist())
+        class_weight = {label: w for label, w in class_weight.items() if label in present}
+    of_classes = compute_sample_weight(class_weight, labels)
     # Divided by the largest first, so that no product or sum overflows.
     given, of_classes = (
         own / max(own.max(), LEAST_WEIGHT) for own in (samples.weights, of_classes)

@@ -16,7 +16,7 @@ from .cascade import Cascade
 from .exit_answers import ExitAnswers
 from .operating_point import OperatingPoint
 from .temperatures import fit_leavers_temperatures, softmax
-from .user_functions import called, kind_of_labels
+from .user_functions import as_group_labels, called, kind_of_labels
 from .warn import OF_CALIBRATION, warn_of_gaps
 
 # Samples on which a user's functions are tried.
@@ -60,9 +60,9 @@ class SetRule:
         """
         if groups is None and callable(self.condition_on):
             name = f"condition_on={self.condition_on!r}"
-            groups = called(self.condition_on, name, copy.deepcopy(X))
-        labels = np.zeros(n_samples, int) if groups is None else np.asarray(groups)
+            groups = called(self.condition_on, name, copy.deepcopy(X), takes=_described(X))
         source = "groups" if self.takes_groups else f"condition_on={self.condition_on!r}: groups"
+        labels = np.zeros(n_samples, int) if groups is None else as_group_labels(groups, source)
         if labels.shape != (n_samples,):
             raise ValueError(
                 f"{source} has shape {labels.shape}, but there are {n_samples} samples."
@@ -79,7 +79,9 @@ class SetRule:
             random = np.random.default_rng(0)
             probabilities = random.dirichlet(np.ones(schema.n_classes), N_TRIED)
             name = f"conformity_score={self.conformity_score!r}"
-            scores = called(self.conformity_score, name, probabilities, random.random(N_TRIED))
+            takes = "probabilities (n_samples, n_classes) and uniform numbers (n_samples,)"
+            uniform = random.random(N_TRIED)
+            scores = called(self.conformity_score, name, probabilities, uniform, takes=takes)
             checked_scores(scores, probabilities.shape)
 
     def check_groups(self, groups: ArrayLike | None) -> None:
@@ -105,6 +107,16 @@ class SetRule:
             return score
         answered = ~np.isnan(routed.probabilities[:, 0])
         return conformal.smallest_raps(routed.probabilities[answered], codes[answered])
+
+
+def _described(X: np.ndarray | dict[str, np.ndarray]) -> str:
+    """What a callable ``condition_on`` is given."""
+    if isinstance(X, dict):
+        return f"a dict of arrays {sorted(X)}"
+    return (
+        f"an array of shape (n_samples, {', '.join(map(str, X.shape[1:]))}), also where X is a data frame, whose "
+        f"columns it has in their order"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

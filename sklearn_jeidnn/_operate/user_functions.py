@@ -10,12 +10,21 @@ import numpy as np
 KINDS = {**dict.fromkeys("biuf", "number"), **dict.fromkeys("US", "text")}
 
 
-def called(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
-    """What a user's function returns; an error in it names the parameter."""
+def called(function: Callable[..., Any], name: str, *arguments: Any, takes: str) -> Any:
+    """What a user's function returns; an error in it names the parameter, and says what the function ``takes``."""
     try:
         return function(*arguments)
     except Exception as error:
-        raise ValueError(f"{name} fails: {error!r}") from error
+        raise ValueError(f"{name} fails: {error!r}. It is called with {takes}.") from error
+
+
+def as_group_labels(groups: Any, name: str) -> np.ndarray:
+    """Group labels as an array; a column becomes (n_samples,)."""
+    try:
+        labels = np.asarray(groups)
+    except ValueError as error:
+        raise ValueError(f"{name} must be one label for each sample: {error}") from error
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def kind_of_labels(labels: np.ndarray, name: str) -> str | None:
