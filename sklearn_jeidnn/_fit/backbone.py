@@ -18,7 +18,7 @@ from .weights import normalised_weights
 def instantiated_backbone(
     spec: CascadeSpec, schema: InputSchema, parts: Parts, backbone: Member
 ) -> tuple[InputSchema, nn.Module]:
-    """Return the backbone's module, or its fitted classifier as a stage, and the schema that knows whether it embeds."""
+    """Return the backbone's module (a stage if it is a classifier), and the schema that knows whether it embeds."""
     if backbone.is_classifier:
         weights = normalised_weights(spec.class_weight, schema, parts.train)
         return schema, fitted_stage(backbone, schema, parts.train.encoded(schema), weights)
