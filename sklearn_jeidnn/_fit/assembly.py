@@ -42,8 +42,8 @@ from .spec import CascadeSpec
 
 # Exits inside a companion: a companion is cheap, and heads inside it are not.
 COMPANION_EXITS = 0
-# Samples that are timed together where the backbone is a classifier, unless cost_batch_size says how many.
-CLASSIFIED_TOGETHER = 256
+# Most samples that are timed together where a member is a classifier: large calls, in which fixed times matter little.
+CLASSIFIED_TOGETHER = 2048
 
 # "auto", a number of exits, or names of submodules.
 Exits: TypeAlias = str | int | list[str]
@@ -289,6 +289,7 @@ class Assembly:
         """Join members, the backbone last, into one network with priced exits."""
         *companions, last = (cut.network for cut in cuts)
         network, names = last, cuts[-1].names
+        self._time(companions)
         told = [*self._companion_costs(companions), last.told_costs]
         if companions:
             members = [*companions, last]
@@ -315,33 +316,34 @@ class Assembly:
         costs: list[StageCosts] = []
         for companion, cost in zip(companions, user_costs, strict=True):
             n_inside = len(companion.stages) - 1
-            is_classifier = isinstance(companion.stages[-1], ClassifierStage)
             if cost is not None and n_inside:
                 raise ValueError(
                     f"companion_costs={given!r} must hold None for a companion that has exits inside."
                 )
-            if cost is None and (is_classifier or self.ends_in_classifier):
-                costs.append(shared_by_counts(companion, self.probe, self._measured(companion)))
+            if cost is None and self._is_timed(companion):
+                _, measured = self.times[id(companion)]
+                costs.append(shared_by_counts(companion, self.probe, measured))
             else:
                 costs.append([*[None] * n_inside, cost])
         return costs
 
-    def _measured(self, companion: EarlyExitNetwork) -> float:
-        """Return the run time of a companion relative to the backbone's, measured once."""
-        key = id(companion)
-        if key not in self.times:
-            samples = self.first_samples(self._n_timed(companion))
-            plain = LogitsModule(self.module, self.schema.input_names)
-            run = companion.for_inference().plain
-            times = relative_seconds([partial(run, *samples)], partial(plain, *samples))
-            self.times[key] = (companion, float(times[0]))
-        return self.times[key][1]
+    def _is_timed(self, companion: EarlyExitNetwork) -> bool:
+        """Whether the run time of a companion is its cost, since it or the backbone counts no multiply-adds."""
+        return self.ends_in_classifier or isinstance(companion.stages[-1], ClassifierStage)
 
-    def _n_timed(self, companion: EarlyExitNetwork) -> int:
-        """Return how many samples are timed together."""
-        if self.ends_in_classifier:
-            return self.spec.cost_batch_size or CLASSIFIED_TOGETHER
-        return companion.rows_at_once
+    def _time(self, companions: Sequence[EarlyExitNetwork]) -> None:
+        """Measure the run times of companions relative to the backbone's, of each once."""
+        if self.spec.companion_costs is not None:
+            return
+        new = [c for c in companions if self._is_timed(c) and id(c) not in self.times]
+        if not new:
+            return
+        most = max(network.rows_at_once for network in companions)
+        samples = self.first_samples(min(most, CLASSIFIED_TOGETHER))
+        plain = partial(LogitsModule(self.module, self.schema.input_names), *samples)
+        runs = [partial(companion.for_inference().plain, *samples) for companion in new]
+        for companion, seconds in zip(new, relative_seconds(runs, plain), strict=True):
+            self.times[id(companion)] = (companion, float(seconds))
 
 
 def _is_classifier(cut: Cut) -> bool:

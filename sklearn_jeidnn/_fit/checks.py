@@ -318,10 +318,7 @@ def warn_of_unread(
     limits = [name for name in ("budget", "max_accuracy_drop") if getattr(spec, name) is not None]
     unread = {
         "companion_training": (not _trains_companions(spec, schema), "no companion is trained"),
-        "cost_batch_size": (
-            not (spec.is_timed or as_members(spec.module, spec.module_params)[-1].is_classifier),
-            "it is for cost='seconds'",
-        ),
+        "cost_batch_size": (not spec.is_timed, "it is for cost='seconds'"),
         "gate_loss": (spec.is_joint, "it is for gate_training='bilevel'"),
         "feature_passes": (not spec.freeze_backbone, "no backbone is frozen"),
         "cost_weight": (bool(limits), f"{' and '.join(limits)} is given"),

@@ -28,7 +28,7 @@ HARDLY_LONGER = 1.2
 EQUAL_OBJECTIVES = 1e-5
 # Largest cost of a candidate relative to the backbone's, and its largest number of multiply-adds if costs are times.
 MOST_COST, MOST_COUNTED = 0.5, 2.0
-# In front of a classifier that is no torch network: shapes of ready networks, and the size of trees and their number.
+# In front of a classifier that is no torch network: shapes of ready networks, and sizes of boosted trees.
 TABLES_IN_FRONT: tuple[dict[str, int], ...] = (
     {"width": 32, "n_blocks": 1},
     {"width": 128, "n_blocks": 3},
@@ -37,7 +37,8 @@ IMAGES_IN_FRONT: tuple[dict[str, int], ...] = (
     {"width": 16, "n_blocks": 3},
     {"width": 32, "n_blocks": 9},
 )
-FEW_LEAVES, FEW_TREES, LINEAR_STEPS = 8, 50, 1000
+TREES_IN_FRONT: tuple[dict[str, int], ...] = ({"max_leaf_nodes": 8, "max_iter": 50}, {})
+LINEAR_STEPS = 1000
 MOST_CATEGORIES = 255
 # Number of training samples from which a candidate is built.
 N_SHAPE_SAMPLES = 2000
@@ -121,7 +122,8 @@ def companions_of_classifier(
 ) -> list[Member]:
     """Return candidates to stand in front of a classifier that is no torch network, which nothing is known of.
 
-    On tables trees of few leaves, a linear model, and two ready networks; on images two ready networks.
+    On tables a linear model, boosted trees, few and small ones and as many as by default, and two ready networks; on
+    images two ready networks.
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def companions_of_classifier(
         return networks
     return [
         Member(_linear(categorical), {AS_NUMBERS: True}),
-        Member(_few_leaves(categorical, seed), {AS_NUMBERS: True}),
+        *(Member(_trees(categorical, seed, **size), {AS_NUMBERS: True}) for size in TREES_IN_FRONT),
         *networks,
     ]
 
@@ -164,10 +166,9 @@ def _one_hot() -> OneHotEncoder:
     )
 
 
-def _few_leaves(categorical: np.ndarray, seed: int) -> Any:
+def _trees(categorical: np.ndarray, seed: int, **size: int) -> Any:
     return HistGradientBoostingClassifier(
-        max_leaf_nodes=FEW_LEAVES,
-        max_iter=FEW_TREES,
+        **size,
         categorical_features=categorical,
         early_stopping=False,
         random_state=seed,

@@ -26,6 +26,8 @@ N_COUNTED_SAMPLES = 2
 TIMED_BATCHES, MOST_TIMED_SAMPLES = 4, 4096
 # Smallest and largest number of turns that are timed, and the seconds after which they end in between.
 N_TIMED, MOST_TIMED, ENOUGH_SECONDS = 7, 101, 2.0
+# Slow functions need fewer turns: what disturbs them, disturbs all.
+FEWEST_TIMED, LONG_SECONDS = 3, 5.0
 # Number of samples that are predicted one way before another way has its turn.
 SAMPLES_OF_A_TURN = 16
 
@@ -116,15 +118,22 @@ def warn_of_uncounted(
 def seconds_in_turns(functions: Sequence[Callable[[], Any]]) -> np.ndarray:
     """Measure the time of each function, called in turns: (n_turns, n_functions)
 
-    There are at least ``N_TIMED`` turns, and more of quick functions; a first turn warms up.
+    There are at least ``N_TIMED`` turns, more of quick functions and fewer of very slow ones; a first turn warms up.
     """
     times: list[list[float]] = []
     start = time.perf_counter()
-    while len(times) <= N_TIMED or (
-        len(times) < MOST_TIMED and time.perf_counter() - start < ENOUGH_SECONDS
-    ):
+    while _goes_on(len(times) - 1, time.perf_counter() - start):
         times.append([_seconds(function) for function in functions])
     return np.array(times[1:])
+
+
+def _goes_on(n_turns: int, seconds: float) -> bool:
+    """Whether another turn is timed after so many, which took so long."""
+    if n_turns < FEWEST_TIMED:
+        return True
+    if n_turns < N_TIMED:
+        return seconds < LONG_SECONDS
+    return n_turns < MOST_TIMED - 1 and seconds < ENOUGH_SECONDS
 
 
 def _seconds(function: Callable[[], Any]) -> float:
