@@ -171,7 +171,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Compile stages, heads and gates with ``torch.compile`` for prediction; needs a C++ compiler.
     device : str or torch.device, default="cpu"
     verbose : int, default=0
-        1 prints skorch's line for each epoch, and what the operating point does to held-out samples.
+        1 prints which member is being trained, skorch's line for each epoch, and what the operating point does to
+        held-out samples. At 0 a fit of more than ten seconds shows a progress bar in a terminal.
     warm_start : bool, default=False
         Go on from the networks of the last :meth:`fit` (backbone, companions and heads, with their exits) instead
         of new ones. Samples that were held out stay held out.

@@ -23,7 +23,7 @@ from .conftest import quick_classifier
         (np.array(["b", "a"], object), "O"),
         (np.array([3, 1], object), "i"),
         (np.array([True, 0], object), "i"),
-        (pd.DataFrame({"word": ["a", "b"], "y": [1.5, 1]}).to_numpy()[:, 1], "f"),
+        (np.array([["a", 1.5], ["b", 1]], dtype=object)[:, 1], "f"),
     ],
 )
 def test_labels_of_any_kind_are_read(y, kind):

@@ -39,8 +39,8 @@ def test_a_memory_map_is_predicted_piece_by_piece(
 
 def test_a_row_that_is_no_number_is_found_in_any_piece(fitted, fresh_digits, small_pieces):
     X = fresh_digits[0][:300].copy()
-    X[-1, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
+    X[-1, 0] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
         fitted.predict(X)
 
 

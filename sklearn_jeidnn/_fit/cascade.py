@@ -47,6 +47,7 @@ from .members import (
 from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
+from .progress import Progress
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
@@ -290,15 +291,21 @@ class _Fit:
         self, cuts: list[Cut], fastest_batch_size: int, X_unlabeled: Any
     ) -> list[LearnedMember]:
         """Train each member with its exits, the backbone first, since companions may learn from it."""
-        trainer = MemberTrainer(
-            spec=self.spec,
-            train=self._dataset(self.parts.train),
-            gates=self._dataset(self.parts.gates),
-            feature_batch_size=as_batch_size(self.spec.fixed_batch_size, fastest_batch_size),
-            early_weight=self.spec.early_weight(len(cuts)),
-        )
-        try_collate_fns(self.spec, trainer.train, trainer.gates)
-        unlabeled = self._unlabeled(X_unlabeled)
+        with Progress(len(cuts), self.spec.max_epochs, self.spec.verbose) as progress:
+            trainer = MemberTrainer(
+                spec=self.spec,
+                train=self._dataset(self.parts.train),
+                gates=self._dataset(self.parts.gates),
+                feature_batch_size=as_batch_size(self.spec.fixed_batch_size, fastest_batch_size),
+                early_weight=self.spec.early_weight(len(cuts)),
+                progress=progress,
+            )
+            try_collate_fns(self.spec, trainer.train, trainer.gates)
+            return self._learn_in_turn(trainer, cuts, self._unlabeled(X_unlabeled))
+
+    def _learn_in_turn(
+        self, trainer: MemberTrainer, cuts: list[Cut], unlabeled: SamplesDataset | None
+    ) -> list[LearnedMember]:
         *companions, backbone = cuts
         last = trainer.learn(backbone)
         samples = trainer.train

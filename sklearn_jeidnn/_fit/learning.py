@@ -13,6 +13,7 @@ from .code import describe
 from .datasets import SamplesDataset, count_steps
 from .features import ExitFeatures, exit_features
 from .memory import as_memory, fingerprint, remembered
+from .progress import Progress
 from .spec import CascadeSpec
 from .training import train_exits, train_heads
 
@@ -54,6 +55,7 @@ class MemberTrainer:
         Batch size for passes without training.
     early_weight : float
         See :func:`losses.exits_together`.
+    progress : Progress
     """
 
     spec: CascadeSpec
@@ -61,10 +63,14 @@ class MemberTrainer:
     gates: SamplesDataset
     feature_batch_size: int
     early_weight: float
+    progress: Progress
 
     def learn(self, cut: Cut, samples: SamplesDataset | None = None) -> LearnedMember:
         """Train a member on some samples, by default on the training samples with their labels."""
-        samples = self.train if samples is None else samples
+        with self.progress.of_member(cut.module or cut.network.stages[-1]):
+            return self._learn(cut, self.train if samples is None else samples)
+
+    def _learn(self, cut: Cut, samples: SamplesDataset) -> LearnedMember:
         network = cut.network
         if self.spec.freeze_backbone == "after_warmup" and not network.frozen:
             self._learn_network(cut, samples, early_weight=0.0)
@@ -113,6 +119,7 @@ class MemberTrainer:
                 self.gates,
                 early_weight=early_weight,
                 verbose=self.spec.verbose,
+                epoch_done=self.progress.epoch_done,
                 **options,
             )
             train, held_out = (
@@ -149,7 +156,14 @@ class MemberTrainer:
         train, held_out = self._remembered(network, run, datasets, {"passes": passes})
 
         def learn() -> tuple[dict[str, Any], Any]:
-            net = train_heads(heads, train, held_out, verbose=self.spec.verbose, **options)
+            net = train_heads(
+                heads,
+                train,
+                held_out,
+                verbose=self.spec.verbose,
+                epoch_done=self.progress.epoch_done,
+                **options,
+            )
             return heads.state_dict(), net.history
 
         affects = {"passes": passes, "options": options}

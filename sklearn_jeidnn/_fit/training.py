@@ -5,7 +5,7 @@ import copy
 import inspect
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,22 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
         del self.start_
 
 
+class EpochDone(Callback):  # type: ignore[misc]  # skorch has no type hints
+    """Call a function after each epoch.
+
+    Parameters
+    ----------
+    function : callable
+        Without arguments.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        self.function()
+
+
 class WarmUpAndCosine:
     """Share of the learning rate at a step, for ``LambdaLR``: a linear warm-up, then half a cosine down to 0.
 
@@ -240,6 +256,7 @@ def train_exits(
     lr: float,
     batch_size: int,
     callbacks: Any,
+    epoch_done: Callable[[], None] | None = None,
     **options: Any,
 ) -> ExitsNet:
     """Train a module that returns the logits of all exits.
@@ -255,6 +272,8 @@ def train_exits(
         See :func:`losses.exits_together`.
     max_epochs, lr, batch_size, callbacks, **options
         As in skorch.
+    epoch_done : callable, default=None
+        Called after each epoch.
 
     Returns
     -------
@@ -269,6 +288,9 @@ def train_exits(
     n_steps = count_steps(options, len(train), batch_size)
     shape = WarmUpAndCosine(n_steps * max_epochs)
     schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
+    all_of_them = all_callbacks(callbacks, options, train, schedule)
+    if epoch_done is not None:
+        all_of_them.append(EpochDone(epoch_done))
     net = ExitsNet(
         module,
         criterion=ExitsTogetherLoss,
@@ -279,7 +301,7 @@ def train_exits(
         train_split=predefined_split(held_out),
         classes=list(range(_count_classes(train.y))),
         predict_nonlinearity=last_exit_probabilities,
-        callbacks=all_callbacks(callbacks, options, train, schedule),
+        callbacks=all_of_them,
         **options,
     )
     with _explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)):
