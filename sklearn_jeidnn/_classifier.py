@@ -1,5 +1,6 @@
 """The estimator: parameters, documentation, and the public methods over a :class:`Predictor`."""
 
+import contextlib
 import copy
 import os
 from collections.abc import Callable
@@ -551,6 +552,16 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             "conformity_scores_": predictor.calibration.sets.scores,
         }
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that tables may have words and missing values, where members read them (others answer for themselves)."""
+        tags = super().__sklearn_tags__()
+        params = CascadeSpec.of(self).module_params
+        with contextlib.suppress(ValueError, TypeError):
+            reads_tables = take_tables(as_members(self.module, params))
+            tags.input_tags.allow_nan = tags.input_tags.string = reads_tables
+            tags.input_tags.categorical = reads_tables
+        return tags
 
     def _check_operating_point(self) -> None:
         """Refuse parameters of the operating point that do not go together."""

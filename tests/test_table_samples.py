@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils import get_tags
+from torch import nn
 
 from .conftest import quick_classifier
 
@@ -123,3 +126,13 @@ def test_a_warm_start_keeps_the_categories():
     some = X["job"] != "baker"
     clf.fit(X[some], y[some])
     assert np.isfinite(clf.predict_proba(X)).all()
+
+
+def test_tags_say_that_tables_may_have_words_and_missing_values():
+    for module, reads_tables in ((None, True), ([GaussianNB(), None], True), (nn.Linear, False)):
+        given = get_tags(quick_classifier(module=module)).input_tags
+        assert given.allow_nan == given.string == given.categorical == reads_tables
+    assert not get_tags(
+        quick_classifier(module=None, module__image_shape=(1, 8, 8))
+    ).input_tags.string
+    assert not get_tags(quick_classifier(module=[])).input_tags.string
