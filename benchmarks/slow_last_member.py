@@ -14,10 +14,8 @@ import claims
 import datasets
 import numpy as np
 import records
-from catboost import CatBoostClassifier
 from claims import Claim, Claims
 from lightgbm import LGBMClassifier
-from pytabkit import RealMLP_TD_Classifier
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     HistGradientBoostingClassifier,
@@ -54,6 +52,10 @@ def fast_classifiers(quick):
 
 
 def stack(quick):
+    # Of the extra "rivals", which --check does without.
+    from catboost import CatBoostClassifier
+    from pytabkit import RealMLP_TD_Classifier
+
     members = {
         "catboost": CatBoostClassifier(random_seed=SEED, verbose=0, thread_count=1),
         "trees": ExtraTreesClassifier(1000, random_state=SEED),
