@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
 from .companions import companions_for, companions_of_classifier
 from .logit_order import logit_order
+from .member_prices import MemberPrices
 from .members import (
     ClassifierStage,
     Member,
@@ -35,20 +36,15 @@ from .prices import (
     exits_worth,
     relative_exit_costs,
     relative_seconds,
-    shared_by_counts,
     warn_of_uncounted,
 )
 from .spec import CascadeSpec
 
 # Exits inside a companion: a companion is cheap, and heads inside it are not.
 COMPANION_EXITS = 0
-# Most samples that are timed together where a member is a classifier: large calls, in which fixed times matter little.
-CLASSIFIED_TOGETHER = 2048
 
 # "auto", a number of exits, or names of submodules.
 Exits: TypeAlias = str | int | list[str]
-# Of each stage of a member; None if it is counted.
-StageCosts: TypeAlias = Sequence[float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +104,6 @@ class Assembly:
     backbone : Member
     module : nn.Module
         The instantiated module of the backbone; a :class:`ClassifierStage` if it is another classifier.
-    times : dict, default={}
-        Companions that were timed, and their relative run times.
     """
 
     spec: CascadeSpec
@@ -117,7 +111,6 @@ class Assembly:
     train: Samples
     backbone: Member
     module: nn.Module
-    times: dict[int, tuple[EarlyExitNetwork, float]] = field(default_factory=dict)
 
     def first_samples(self, n_samples: int) -> tuple[torch.Tensor, ...]:
         """Return the first training samples as tensors on the device."""
@@ -129,6 +122,13 @@ class Assembly:
     def ends_in_classifier(self) -> bool:
         """Whether the last member, which costs are relative to, is no torch module."""
         return isinstance(self.module, ClassifierStage)
+
+    @cached_property
+    def prices(self) -> MemberPrices:
+        """What members cost."""
+        last = LogitsModule(self.module, self.schema.input_names)
+        given = self.spec.companion_costs
+        return MemberPrices(last, self.ends_in_classifier, given, self.first_samples)
 
     @property
     def shown_module(self) -> Any:
@@ -287,63 +287,16 @@ class Assembly:
 
     def chain(self, cuts: Sequence[Cut]) -> PricedNetwork:
         """Join members, the backbone last, into one network with priced exits."""
-        *companions, last = (cut.network for cut in cuts)
-        network, names = last, cuts[-1].names
-        self._time(companions)
-        told = [*self._companion_costs(companions), last.told_costs]
-        if companions:
-            members = [*companions, last]
-            costs = [cost for of_member in told for cost in of_member]
-            network = concatenate(members, *self._network_options, costs).to(self.spec.device)
+        networks = [cut.network for cut in cuts]
+        network, names = networks[-1], cuts[-1].names
+        costs = self.prices.of_stages(networks)
+        if len(cuts) > 1:
+            network = concatenate(networks, *self._network_options, costs).to(self.spec.device)
             names = _joined_names([cut.names for cut in cuts])
         exit_costs = relative_exit_costs(network, self.probe)
         if not isinstance(self.spec.cost, str):
             exit_costs = as_price_table(self.spec.cost, "cost", names)
         return PricedNetwork(network=network, names=names, exit_costs=exit_costs)
-
-    def _companion_costs(self, companions: Sequence[EarlyExitNetwork]) -> list[StageCosts]:
-        """Return the costs of each companion's stages: the user's; measured if it or the backbone is a classifier.
-
-        None means that the multiply-adds of the stage are counted.
-        """
-        given = self.spec.companion_costs
-        user_costs = [None] * len(companions) if given is None else list(given)
-        if len(user_costs) != len(companions):
-            raise ValueError(
-                f"companion_costs={given!r} must have one entry for each of the "
-                f"{len(companions)} members in front of the backbone."
-            )
-        costs: list[StageCosts] = []
-        for companion, cost in zip(companions, user_costs, strict=True):
-            n_inside = len(companion.stages) - 1
-            if cost is not None and n_inside:
-                raise ValueError(
-                    f"companion_costs={given!r} must hold None for a companion that has exits inside."
-                )
-            if cost is None and self._is_timed(companion):
-                _, measured = self.times[id(companion)]
-                costs.append(shared_by_counts(companion, self.probe, measured))
-            else:
-                costs.append([*[None] * n_inside, cost])
-        return costs
-
-    def _is_timed(self, companion: EarlyExitNetwork) -> bool:
-        """Whether the run time of a companion is its cost, since it or the backbone counts no multiply-adds."""
-        return self.ends_in_classifier or isinstance(companion.stages[-1], ClassifierStage)
-
-    def _time(self, companions: Sequence[EarlyExitNetwork]) -> None:
-        """Measure the run times of companions relative to the backbone's, of each once."""
-        if self.spec.companion_costs is not None:
-            return
-        new = [c for c in companions if self._is_timed(c) and id(c) not in self.times]
-        if not new:
-            return
-        most = max(network.rows_at_once for network in companions)
-        samples = self.first_samples(min(most, CLASSIFIED_TOGETHER))
-        plain = partial(LogitsModule(self.module, self.schema.input_names), *samples)
-        runs = [partial(companion.for_inference().plain, *samples) for companion in new]
-        for companion, seconds in zip(new, relative_seconds(runs, plain), strict=True):
-            self.times[id(companion)] = (companion, float(seconds))
 
 
 def _is_classifier(cut: Cut) -> bool:
