@@ -103,6 +103,26 @@ def load_untuned(name):
     return Split(*train_test_split(X, y, test_size=0.3, stratify=y, random_state=0))
 
 
+def load_frames(name, seed=0):
+    """A table as it comes, words included: data frames in the usual split, or 70/30 stratified by a seed."""
+    if name in UNTUNED:
+        table = pd.read_csv(data_folder() / "tables" / f"{name}.csv.gz")
+        y = table.pop("label").to_numpy()
+    elif name == "digits":
+        table, y = load_digits(return_X_y=True, as_frame=True)
+        y = y.to_numpy()
+    else:
+        table, y = read_table(name)
+    official = table.pop("split") == "train" if "split" in table else None
+    if official is not None and seed == 0:
+        is_train = official.to_numpy()
+    elif name == "letter" and seed == 0:
+        is_train = np.arange(len(y)) < 16000
+    else:
+        return Split(*train_test_split(table, y, test_size=0.3, stratify=y, random_state=seed))
+    return Split(table[is_train], table[~is_train], y[is_train], y[~is_train])
+
+
 def load_cifar10(n_train=50000):
     """CIFAR-10 pixels, uint8 (n, 3, 32, 32): the first ``n_train`` training rows in file order, all test rows."""
     from PIL import Image
