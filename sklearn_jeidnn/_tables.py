@@ -24,10 +24,10 @@ from ._encoding import (
 # Categories of a column that the network tells apart, as boosted trees do.
 MOST_CATEGORIES = 255
 
-# Noise of the ready network, in standard deviations; the share of samples that a bearable one may cost the nearest
-# neighbour, and the samples that tell it.
-NOISES = (0.05, 0.2)
-MOST_LOST = 0.02
+# Noise of the ready network, in standard deviations, and on columns of few values in shares of the gap between them;
+# the part of its accuracy that a bearable one may cost the nearest neighbour, and the samples that tell it.
+NOISES, DISCRETE_NOISES = (0.05, 0.2), (0.0, 0.4)
+MOST_LOST, MOST_LOST_DISCRETE = 0.02, 0.05
 NEIGHBOUR_SAMPLES, FEWEST_NEIGHBOURS = 4000, 40
 
 
@@ -60,11 +60,17 @@ class _InputLayers(NamedTuple):
 
 
 def bearable_noise(
-    X: ArrayLike, y: np.ndarray, deviations: np.ndarray, categorical: np.ndarray | None = None
+    X: ArrayLike,
+    y: np.ndarray,
+    deviations: np.ndarray,
+    categorical: np.ndarray | None = None,
+    *,
+    noises: Sequence[float] = NOISES,
+    most_lost: float = MOST_LOST,
 ) -> float:
     """Largest noise under which a sample's nearest neighbour still tells its class.
 
-    See decision 39.
+    See decisions 39 and 43.
 
     Parameters
     ----------
@@ -74,25 +80,29 @@ def bearable_noise(
         What the noise on each column is relative to.
     categorical : ndarray of bool (n_features,), default=None
         Which columns hold positions of categories; None means none.
+    noises : sequence of float
+    most_lost : float
+        Part of its accuracy that the nearest neighbour may lose.
 
     Returns
     -------
     float
-        One of ``NOISES``.
+        One of ``noises``.
     """
     rng = np.random.default_rng(0)
     some = rng.permutation(len(y))[:NEIGHBOUR_SAMPLES]
     X, y = np.asarray(X, dtype=np.float64)[some], y[some]
     if not deviations.any() or len(y) < FEWEST_NEIGHBOURS:
-        return min(NOISES)
+        return min(noises)
     none = np.zeros(X.shape[1], dtype=bool)
     layers = _InputLayers.of(X, none if categorical is None else categorical)
     drawn = deviations * rng.standard_normal(X.shape)
-    accuracy = [_neighbours_accuracy(layers(X), layers(X + n * drawn), y) for n in (0, *NOISES)]
-    bearable = [
-        n for n, found in zip(NOISES, accuracy[1:], strict=True) if accuracy[0] - found <= MOST_LOST
-    ]
-    return max(bearable, default=min(NOISES))
+    without, *accuracies = (
+        _neighbours_accuracy(layers(X), layers(X + noise * drawn), y) for noise in (0, *noises)
+    )
+    least = (1 - most_lost) * without
+    bearable = [n for n, found in zip(noises, accuracies, strict=True) if found >= least]
+    return max(bearable, default=min(noises))
 
 
 def _neighbours_accuracy(known: np.ndarray, asked: np.ndarray, y: np.ndarray) -> float:
@@ -193,7 +203,7 @@ class TabularResNet(nn.Module):
         categorical: np.ndarray | None = None,
         n_bins: int = 16,
         noise: float | None = None,
-        discrete_noise: float = 0.4,
+        discrete_noise: float | None = None,
         **params: Any,
     ) -> "TabularResNet":
         """Build a network for these training samples.
@@ -214,9 +224,9 @@ class TabularResNet(nn.Module):
             Noise while training on columns of more than ``n_bins + 1`` values, in standard deviations
             of the column as its quartiles tell them. None takes 0.2 where the samples bear it
             (see :func:`bearable_noise`), else 0.05; without ``y`` 0.05.
-        discrete_noise : float, default=0.4
+        discrete_noise : float, default=None
             Noise while training on columns of 3 to ``n_bins + 1`` values, as a share of the smallest gap
-            between them.
+            between them. None takes 0.4 where the samples bear it, else 0; without ``y`` 0.
         **params
             Passed to the constructor: ``width``, ``n_blocks``, ``dropout``.
         """
@@ -229,6 +239,18 @@ class TabularResNet(nn.Module):
         continuous = np.where(np.isnan(gaps), column_spreads(X).deviation, 0)
         if noise is None:
             noise = min(NOISES) if y is None else bearable_noise(X, y, continuous, categorical)
+        discrete = np.nan_to_num(gaps)
+        if discrete_noise is None:
+            discrete_noise = min(DISCRETE_NOISES)
+            if y is not None:
+                discrete_noise = bearable_noise(
+                    X,
+                    y,
+                    discrete,
+                    categorical,
+                    noises=DISCRETE_NOISES,
+                    most_lost=MOST_LOST_DISCRETE,
+                )
         edges = bin_edges(X, n_bins)
         return cls(
             [np.zeros(1) if no_number else own for own, no_number in zip(edges, categorical)],
@@ -236,7 +258,7 @@ class TabularResNet(nn.Module):
             scaling=layers.scaling,
             indicators=layers.indicators,
             fill=layers.fill,
-            noise=noise * continuous + discrete_noise * np.nan_to_num(gaps),
+            noise=noise * continuous + discrete_noise * discrete,
             **params,
         )
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.dummy import DummyClassifier
+from torch import nn
 
 from sklearn_jeidnn._encoding import column_spreads, gaps_of_few_values
 from sklearn_jeidnn._tables import bearable_noise
@@ -133,6 +134,20 @@ def test_noise_is_as_large_as_neighbours_bear():
     fine = rng.random((1000, 1))
     assert bearable_noise(apart, groups, apart.std(axis=0)) == 0.2
     assert bearable_noise(fine, np.int64(np.floor(40 * fine[:, 0]) % 2), fine.std(axis=0)) == 0.05
+
+
+def noise_of(X, y, **params):
+    return TabularResNet.from_data(X, 2, y=y, width=8, n_blocks=1, **params).noise
+
+
+def test_whole_numbers_get_noise_where_their_neighbours_mean_the_same():
+    X = np.random.default_rng(0).integers(0, 8, (2000, 3)).astype(np.float64)
+    near = np.int64(X.sum(axis=1) > 10)
+    np.testing.assert_allclose(noise_of(X, near).deviations, 0.4)
+    # As on a chess board, one step further is another thing.
+    chess = np.int64(X.sum(axis=1) % 2)
+    assert isinstance(noise_of(X, chess), nn.Identity)
+    np.testing.assert_allclose(noise_of(X, chess, discrete_noise=0.4).deviations, 0.4)
 
 
 def test_the_ready_network_of_a_fit_gets_the_noise_that_its_samples_bear():
