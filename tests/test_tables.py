@@ -123,7 +123,7 @@ def test_noise_moves_columns_of_many_values_while_training_and_no_others():
 def test_noise_on_few_values_is_a_share_of_the_smallest_gap_between_them():
     X = np.array([[0.0, 5, 0], [1, 5, 1], [4, 6, 2], [0, 6, 3]])
     np.testing.assert_equal(gaps_of_few_values(X, 2), [1, 0, np.nan])
-    noise = TabularResNet.from_data(X, 2, n_bins=2, noise=0.0).noise
+    noise = TabularResNet.from_data(X, 2, n_bins=2, noise=0.0, discrete_noise=0.4).noise
     np.testing.assert_allclose(noise.deviations, [0.4, 0, 0])
 
 
