@@ -1,5 +1,6 @@
 """Cut the members that a user gives, and join them into one network with priced exits."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +21,11 @@ from .._exits.building import (
 )
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
+from .classifiers import ClassifierStage, fitted_stage
 from .companions import companions_for, companions_of_classifier
 from .logit_order import logit_order
 from .members import (
-    ClassifierStage,
     Member,
-    fitted_stage,
     instantiate,
     learns,
     warn_if_nothing_learns,
@@ -153,7 +153,7 @@ class Assembly:
         """Return members that could stand in front of the backbone (see :func:`companions_for`)."""
         if self.ends_in_classifier:
             return companions_of_classifier(
-                self.train.inputs[0].ndim,
+                self.train.inputs[0],
                 self.schema.categorical,
                 self.backbone.params.get("image_shape"),
                 seed=torch.initial_seed() % 2**32,
@@ -333,9 +333,12 @@ class Assembly:
 
     def _time(self, companions: Sequence[EarlyExitNetwork]) -> None:
         """Measure the run times of companions relative to the backbone's, of each once."""
-        if self.spec.companion_costs is not None:
-            return
-        new = [c for c in companions if self._is_timed(c) and id(c) not in self.times]
+        told = self.spec.companion_costs or itertools.repeat(None)
+        new = [
+            companion
+            for companion, cost in zip(companions, told, strict=False)
+            if cost is None and self._is_timed(companion) and id(companion) not in self.times
+        ]
         if not new:
             return
         most = max(network.rows_at_once for network in companions)
