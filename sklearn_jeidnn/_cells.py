@@ -156,9 +156,9 @@ def as_numbers(name: Any, values: np.ndarray) -> np.ndarray:
     except ValueError:
         wrong = next(cell for cell in cells if not _is_float(cell))
         raise ValueError(
-            f"X has {wrong!r} in column {name!r}, which is one of numbers. Columns of words are categories with "
-            f"categorical_features='from_dtype', where fit had words in them; if the word means that a value is "
-            f"missing, replace it by NaN."
+            f"X has {wrong!r} in column {name!r}, which is one of numbers. If it is one of categories, fit must know: "
+            f"name it, too, in categorical_features, or leave that at 'from_dtype', which takes columns that have "
+            f"words in fit. If the word means that a value is missing, replace it by NaN."
         ) from None
 
 

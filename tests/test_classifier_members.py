@@ -103,6 +103,19 @@ def test_a_pair_of_a_classifier_and_its_options_is_a_lone_classifier(digits):
     assert isinstance(clf.module_, ExtraTreesClassifier) and clf.exits_
 
 
+def test_no_companions_are_made_for_named_inputs(digits):
+    X, y = digits
+    with pytest.raises(ValueError, match=r"X is a mapping, .* module=\[cheaper, classifier\]"):
+        quick_classifier(module=OfNames(), companion="auto").fit({"pixels": X}, y)
+
+
+class OfNames(GaussianNB):
+    """Takes a mapping."""
+
+    def fit(self, X, y):
+        return super().fit(X["pixels"], y)
+
+
 def words_first():
     return make_pipeline(
         make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["job"])),

@@ -153,7 +153,7 @@ class Assembly:
         """Return members that could stand in front of the backbone (see :func:`companions_for`)."""
         if self.ends_in_classifier:
             return companions_of_classifier(
-                self.train.inputs[0],
+                self.schema.as_module_input(self.train.inputs),
                 self.schema.categorical,
                 self.backbone.params.get("image_shape"),
                 seed=torch.initial_seed() % 2**32,

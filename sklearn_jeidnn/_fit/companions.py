@@ -118,7 +118,10 @@ def companions_for(
 
 
 def companions_of_classifier(
-    X: np.ndarray, categorical: np.ndarray | None, image_shape: tuple[int, ...] | None, seed: int
+    X: np.ndarray | dict[str, np.ndarray],
+    categorical: np.ndarray | None,
+    image_shape: tuple[int, ...] | None,
+    seed: int,
 ) -> list[Member]:
     """Return candidates to stand in front of a classifier that is no torch network, which nothing is known of.
 
@@ -127,14 +130,24 @@ def companions_of_classifier(
 
     Parameters
     ----------
-    X : ndarray (n_samples, ...)
+    X : ndarray (n_samples, ...) or dict of such
         Training samples.
     categorical : ndarray of bool (n_features,) or None
         Which columns of a table hold positions of categories; None if it is no table.
     image_shape : tuple or None
     seed : int
         Of what the trees draw.
+
+    Raises
+    ------
+    ValueError
+        If ``X`` is a mapping, of which no ready network is known to take the inputs.
     """
+    if isinstance(X, dict):
+        raise ValueError(
+            "X is a mapping, for which no companions are made in front of a classifier; give a list with a cheaper "
+            "member in front, module=[cheaper, classifier]."
+        )
     if X.ndim > 2 or image_shape is not None:
         params = {} if image_shape is None else {"image_shape": image_shape}
         return [Member(ImageResNet, {**shape, **params}) for shape in IMAGES_IN_FRONT]
