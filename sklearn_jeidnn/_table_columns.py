@@ -27,6 +27,8 @@ NARROW = 1000
 OFFSET_SAMPLES = 10_000
 # float32 holds whole numbers up to here.
 LARGEST_WHOLE = 2**24
+# And double precision.
+LARGEST_EXACT = 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,16 +230,19 @@ def _array_of_lists(X: Any) -> np.ndarray:
 
 
 def _values(column: Any, dtype: Any) -> np.ndarray:
-    """Values of a frame's column (n_samples,); those of pandas' nullable numbers are floats."""
+    """Values of a frame's column (n_samples,); those of nullable numbers are floats, unless floats would merge them."""
     if isinstance(dtype, np.dtype):
         return np.asarray(column)
+    values: np.ndarray
     if getattr(dtype, "kind", None) in tuple(NUMBERS) and hasattr(dtype, "na_value"):
-        floats: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return floats
-    values = np.asarray(column.to_numpy())
-    if values.ndim == 1:
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        values = np.asarray(column.to_numpy())
+    is_whole = str(dtype).lower().startswith(("int", "uint"))
+    merges = is_whole and values.dtype.kind == "f" and (np.abs(values) > LARGEST_EXACT).any()
+    if values.ndim == 1 and not merges:
         return values
-    # Each cell of such a column is an array or a record.
+    # Beside large identifiers, cells that are arrays or records.
     objects = np.empty(len(column), dtype=object)
     objects[:] = list(column)
     return objects

@@ -257,3 +257,14 @@ def test_columns_are_chosen_by_position_where_names_are_not_enough():
     assert columns_of(X, [("a", "c"), 0]).is_categorical.all()
     with pytest.raises(ValueError, match=r"for one column give \['job'\]"):
         columns_of(TABLE, "job")
+
+
+def test_large_identifiers_stay_apart_beside_missing_ones():
+    polars = pytest.importorskip("polars")
+    cells = [2**60, 2**60 + 1, None]
+    frames = [pd.DataFrame({"a": pd.array(cells, dtype="Int64")}), polars.DataFrame({"a": cells})]
+    for X in frames:
+        columns, table = numbers_of(X, ["a"])
+        assert columns.categories == ((2**60, 2**60 + 1),)
+        np.testing.assert_array_equal(table, [[0], [1], [np.nan]])
+        assert columns_of(X, "from_dtype").categories == (None,)
