@@ -14,7 +14,8 @@ FLOATS = (np.float64, np.float32)
 def is_table(X: Any) -> bool:
     """Whether samples are given as an array, a frame or lists of two axes."""
     if not isinstance(X, list | tuple):
-        return getattr(X, "ndim", None) == 2
+        # Frames of polars have no ndim.
+        return len(getattr(X, "shape", ())) == 2
     with contextlib.suppress(ValueError):  # lists of several lengths
         return np.ndim(X) == 2
     return False

@@ -43,6 +43,8 @@ def as_array_like(X: Any) -> Any:
     if is_image(X):
         raise ValueError("X is one image; give a list of images, [image].")
     refuse_unordered(X)
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError("X is a LazyFrame, whose rows are not read yet; give X.collect().")
     if _is_list(X) and len(X):
         first = next(iter(X))
         if is_image(first) or is_tensor(first):

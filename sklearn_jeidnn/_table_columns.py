@@ -1,28 +1,34 @@
 """Columns of a table as numbers, categories and missing values included, and back again (NumPy only)."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from ._cells import (
+    NUMBERS,
+    UNSEEN,
+    are_written,
+    as_numbers,
+    categories_of,
+    first_missing,
+    positions,
+)
+from ._given_back import any_words, frame, words, written
 from ._warn import warn_caller
 
-# The number of a category that fit did not see.
-UNSEEN = -1.0
-NUMBERS = "fiub"
 FROM_DTYPE = "from_dtype"
-# Starts of the names that pandas and polars give dtypes of categories.
-CATEGORY_DTYPES = ("category", "Categorical", "Enum")
-# A column of words that are mostly numbers is likely one of numbers, with words for what is missing.
-MOSTLY = 0.5
-# What stands for a category that fit did not see, where a member takes words.
-UNSEEN_WORD = "unseen"
 MOST_NAMED = 10
 # A column's size is this many times its spread: float32 then resolves less than a 10,000th of the spread.
 NARROW = 1000
 OFFSET_SAMPLES = 10_000
+# float32 holds whole numbers up to here.
+LARGEST_WHOLE = 2**24
+# And double precision.
+LARGEST_EXACT = 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,10 @@ class TableColumns:
         Of a frame's columns; of an array once.
     categories : tuple of (tuple or None)
         Sorted values of each column of categories; None for a column of numbers.
+    missing : tuple of (None, NaN or NA)
+        What stands for a missing value in each column of objects.
+    written : tuple of bool
+        Whether the numbers of each column are written as words, in a frame.
     offset : ndarray (n_features,) or None
         Subtracted from numbers in double precision before they become float32, so that a column whose spread is
         small against its size (dates as numbers) keeps it. None subtracts nothing.
@@ -50,6 +60,8 @@ class TableColumns:
     names: tuple[Any, ...]
     dtypes: tuple[Any, ...]
     categories: tuple[tuple[Any, ...] | None, ...]
+    missing: tuple[Any, ...]
+    written: tuple[bool, ...]
     offset: np.ndarray | None
     fill: np.ndarray
 
@@ -83,7 +95,7 @@ class TableColumns:
             With the columns of ``fit``, in their order.
         """
         columns = [
-            _as_numbers(name, values) if known is None else _positions(values, known)
+            as_numbers(name, values) if known is None else positions(name, values, known)
             for (name, values, _), known in zip(iter_columns(X), self.categories, strict=True)
         ]
         table = np.stack(columns, axis=1) if columns else np.empty((len(X), 0))
@@ -116,6 +128,12 @@ class TableColumns:
         """Names of the first of some columns."""
         return [self.names[i] for i in np.flatnonzero(chosen)[:MOST_NAMED]]
 
+    def rounded(self, table: np.ndarray) -> list[Any]:
+        """Names of a frame's columns of whole numbers, such as identifiers, that float32 may have rounded."""
+        large = (np.abs(table) > LARGEST_WHOLE).any(axis=0) & ~self.is_categorical
+        floats = [str(dtype).lower().startswith("float") for dtype in self.dtypes]
+        return [] if self.library is None else self.named(large & ~np.array(floats, dtype=bool))
+
     def as_given(self, table: np.ndarray) -> Any:
         """Numbers as a user gives the table: a frame, or an array.
 
@@ -124,14 +142,18 @@ class TableColumns:
         numbers = table if self.offset is None else table + self.offset
         if self.library is None and not self.is_categorical.any():
             return numbers
-        columns = [
-            numbers[:, i] if values is None else _words(numbers[:, i], values)
-            for i, values in enumerate(self.categories)
-        ]
+        columns = [self._column(i, numbers[:, i]) for i in range(len(self.names))]
         if self.library is None:
             array = np.stack([column.astype(object) for column in columns], axis=1)
-            return array if _any_words(self.categories) else array.astype(np.float64)
-        return _frame(self.library, self.names, columns, self.dtypes)
+            return array if any_words(self.categories) else array.astype(np.float64)
+        return frame(self.library, self.names, columns, self.dtypes)
+
+    def _column(self, i: int, numbers: np.ndarray) -> np.ndarray:
+        """A column as words or numbers (n_samples,)."""
+        known = self.categories[i]
+        if known is not None:
+            return words(numbers, known, self.missing[i])
+        return written(numbers, self.missing[i]) if self.written[i] else numbers
 
 
 def column_offsets(table: np.ndarray) -> np.ndarray | None:
@@ -162,14 +184,20 @@ def columns_of(X: Any, categorical_features: Any) -> TableColumns:
     names = tuple(name for name, _, _ in columns)
     chosen = _chosen(categorical_features, names)
     categories = tuple(
-        _categories(name, values, dtype, None if chosen is None else name in chosen)
-        for name, values, dtype in columns
+        categories_of(name, values, dtype, None if chosen is None else i in chosen)
+        for i, (name, values, dtype) in enumerate(columns)
     )
+    library = _library(X)
     return TableColumns(
-        library=_library(X),
+        library=library,
         names=names,
         dtypes=tuple(dtype for _, _, dtype in columns),
         categories=categories,
+        missing=tuple(first_missing(values) for _, values, _ in columns),
+        written=tuple(
+            library is not None and own is None and are_written(name, values)
+            for (name, values, _), own in zip(columns, categories, strict=True)
+        ),
         offset=None,
         fill=np.full(len(names), np.nan),
     )
@@ -202,38 +230,52 @@ def _array_of_lists(X: Any) -> np.ndarray:
 
 
 def _values(column: Any, dtype: Any) -> np.ndarray:
-    """Values of a frame's column; those of pandas' nullable numbers are floats."""
+    """Values of a frame's column (n_samples,); those of nullable numbers are floats, unless floats would merge them."""
     if isinstance(dtype, np.dtype):
         return np.asarray(column)
+    values: np.ndarray
     if getattr(dtype, "kind", None) in tuple(NUMBERS) and hasattr(dtype, "na_value"):
-        floats: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return floats
-    return np.asarray(column.to_numpy())
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        values = np.asarray(column.to_numpy())
+    is_whole = str(dtype).lower().startswith(("int", "uint"))
+    merges = is_whole and values.dtype.kind == "f" and (np.abs(values) > LARGEST_EXACT).any()
+    if values.ndim == 1 and not merges:
+        return values
+    # Beside large identifiers, cells that are arrays or records.
+    objects = np.empty(len(column), dtype=object)
+    objects[:] = list(column)
+    return objects
 
 
-def _chosen(categorical_features: Any, names: Sequence[Any]) -> set[Any] | None:
-    """Names of the columns that are categories; None where dtypes tell."""
-    if isinstance(categorical_features, str):
-        if categorical_features != FROM_DTYPE:
-            raise _not_allowed(categorical_features, "the word is not known")
+def _chosen(given: Any, names: Sequence[Any]) -> set[int] | None:
+    """Positions of the columns that are categories; None where dtypes tell."""
+    if isinstance(given, str):
+        if given != FROM_DTYPE:
+            one = f"; for one column give [{given!r}]" if given in names else ""
+            raise _not_allowed(given, f"the word is not known{one}")
         return None
-    if categorical_features is None:
+    if given is None:
         return set()
-    given = np.asarray(categorical_features)
-    if given.ndim != 1 or given.dtype.kind not in "biuUSO":
-        raise _not_allowed(categorical_features, "it is no list of columns")
-    if given.dtype.kind == "b":
-        if len(given) != len(names):
-            raise _not_allowed(categorical_features, f"X has {len(names)} columns")
-        return {name for name, taken in zip(names, given, strict=True) if taken}
-    return {_name_of(entry, names, categorical_features) for entry in given.tolist()}
+    entries = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(entries, Mapping) or not np.iterable(entries):
+        raise _not_allowed(given, "it is no list of columns")
+    entries = list(entries)
+    if entries and all(isinstance(entry, bool | np.bool_) for entry in entries):
+        if len(entries) != len(names):
+            raise _not_allowed(given, f"X has {len(names)} columns")
+        return set(np.flatnonzero(entries).tolist())
+    return {i for entry in entries for i in _positions_of(entry, names, given)}
 
 
-def _name_of(entry: Any, names: Sequence[Any], given: Any) -> Any:
+def _positions_of(entry: Any, names: Sequence[Any], given: Any) -> list[int]:
+    """Positions of the columns that an entry names; several may have one name."""
+    if isinstance(entry, bool | float) or not isinstance(entry, Hashable):
+        raise _not_allowed(given, "it is no list of columns")
     if entry in names:
-        return entry
-    if isinstance(entry, int) and -len(names) <= entry < len(names):
-        return names[entry]
+        return [i for i, name in enumerate(names) if name == entry]
+    if isinstance(entry, Integral) and -len(names) <= entry < len(names):
+        return [int(entry) % len(names)]
     raise _not_allowed(given, f"X has no column {entry!r}, but {list(names)[:MOST_NAMED]}")
 
 
@@ -242,146 +284,3 @@ def _not_allowed(given: Any, why: str) -> ValueError:
         f"categorical_features={given!r} is not allowed: {why}. Give 'from_dtype', None, or names, positions or a "
         f"mask of columns."
     )
-
-
-def _categories(
-    name: Any, values: np.ndarray, dtype: Any, chosen: bool | None
-) -> tuple[Any, ...] | None:
-    """Sorted categories of a column; None if it is one of numbers."""
-    if chosen is None:
-        chosen = str(dtype).startswith(CATEGORY_DTYPES) or _has_words(name, values)
-    if not chosen:
-        return None
-    cells = {cell for cell in _cells(name, values) if not is_missing(cell)}
-    return tuple(sorted(cells, key=lambda cell: (isinstance(cell, str), cell)))
-
-
-def _cells(name: Any, values: np.ndarray) -> list[Any]:
-    """Cells of a column of categories, each a word or a number."""
-    cells: list[Any] = values.tolist()
-    for cell in cells:
-        if not isinstance(cell, str | bytes | int | float) and not is_missing(cell):
-            raise _no_cell(name, cell)
-    return cells
-
-
-def _no_cell(name: Any, cell: Any) -> TypeError:
-    return TypeError(
-        f"X has {cell!r} in column {name!r}: the argument must be a string or a real number. Make a number or a word "
-        f"of each value, in a FunctionTransformer in front."
-    )
-
-
-def _has_words(name: Any, values: np.ndarray) -> bool:
-    """Whether a column holds anything but numbers, and numbers written as words."""
-    if values.dtype.kind in NUMBERS:
-        return False
-    cells = [cell for cell in _cells(name, values) if not is_missing(cell)]
-    words = [cell for cell in cells if not _is_number(cell)]
-    if words and len(words) < MOSTLY * len(cells) and any(isinstance(c, str) for c in cells):
-        warn_caller(
-            f"X has column {name!r}, which holds mostly numbers, but also words such as {words[0]!r}, and so each of "
-            f"its values is a category. If the words mean that a value is missing, replace them by NaN."
-        )
-    return bool(words)
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def is_missing(cell: Any) -> bool:
-    """Whether a cell is None, NaN or pandas' NA."""
-    return (
-        cell is None
-        or (isinstance(cell, float) and cell != cell)
-        or type(cell).__name__ in ("NAType", "NaTType")
-    )
-
-
-def _as_numbers(name: Any, values: np.ndarray) -> np.ndarray:
-    """A column of numbers as float64, NaN where one is missing."""
-    if values.dtype.kind in NUMBERS:
-        return values.astype(np.float64)
-    cells = [np.nan if is_missing(cell) else cell for cell in values.tolist()]
-    try:
-        return np.array([float(cell) for cell in cells])
-    except ValueError:
-        wrong = next(cell for cell in cells if not _is_number(cell))
-        raise ValueError(
-            f"X has {wrong!r} in column {name!r}, which is one of numbers. Columns of words are categories with "
-            f"categorical_features='from_dtype', where fit had words in them; if the word means that a value is "
-            f"missing, replace it by NaN."
-        ) from None
-    except TypeError:
-        raise _no_cell(name, next(cell for cell in cells if not _is_cell(cell))) from None
-
-
-def _is_cell(cell: Any) -> bool:
-    return isinstance(cell, str | bytes | int | float)
-
-
-def _positions(values: np.ndarray, categories: tuple[Any, ...]) -> np.ndarray:
-    """Position of each cell among the categories; NaN for missing cells, UNSEEN for others."""
-    known = {category: float(i) for i, category in enumerate(categories)}
-    return np.array(
-        [np.nan if is_missing(cell) else known.get(cell, UNSEEN) for cell in values.tolist()],
-        dtype=np.float64,
-    )
-
-
-def _any_words(categories: Sequence[tuple[Any, ...] | None]) -> bool:
-    return any(isinstance(value, str) for values in categories for value in values or ())
-
-
-def _words(positions: np.ndarray, categories: tuple[Any, ...]) -> np.ndarray:
-    """Categories at these positions; None for missing ones, a word of its own for those that fit did not see."""
-    unseen = UNSEEN_WORD if _any_words([categories]) else None
-    # The last two are what -1 and -2 point to.
-    table = np.array([*categories, None, unseen], dtype=object)
-    rows = np.where(np.isnan(positions), -2, positions).astype(int)
-    words: np.ndarray = table[rows]
-    return words
-
-
-def _frame(
-    library: str, names: Sequence[Any], columns: Sequence[np.ndarray], dtypes: Sequence[Any]
-) -> Any:
-    """A data frame of columns with their dtypes."""
-    if library == "polars":
-        import polars
-
-        return polars.DataFrame(
-            [
-                polars.Series(
-                    name,
-                    [None if is_missing(cell) else cell for cell in column.tolist()],
-                    dtype=dtype,
-                    strict=False,
-                )
-                for name, column, dtype in zip(names, columns, dtypes, strict=True)
-            ]
-        )
-    import pandas
-
-    series = [_pandas_series(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)]
-    frame = pandas.concat(series, axis=1)
-    frame.columns = list(names)
-    return frame
-
-
-def _pandas_series(column: np.ndarray, dtype: Any) -> Any:
-    import pandas
-
-    if str(dtype) == "category":
-        # Categories that fit did not see become missing, as pandas makes them.
-        codes = dtype.categories.get_indexer(column)
-        return pandas.Series(pandas.Categorical.from_codes(codes, dtype=dtype))
-    is_whole = getattr(dtype, "kind", "f") in "iub" and isinstance(dtype, np.dtype)
-    if is_whole and np.isnan(column.astype(float)).any():
-        return pandas.Series(column)
-    return pandas.Series(column).astype(dtype)

@@ -7,8 +7,9 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
 
+from ._cells import NUMBERS
 from ._columns import FLOATS, as_float32, is_table, refuse_infinite
-from ._table_columns import NUMBERS, TableColumns, columns_of
+from ._table_columns import TableColumns, columns_of
 from ._warn import warn_caller
 
 # as_float32 refuses infinite numbers, and says in which columns they are.

@@ -15,6 +15,8 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_numbers", "_warn"},
+    {"_cells"},
+    {"_given_back"},
     {"_table_columns"},
     {
         "_columns",
@@ -37,6 +39,8 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Must run where there is NumPy only: what remains after fit, and all that it holds.
 NUMPY_ONLY = [
+    "_cells",
+    "_given_back",
     "_numbers",
     "_predictor",
     "_schema",

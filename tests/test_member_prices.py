@@ -7,8 +7,8 @@ from torch import nn
 
 from sklearn_jeidnn._exits.building import single_stage_network
 from sklearn_jeidnn._fit import member_prices
+from sklearn_jeidnn._fit.classifiers import ClassifierStage
 from sklearn_jeidnn._fit.member_prices import MemberCost, MemberPrices, MemberTime, member_times
-from sklearn_jeidnn._fit.members import ClassifierStage
 
 
 class Trees:

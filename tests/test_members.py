@@ -185,7 +185,7 @@ def test_members_are_remembered_one_by_one(digits, tmp_path):
         ({"module": []}, "names no network"),
         ({"module": [None, GaussianNB()]}, "build a torch module"),
         ({"module": [(None, 3), None]}, "pair of a torch module class"),
-        ({"module": [RidgeClassifier(), None]}, "not a torch module"),
+        ({"module": [RidgeClassifier(), None]}, "has no predict_proba"),
         ({"module": [SMALL, None], "exits": [1, 2, 3]}, "one entry"),
         ({"module": [SMALL, None], "companion_costs": [0.1, 0.2]}, "one entry for each of the 1"),
         ({"module": [SMALL, None], "companion_costs": [-1.0]}, "number above 0"),

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from functools import partial
 
 import pytest
 from sklearn.naive_bayes import GaussianNB
@@ -41,6 +42,8 @@ def test_a_long_fit_shows_a_bar_in_a_terminal(digits, monkeypatch, seconds, is_s
     terminal = Terminal()
     monkeypatch.setattr(progress, "BAR_AFTER_SECONDS", seconds)
     monkeypatch.setattr(sys, "stderr", terminal)
+    # The bar moves at once, not ten times a second.
+    monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0))
     fit(digits)
     assert ("member 2 of 3" in terminal.getvalue()) == is_shown
     assert ("| 6/9" in terminal.getvalue()) == is_shown

@@ -1,5 +1,8 @@
 """Columns of categories and missing values become numbers, and what a user gave again."""
 
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -161,3 +164,107 @@ def test_a_frame_of_polars_is_read_and_comes_back():
     np.testing.assert_array_equal(table, expected)
     back = columns.as_given(np.float32(table))
     assert back.schema == X.schema and back.equals(X)
+
+
+def there_and_back(X, new=None, categorical_features="from_dtype"):
+    """What a member is given in the place of new samples, where fit was given X."""
+    columns = columns_of(X, categorical_features)
+    return columns.as_given(np.float32(columns.numbers(X if new is None else new)))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "uint8", "Int8", "boolean", "Sparse[int8]"])
+def test_numbers_that_do_not_fit_the_dtype_of_fit_are_not_cut(dtype):
+    X = pd.DataFrame({"a": pd.Series([1, 0, 1]).astype(dtype)})
+    assert str(there_and_back(X)["a"].dtype).startswith(dtype[:5])
+    for cells in ([300, 1, 0], [0.5, 1, 0], [-7, 1, 0]):
+        if cells[0] != -7 or "u" in dtype or "b" in dtype:
+            assert there_and_back(X, pd.DataFrame({"a": cells}))["a"].tolist() == cells
+
+
+def test_numbers_that_do_not_fit_a_dtype_of_polars_are_not_cut():
+    polars = pytest.importorskip("polars")
+    X = polars.DataFrame({"a": polars.Series([1, 2], dtype=polars.Int8), "b": [True, False]})
+    new = polars.DataFrame({"a": [2.5, 300.0], "b": [5, 0]})
+    assert there_and_back(X).equals(X)
+    assert there_and_back(X, new).to_dict(as_series=False) == {"a": [2.5, 300], "b": [5, 0]}
+
+
+def test_numbers_that_are_written_come_back_written():
+    X = pd.DataFrame({"age": ["30", "41.5", None, "22"]}, dtype=object)
+    assert there_and_back(X)["age"].tolist() == ["30", "41.5", None, "22"]
+
+
+def test_digits_after_a_zero_are_codes():
+    X = pd.DataFrame({"postcode": ["01067", "10115", "99999"]})
+    columns = columns_of(X, "from_dtype")
+    assert columns.categories == (("01067", "10115", "99999"),)
+    assert_frame_equal(there_and_back(X), X)
+
+
+def test_a_word_that_fit_did_not_see_is_never_one_that_it_saw():
+    X = pd.DataFrame({"a": ["unseen", "b"]})
+    with pytest.warns(UserWarning, match="categories that fit did not see"):
+        back = there_and_back(X, pd.DataFrame({"a": ["c", "b"]}))
+    assert back["a"].tolist() == ["unseen_", "b"]
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_what_stands_for_a_missing_word_comes_back(missing):
+    X = pd.DataFrame({"a": pd.Series(["u", missing, "v"], dtype=object)})
+    assert there_and_back(X)["a"].iloc[1] is missing
+    assert there_and_back(X.to_numpy())[1, 0] is missing
+
+
+def test_columns_without_any_word_take_words_later():
+    X = pd.DataFrame({"a": pd.Series([None, None], dtype=object), "b": [1.0, 2.0]})
+    with pytest.warns(UserWarning, match=r"categories that fit did not see in 1 samples.*\['a'\]"):
+        table = columns_of(X, "from_dtype").numbers(X.assign(a=["u", None]))
+    np.testing.assert_array_equal(table, [[-1, 1], [np.nan, 2]])
+
+
+def test_numbers_of_other_types_are_numbers_and_bytes_are_words():
+    cells = [Decimal("1.5"), Fraction(1, 2), np.float32(0.25), np.int8(3), True]
+    columns, table = numbers_of(pd.DataFrame({"a": pd.Series(cells, dtype=object)}))
+    assert table.ravel().tolist() == [1.5, 0.5, 0.25, 3, 1] and columns.categories == (None,)
+    X = np.array([[b"v", 1], ["u", 2], [3, 3]], dtype=object)
+    assert columns_of(X, "from_dtype").categories == ((3, b"v", "u"), None)
+    assert there_and_back(X).tolist() == X.tolist()
+    assert there_and_back(X[:1].astype("S")).tolist() == [[b"v", 1]]
+    with np.errstate(invalid="ignore"):
+        huge = numbers_of(pd.DataFrame({"a": pd.Series([10**400, -(10**400)], dtype=object)}))[1]
+    assert huge.ravel().tolist() == [np.inf, -np.inf]
+
+
+def test_columns_of_polars_that_are_no_numbers_are_refused():
+    polars = pytest.importorskip("polars")
+    numbers = polars.Series([1, 2])
+    cells = [numbers.cast(polars.Datetime("ns")), numbers.cast(polars.Duration("ns"))]
+    cells += [polars.Series([{"x": 1}, {"x": 2}]), polars.Series([[1, 2], [3, 4]])]
+    cells += [polars.Series([[1, 2], [3, 4]], dtype=polars.Array(polars.Int64, 2))]
+    for column in cells:
+        with pytest.raises(TypeError, match="in column 'a': the argument must be a string"):
+            numbers_of(polars.DataFrame({"a": column}))
+
+
+def test_columns_are_chosen_by_position_where_names_are_not_enough():
+    X = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
+    assert columns_of(X, [True, False]).is_categorical.tolist() == [True, False]
+    assert columns_of(X, [-1]).is_categorical.tolist() == [False, True]
+    assert columns_of(X, ["a"]).is_categorical.all()
+    assert not columns_of(X, []).is_categorical.any()
+    X = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")]))
+    assert columns_of(X, [("a", "c")]).is_categorical.tolist() == [False, True]
+    assert columns_of(X, [("a", "c"), 0]).is_categorical.all()
+    with pytest.raises(ValueError, match=r"for one column give \['job'\]"):
+        columns_of(TABLE, "job")
+
+
+def test_large_identifiers_stay_apart_beside_missing_ones():
+    polars = pytest.importorskip("polars")
+    cells = [2**60, 2**60 + 1, None]
+    frames = [pd.DataFrame({"a": pd.array(cells, dtype="Int64")}), polars.DataFrame({"a": cells})]
+    for X in frames:
+        columns, table = numbers_of(X, ["a"])
+        assert columns.categories == ((2**60, 2**60 + 1),)
+        np.testing.assert_array_equal(table, [[0], [1], [np.nan]])
+        assert columns_of(X, "from_dtype").categories == (None,)

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -136,3 +137,17 @@ def test_tags_say_that_tables_may_have_words_and_missing_values():
         quick_classifier(module=None, module__image_shape=(1, 8, 8))
     ).input_tags.string
     assert not get_tags(quick_classifier(module=[])).input_tags.string
+
+
+def test_a_frame_of_polars_is_fitted_and_lazy_ones_are_refused(fitted_on_people):
+    polars = pytest.importorskip("polars")
+    X, y = people(200)
+    own = polars.DataFrame({name: X[name].tolist() for name in X}, strict=False)
+    own = own.with_columns(polars.col("age").fill_nan(None))
+    np.testing.assert_array_equal(fitted_on_people.predict(own), fitted_on_people.predict(X))
+    clf = quick_classifier(max_epochs=2).fit(own, y)
+    same = quick_classifier(max_epochs=2).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(own), same.predict_proba(X))
+    for ask in (clf.predict, lambda X: clone(clf).fit(X, y)):
+        with pytest.raises(TypeError, match=r"X is a LazyFrame.*X.collect\(\)"):
+            ask(own.lazy())

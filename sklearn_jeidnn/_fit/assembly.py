@@ -20,13 +20,12 @@ from .._exits.building import (
 )
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
+from .classifiers import ClassifierStage, fitted_stage
 from .companions import companions_for, companions_of_classifier
 from .logit_order import logit_order
 from .member_prices import MemberPrices
 from .members import (
-    ClassifierStage,
     Member,
-    fitted_stage,
     instantiate,
     learns,
     warn_if_nothing_learns,
@@ -153,7 +152,7 @@ class Assembly:
         """Return members that could stand in front of the backbone (see :func:`companions_for`)."""
         if self.ends_in_classifier:
             return companions_of_classifier(
-                self.train.inputs[0].ndim,
+                self.schema.as_module_input(self.train.inputs),
                 self.schema.categorical,
                 self.backbone.params.get("image_shape"),
                 seed=torch.initial_seed() % 2**32,

@@ -10,7 +10,8 @@ from .._engines.torch_engine import as_tensors
 from .._exits.building import N_PROBE_SAMPLES
 from .._parts import Parts
 from .._schema import InputSchema, as_integers
-from .members import Member, check_is_trained, fitted_stage, instantiate
+from .classifiers import fitted_stage
+from .members import Member, check_is_trained, instantiate
 from .spec import CascadeSpec
 from .weights import normalised_weights
 

@@ -34,7 +34,7 @@ from .checks import (
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
 from .features import ExitFeatures, concatenate_exits
-from .gates import train_gates
+from .gates import check_heads, train_gates
 from .joint import answers_of
 from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MemberTrainer
@@ -207,6 +207,7 @@ class _Fit:
         """Return the trained members that are kept, and their network."""
         cuts = self._cut_members(companions)
         priced_network = self.assembly.chain(cuts)
+        check_heads(self.spec, priced_network.network)
         makes_companions = self.spec.makes_companions(self.schema)
         self._refuse_hopeless_budget(cuts, priced_network)
         members = self._learn(cuts, priced_network.network.rows_at_once, X_unlabeled)

@@ -12,7 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from torch import nn
 
 from ..backbones import BagOfEmbeddings, ImageResNet, TabularResNet
@@ -118,7 +118,10 @@ def companions_for(
 
 
 def companions_of_classifier(
-    ndim: int, categorical: np.ndarray | None, image_shape: tuple[int, ...] | None, seed: int
+    X: np.ndarray | dict[str, np.ndarray],
+    categorical: np.ndarray | None,
+    image_shape: tuple[int, ...] | None,
+    seed: int,
 ) -> list[Member]:
     """Return candidates to stand in front of a classifier that is no torch network, which nothing is known of.
 
@@ -127,15 +130,25 @@ def companions_of_classifier(
 
     Parameters
     ----------
-    ndim : int
-        Of the samples' array, with the axis of the samples.
+    X : ndarray (n_samples, ...) or dict of such
+        Training samples.
     categorical : ndarray of bool (n_features,) or None
         Which columns of a table hold positions of categories; None if it is no table.
     image_shape : tuple or None
     seed : int
         Of what the trees draw.
+
+    Raises
+    ------
+    ValueError
+        If ``X`` is a mapping, of which no ready network is known to take the inputs.
     """
-    if ndim > 2 or image_shape is not None:
+    if isinstance(X, dict):
+        raise ValueError(
+            "X is a mapping, for which no companions are made in front of a classifier; give a list with a cheaper "
+            "member in front, module=[cheaper, classifier]."
+        )
+    if X.ndim > 2 or image_shape is not None:
         params = {} if image_shape is None else {"image_shape": image_shape}
         return [Member(ImageResNet, {**shape, **params}) for shape in IMAGES_IN_FRONT]
     networks = [Member(TabularResNet, dict(shape)) for shape in TABLES_IN_FRONT]
@@ -143,7 +156,10 @@ def companions_of_classifier(
         return networks
     return [
         Member(_linear(categorical), {AS_NUMBERS: True}),
-        *(Member(_trees(categorical, seed, **size), {AS_NUMBERS: True}) for size in TREES_IN_FRONT),
+        *(
+            Member(_trees(categorical, np.isnan(X).all(axis=0), seed, **size), {AS_NUMBERS: True})
+            for size in TREES_IN_FRONT
+        ),
         *networks,
     ]
 
@@ -166,12 +182,20 @@ def _one_hot() -> OneHotEncoder:
     )
 
 
-def _trees(categorical: np.ndarray, seed: int, **size: int) -> Any:
-    return HistGradientBoostingClassifier(
+def _trees(categorical: np.ndarray, empty: np.ndarray, seed: int, **size: int) -> Any:
+    """Boosted trees, which take no more categories, and no columns without any value."""
+    categories, numbers = (np.flatnonzero(~empty & own) for own in (categorical, ~categorical))
+    frequent = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MOST_CATEGORIES - 1
+    )
+    trees = HistGradientBoostingClassifier(
         **size,
-        categorical_features=categorical,
+        categorical_features=np.arange(len(categories)),
         early_stopping=False,
         random_state=seed,
+    )
+    return make_pipeline(
+        make_column_transformer((frequent, categories), ("passthrough", numbers)), trees
     )
 
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from .._exits.network import EarlyExitNetwork
 from .._operate.frontier import LEARNED, Frontier
 from .._operate.operating_point import OperatingPoint
 from .assembly import PricedNetwork
@@ -33,6 +34,15 @@ def train_gates(
     )
     check_finite(network.heads, network.gates)
     return _bilevel_point(spec.cost_weight, priced_network, held_out)
+
+
+def check_heads(spec: CascadeSpec, network: EarlyExitNetwork) -> None:
+    """Refuse the paper's gates where no head learns, since those take turns with heads."""
+    if not spec.is_joint and not any(True for _ in network.heads.parameters()):
+        raise ValueError(
+            f"gate_training={spec.gate_training!r} trains gates and heads in turns, and no exit has a head that "
+            f"learns; give gate_training='joint', or exits inside a network."
+        )
 
 
 def _bilevel_point(

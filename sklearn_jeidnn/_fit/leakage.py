@@ -17,8 +17,9 @@ from .._operate.unlike import warn_if_unlike
 from .._parts import GIVEN, SEEN, UNSEEN, Parts
 from .._schema import InputSchema, Samples
 from .._warn import warn_caller
+from .classifiers import is_fitted, probabilities
 from .logit_order import logit_order
-from .members import LEAST_PROBABILITY, Member, instantiate, is_fitted
+from .members import LEAST_PROBABILITY, Member, instantiate
 from .spec import CascadeSpec
 from .warm_start import history_of_module
 
@@ -191,10 +192,13 @@ def _logits(
 ) -> np.ndarray | None:
     """What a member answers as it comes; None if it does not run, of which its cutting says more."""
     if member.is_classifier:
+        if not is_fitted(member.module):
+            return None
         X = schema.as_own_input(samples.inputs)
         columns = np.searchsorted(schema.classes, member.module.classes_)
         probs = np.zeros((len(samples), schema.n_classes))
-        probs[:, np.minimum(columns, schema.n_classes - 1)] = member.module.predict_proba(X)
+        own = probabilities(member.module, X, len(samples))
+        probs[:, np.minimum(columns, schema.n_classes - 1)] = own
         return np.log(np.maximum(probs, LEAST_PROBABILITY))
     X = schema.as_module_input(samples.inputs)
     module = instantiate(member, X, samples.codes, schema, spec.device)

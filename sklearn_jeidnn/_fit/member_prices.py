@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .._exits.network import EarlyExitNetwork
-from .members import ClassifierStage
+from .classifiers import ClassifierStage
 from .prices import TIMED_BATCHES, relative_seconds, shared_by_counts
 
 # Most samples that are timed together, and into how many parts they are divided for a second call.

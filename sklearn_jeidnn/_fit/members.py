@@ -6,18 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.base import BaseEstimator, is_classifier
 from torch import nn
 
-from .._cut import CutInfo, Stage
 from .._numbers import check_number
-from .._schema import Arrays, InputSchema, Samples
+from .._schema import InputSchema
 from .._warn import warn_caller
 from ..backbones import TabularResNet, default_backbone
 from .modules import copied, plain_module
-from .turns import FIT_TURNS
 
 LEAST_PROBABILITY = 1e-6
 # What a pair of a classifier and a dict may say.
@@ -36,8 +32,11 @@ class Member(NamedTuple):
 
     @property
     def is_classifier(self) -> bool:
-        is_torch = isinstance(self.module, nn.Module) or inspect.isclass(self.module)
-        return not is_torch and hasattr(self.module, "predict_proba")
+        if isinstance(self.module, nn.Module) or inspect.isclass(self.module):
+            return False
+        # Stacked classifiers have no predict_proba before they are fitted.
+        is_known = isinstance(self.module, BaseEstimator) and is_classifier(self.module)
+        return is_known or hasattr(self.module, "predict_proba")
 
 
 def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
@@ -56,7 +55,7 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
     ValueError, TypeError
         If the list is empty, or the last member is not a torch module.
     """
-    if not isinstance(module, list | tuple):
+    if not isinstance(module, list | tuple) or _is_pair(module):
         module = [module]
     if not module:
         raise ValueError("module=[] names no network; give at least one.")
@@ -68,6 +67,16 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
             f"{backbone.module!r}; set them on it."
         )
     return [*members[:-1], Member(backbone.module, {**backbone.params, **params})]
+
+
+def is_lone_classifier(module: Any) -> bool:
+    """Whether what a user gives as ``module`` is one classifier, alone or in a pair with a dict."""
+    return Member(module[0] if _is_pair(module) else module, {}).is_classifier
+
+
+def _is_pair(entry: Any) -> bool:
+    """Whether an entry is a member with a dict that says more of it."""
+    return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], dict)
 
 
 def take_tables(members: Sequence[Member]) -> bool:
@@ -92,10 +101,10 @@ def as_backbone(module: Any) -> Any:
 def _as_member(entry: Any) -> Member:
     if not isinstance(entry, tuple):
         return Member(entry, {})
-    if len(entry) != 2 or not isinstance(entry[1], dict):
+    if not _is_pair(entry):
         raise ValueError(
             f"module has the member {entry!r}; a tuple must be a pair of a torch module class (or None) and a "
-            f"dict of its parameters."
+            f"dict of its parameters, or of a classifier and {{'batch_size': n}}; members have no names."
         )
     member = Member(*entry)
     if member.is_classifier:
@@ -113,127 +122,6 @@ def _check_classifier_options(member: Member) -> None:
     if "batch_size" in member.params:
         name = f"batch_size of the member {member.module!r}"
         check_number(member.params["batch_size"], name, least=1, whole=True)
-
-
-class ClassifierStage(Stage):
-    """A fitted classifier as a stage whose logits are the classifier's log-probabilities.
-
-    Parameters
-    ----------
-    classifier : classifier with ``predict_proba``
-    schema : InputSchema
-    batch_size : int or None, default=None
-        Most samples that it is given at once; None gives it all of a batch.
-    as_numbers : bool, default=False
-        Whether it is given the numbers of a table, not what the user gave.
-    """
-
-    def __init__(
-        self,
-        classifier: Any,
-        schema: InputSchema,
-        *,
-        batch_size: int | None = None,
-        as_numbers: bool = False,
-    ) -> None:
-        super().__init__(None, info=CutInfo())
-        self.classifier = classifier
-        self.schema = schema
-        self.batch_size = batch_size
-        self.as_numbers = as_numbers
-        self.columns = np.searchsorted(schema.classes, classifier.classes_)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no type hints here
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Tensors (n_samples, ...) -> logits (n_samples, n_classes)"""
-        arrays = tuple(tensor.cpu().numpy() for tensor in inputs)
-        n_samples = len(arrays[0])
-        step = self.batch_size or max(n_samples, 1)
-        probs = np.zeros((n_samples, self.schema.n_classes), dtype=np.float32)
-        for start in range(0, n_samples, step):
-            some = tuple(array[start : start + step] for array in arrays)
-            own = _as_given(self.schema, some, self.as_numbers)
-            probs[start : start + step, self.columns] = self.classifier.predict_proba(own)
-        logits = np.log(np.maximum(probs, LEAST_PROBABILITY))
-        return torch.as_tensor(logits, device=inputs[0].device)
-
-
-def fitted_stage(
-    member: Member, schema: InputSchema, samples: Samples, weights: np.ndarray
-) -> ClassifierStage:
-    """Return a member that is a classifier as a stage, fitted on these samples if it is not.
-
-    Parameters
-    ----------
-    member : Member
-    schema : InputSchema
-    samples : Samples
-        Encoded.
-    weights : ndarray (n_samples,)
-    """
-    own = _as_given(schema, samples.inputs, member.params.get(AS_NUMBERS, False))
-    classifier = fitted_classifier(member.module, own, schema.classes[samples.codes], weights)
-    check_classes(classifier, schema.classes)
-    return ClassifierStage(classifier, schema, **member.params)
-
-
-def _as_given(schema: InputSchema, arrays: Arrays, as_numbers: bool) -> Any:
-    """What a classifier is given: it may write into it, as a scaler with copy=False does."""
-    if not as_numbers:
-        return schema.as_own_input(arrays)
-    return schema.as_module_input(tuple(array.copy() for array in arrays))
-
-
-def fitted_classifier(
-    classifier: Any,
-    X: np.ndarray | dict[str, np.ndarray],
-    y: np.ndarray,
-    sample_weight: np.ndarray,
-) -> Any:
-    """Return the classifier itself if it is fitted, else a fitted clone.
-
-    Parameters
-    ----------
-    classifier : classifier
-    X : ndarray (n_samples, ...) or dict of such
-        Read by nobody else, since the classifier may write into it.
-    y : ndarray (n_samples,)
-    sample_weight : ndarray (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If the weights of the samples differ and the classifier takes no weights.
-    """
-    if is_fitted(classifier):
-        return classifier
-    if np.ptp(sample_weight) == 0:
-        with FIT_TURNS.lend():
-            return clone(classifier).fit(X, y)
-    if not has_fit_parameter(classifier, "sample_weight"):
-        raise ValueError(
-            f"sample_weight or class_weight is given, but the member {classifier!r} takes no sample_weight; fit it "
-            f"beforehand, or leave the weights out."
-        )
-    with FIT_TURNS.lend():
-        return clone(classifier).fit(X, y, sample_weight=sample_weight)
-
-
-def is_fitted(classifier: Any) -> bool:
-    try:
-        check_is_fitted(classifier)
-    except NotFittedError:
-        return False
-    return True
-
-
-def check_classes(classifier: Any, classes: np.ndarray) -> None:
-    """Refuse a fitted classifier that has labels which ``y`` does not have."""
-    unknown = sorted(set(np.asarray(classifier.classes_).tolist()) - set(classes.tolist()), key=str)
-    if unknown:
-        raise ValueError(
-            f"the member {classifier!r} was fitted on labels {unknown[:5]} that y does not have."
-        )
 
 
 def instantiate(
@@ -269,9 +157,11 @@ def instantiate(
 
 def _no_module(module: Any, built: Any = None) -> TypeError:
     returned = "" if built is None else f", and returned {type(built).__name__}"
+    is_class = inspect.isclass(module) and hasattr(module, "predict")
+    instance = f", or an instance of the classifier, {module.__name__}()" if is_class else ""
     return TypeError(
         f"module={module!r} is not a torch module{returned}; give a class or instance of torch.nn.Module, a function "
-        f"that builds one, or None for the ready backbone."
+        f"that builds one, or None for the ready backbone{instance}."
     )
 
 

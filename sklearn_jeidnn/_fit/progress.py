@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from .members import ClassifierStage
+from .classifiers import ClassifierStage
 
 # A fit that takes longer shows a bar, where there is a terminal.
 BAR_AFTER_SECONDS = 10

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from .._schema import InputSchema
 from .._warn import warn_caller
+from .members import is_lone_classifier
 from .prices import TIMED
 
 SKORCH_PREFIXES = ("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
@@ -115,7 +115,7 @@ class CascadeSpec:
         """
         if self.companion != "tabular":
             return self.companion == "auto"
-        if not isinstance(self.module, nn.Module) and hasattr(self.module, "predict_proba"):
+        if is_lone_classifier(self.module):
             return True
         is_table = schema.input_names is None and len(schema.sample_shapes[0]) == 1
         is_ready = self.module is None and self.module_params.get("image_shape") is None
