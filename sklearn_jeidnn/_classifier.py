@@ -32,7 +32,7 @@ from ._fit.checks import (
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
-from ._fit.members import as_backbone, as_members, take_tables
+from ._fit.members import as_backbone, as_members, take_tables, takes_missing
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._fit.turns import FIT_TURNS
@@ -554,13 +554,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         return self
 
     def __sklearn_tags__(self) -> Any:
-        """Say that tables may have words and missing values, where members read them (others answer for themselves)."""
+        """Say that tables may have words, and missing values unless a member says that it takes none."""
         tags = super().__sklearn_tags__()
-        params = CascadeSpec.of(self).module_params
         with contextlib.suppress(ValueError, TypeError):
-            reads_tables = take_tables(as_members(self.module, params))
-            tags.input_tags.allow_nan = tags.input_tags.string = reads_tables
-            tags.input_tags.categorical = reads_tables
+            members = as_members(self.module, CascadeSpec.of(self).module_params)
+            tags.input_tags.string = tags.input_tags.categorical = take_tables(members)
+            tags.input_tags.allow_nan = take_tables(members) and all(map(takes_missing, members))
         return tags
 
     def _check_operating_point(self) -> None:

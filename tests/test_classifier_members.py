@@ -94,7 +94,8 @@ def test_some_costs_may_be_told_and_others_timed(digits):
     module = [GaussianNB(), LogisticRegression(max_iter=5, tol=1), ExtraTreesClassifier(5)]
     clf = quick_classifier(module=module, companion_costs=[None, 0.2]).fit(*digits)
     first, second, last = clf.exit_costs_
-    assert first > 0 and second == pytest.approx(first + 0.2) and last == pytest.approx(second + 1)
+    # What a call of the trees takes anyhow is paid by all.
+    assert first > 0 and second == pytest.approx(first + 0.2) and second < last <= second + 1
 
 
 def test_a_pair_of_a_classifier_and_its_options_is_a_lone_classifier(digits):

@@ -130,9 +130,12 @@ def test_a_warm_start_keeps_the_categories():
 
 
 def test_tags_say_that_tables_may_have_words_and_missing_values():
-    for module, reads_tables in ((None, True), ([GaussianNB(), None], True), (nn.Linear, False)):
+    trees = HistGradientBoostingClassifier()
+    for module, reads_tables in ((None, True), ([trees, None], True), (nn.Linear, False)):
         given = get_tags(quick_classifier(module=module)).input_tags
         assert given.allow_nan == given.string == given.categorical == reads_tables
+    given = get_tags(quick_classifier(module=[GaussianNB(), None])).input_tags
+    assert given.string and not given.allow_nan
     assert not get_tags(
         quick_classifier(module=None, module__image_shape=(1, 8, 8))
     ).input_tags.string

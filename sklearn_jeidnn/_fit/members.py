@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.utils import get_tags
 from torch import nn
 
 from .._numbers import check_number
@@ -77,6 +78,13 @@ def is_lone_classifier(module: Any) -> bool:
 def _is_pair(entry: Any) -> bool:
     """Whether an entry is a member with a dict that says more of it."""
     return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], dict)
+
+
+def takes_missing(member: Member) -> bool:
+    """Return whether a member takes missing values, as its tags say if it is a classifier."""
+    return not hasattr(member.module, "__sklearn_tags__") or bool(
+        get_tags(member.module).input_tags.allow_nan
+    )
 
 
 def take_tables(members: Sequence[Member]) -> bool:
