@@ -296,7 +296,7 @@ def rivals_on_tables():
         [
             DATA_NAMES.get(data, data.replace("_", " ")),
             *(
-                f"{percent(found[data, name]['accuracy'])} at {found[data, name]['microseconds']:.2g} us"
+                f"{percent(found[data, name]['accuracy'])} at {found[data, name]['microseconds']:.1f} us"
                 for name in names
             ),
         ]
