@@ -558,8 +558,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         tags = super().__sklearn_tags__()
         with contextlib.suppress(ValueError, TypeError):
             members = as_members(self.module, CascadeSpec.of(self).module_params)
-            tags.input_tags.string = tags.input_tags.categorical = take_tables(members)
-            tags.input_tags.allow_nan = take_tables(members) and all(map(takes_missing, members))
+            tags.input_tags.string = take_tables(members)
+            with_gaps = take_tables(members) and all(map(takes_missing, members))
+            # To scikit-learn categories without missing values are whole numbers and nothing else.
+            tags.input_tags.allow_nan = tags.input_tags.categorical = with_gaps
         return tags
 
     def _check_operating_point(self) -> None:

@@ -203,6 +203,9 @@ def check_weights(weights: Any, samples: np.ndarray, name: str = "sample_weight"
         )
         # scikit-learn lets a lone NaN pass.
         assert_all_finite(checked, input_name=name)
+        # Its older versions let zeros pass, too.
+        if not checked.any():
+            raise ValueError("all weights are 0; at least one must be above 0.")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
     return checked

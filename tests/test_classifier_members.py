@@ -17,6 +17,9 @@ from sklearn.tree import DecisionTreeClassifier
 from .conftest import quick_classifier
 from .test_table_samples import people
 
+# Small trees on a few samples are faster than what stands in front of them, or not, as the machine likes.
+pytestmark = pytest.mark.filterwarnings("ignore:nothing is saved")
+
 
 def pair(last, **params):
     return quick_classifier(module=[GaussianNB(), last], companion_costs=[0.1], **params)
@@ -95,7 +98,7 @@ def test_some_costs_may_be_told_and_others_timed(digits):
     clf = quick_classifier(module=module, companion_costs=[None, 0.2]).fit(*digits)
     first, second, last = clf.exit_costs_
     # What a call of the trees takes anyhow is paid by all.
-    assert first > 0 and second == pytest.approx(first + 0.2) and second < last <= second + 1
+    assert first > 0 and second == pytest.approx(first + 0.2) and second <= last <= second + 1
 
 
 def test_a_pair_of_a_classifier_and_its_options_is_a_lone_classifier(digits):

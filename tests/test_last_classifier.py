@@ -17,6 +17,9 @@ from sklearn_jeidnn import EarlyExitClassifier
 from .conftest import quick_classifier
 from .test_table_samples import people
 
+# Small trees on a few samples are faster than what stands in front of them, or not, as the machine likes.
+pytestmark = pytest.mark.filterwarnings("ignore:nothing is saved")
+
 SMALL = (None, {"width": 16, "n_blocks": 2})
 
 
@@ -44,7 +47,7 @@ def cascade(digits):
 def test_trees_are_the_last_member_and_costs_are_relative_to_them(cascade, fresh_digits):
     X, y = fresh_digits
     assert cascade.exits_ == ["0", "1"]
-    assert (np.diff(cascade.exit_costs_) > 0).all()
+    assert (np.diff(cascade.exit_costs_) >= 0).all()
     # What ran before the trees is paid, too.
     assert 1 < cascade.exit_costs_[-1]
     assert isinstance(cascade.module_, ExtraTreesClassifier)
@@ -126,13 +129,13 @@ def test_costs_of_exits_inside_a_network_are_shares_of_its_time(digits):
     clf = quick_classifier(module=[SMALL, slow()], exits=[1, "auto"], max_epochs=1).fit(*digits)
     assert clf.exits_ == ["0.blocks.0", "0"]
     first, second, last = clf.exit_costs_
-    assert 0 < first < second < last and last > 1
+    assert 0 < first < second <= last
 
 
 def test_run_times_are_measured_whole(digits):
     clf = quick_classifier(module=[GaussianNB(), slow()], cost="seconds", cost_batch_size=1)
     clf.fit(*digits)
-    assert clf.exit_costs_[0] < clf.exit_costs_[-1] and clf.plain_seconds_ > 0
+    assert clf.exit_costs_[0] <= clf.exit_costs_[-1] and clf.plain_seconds_ > 0
 
 
 @pytest.mark.parametrize(
@@ -153,3 +156,25 @@ def test_run_times_are_measured_whole(digits):
 def test_what_a_classifier_does_not_have_is_refused(digits, params, match):
     with pytest.raises(ValueError, match=match):
         quick_classifier(**params).fit(*digits)
+
+
+def test_a_last_member_that_is_faster_than_what_stands_in_front_is_told(digits):
+    module = [slow(), GaussianNB()]
+    with pytest.warns(UserWarning, match=r"nothing is saved: .* costs 3 times .*GaussianNB\(\)"):
+        quick_classifier(module=module, companion_costs=[3.0], max_epochs=1).fit(*digits)
+
+
+class ChangesItsParameter(GaussianNB):
+    """As CatBoost's classifier, of which scikit-learn makes no clone."""
+
+    def __init__(self, columns=None):
+        super().__init__()
+        self.columns = None if columns is None else list(columns)
+
+
+def test_what_scikit_learn_does_not_clone_is_copied(digits):
+    given = ChangesItsParameter([1, 2])
+    with pytest.raises(RuntimeError, match="Cannot clone"):
+        clone(given)
+    clf = quick_classifier(module=[given, slow()], max_epochs=1).fit(*digits)
+    assert clf.exits_ == ["0"] and not hasattr(given, "classes_")

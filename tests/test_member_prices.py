@@ -8,7 +8,13 @@ from torch import nn
 from sklearn_jeidnn._exits.building import single_stage_network
 from sklearn_jeidnn._fit import member_prices
 from sklearn_jeidnn._fit.classifiers import ClassifierStage
-from sklearn_jeidnn._fit.member_prices import MemberCost, MemberPrices, MemberTime, member_times
+from sklearn_jeidnn._fit.member_prices import (
+    MOST_TOGETHER,
+    MemberCost,
+    MemberPrices,
+    MemberTime,
+    member_times,
+)
 
 
 class Trees:
@@ -55,7 +61,7 @@ def test_of_several_batches_those_that_go_on_are_answered_in_one_call():
 def test_every_sample_pays_what_a_call_takes_anyhow(seconds):
     prices = MemberPrices(run, True, None, samples)
     members = [stage(), stage(), stage()]
-    size = members[0].rows_at_once / 800
+    size = members[0].rows_at_once / MOST_TOGETHER
     times = [MemberTime(0, 0.1), MemberTime(0.2, 0.2), MemberTime(0.2, 0.8)]
     first, second, last = (MemberCost.of(time, times[-1], size) for time in times)
     assert prices.of_stages(members) == pytest.approx(
@@ -81,7 +87,7 @@ def test_a_network_at_the_end_is_counted(monkeypatch):
     network = stage()
     network.stages = nn.ModuleList([nn.Linear(3, 2), nn.Linear(2, 2)])
     companion = stage()
-    size = companion.rows_at_once / 800
+    size = companion.rows_at_once / MOST_TOGETHER
     cost = MemberCost.of(MemberTime(1.3 / 7, 0.8 / 7), MemberTime(0.6 / 7, 6.4 / 7), size)
     first, *others = prices.of_stages([companion, network])
     assert first == pytest.approx(cost.of_all) and others == [None, None]

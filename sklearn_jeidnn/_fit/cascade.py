@@ -214,12 +214,19 @@ class _Fit:
         if makes_companions:
             members = self._keep_companions(members)
             priced_network = self.assembly.chain([member.cut for member in members])
-        if len(members) == 1:
+        if len(members) == 1 or self.assembly.ends_in_classifier:
             self._warn_if_nothing_is_saved(priced_network)
         return members, priced_network
 
     def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
         costs = priced_network.exit_costs
+        if self.assembly.ends_in_classifier:
+            if costs[0] >= 1:
+                warn_caller(
+                    f"nothing is saved: leaving at the first exit costs {costs[0]:.3g} times what the last member "
+                    f"costs alone, {self.assembly.shown_module!r}. Take it alone, or put something cheaper in front."
+                )
+            return
         is_counted = isinstance(self.spec.cost, str) and self.spec.cost == COUNTED
         if isinstance(self.spec.exits, str) and is_counted and costs[0] >= 1:
             warn_caller(

@@ -1,5 +1,6 @@
 """Members that are no torch modules: any classifiers, fitted here or before."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ def fitted_classifier(
     """
     if is_fitted(classifier):
         return classifier
-    own = _with_seeds(clone(classifier))
+    own = _with_seeds(_unfitted_copy(classifier))
     weights = {} if np.ptp(sample_weight) == 0 else _as_fit_parameter(own, sample_weight)
     # Pipelines take weights by the names of their steps only without the routing of metadata.
     routing = None if "sample_weight" in weights or not weights else False
@@ -154,6 +155,14 @@ def fitted_classifier(
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"the member {classifier!r} cannot be fitted on X: {error}") from error
     return fitted
+
+
+def _unfitted_copy(classifier: Any) -> Any:
+    """Return a clone, or a copy of what scikit-learn does not clone, as CatBoost's classifier with ``cat_features``."""
+    try:
+        return clone(classifier)
+    except RuntimeError:
+        return copy.deepcopy(classifier)
 
 
 def _with_seeds(classifier: Any) -> Any:

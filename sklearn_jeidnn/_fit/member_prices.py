@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .._cut import repeat_samples
 from .._exits.network import EarlyExitNetwork
 from .classifiers import ClassifierStage
 from .prices import TIMED_BATCHES, relative_seconds, shared_by_counts
@@ -167,10 +168,12 @@ class MemberPrices:
         if not new:
             return
         batch_size = max(network.rows_at_once for network in new)
-        samples = self.first_samples(min(MOST_TOGETHER, batch_size))
+        n_samples = min(MOST_TOGETHER, batch_size)
+        # Few training samples would not tell what a sample takes.
+        samples = repeat_samples(self.first_samples(n_samples), n_samples)
         runs = [companion.for_inference().plain for companion in new]
         *times, last = member_times([*runs, self.last], samples)
-        size = batch_size / len(samples[0])
+        size = batch_size / n_samples
         for companion, time in zip(new, times, strict=True):
             self._costs[id(companion)] = (companion, MemberCost.of(time, last, size))
         self.cost_of_last = MemberCost.of(last, last, size)

@@ -7,9 +7,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from .._schema import InputSchema, Samples
 
-# The least positive float: weights are divided by no less.
-LEAST_WEIGHT = np.finfo(float).smallest_subnormal
-
 
 def normalised_weights(class_weight: Any, schema: InputSchema, samples: Samples) -> np.ndarray:
     """Return weights that include those of classes and have mean 1, in double precision: (n_samples,)."""
@@ -20,9 +17,7 @@ def normalised_weights(class_weight: Any, schema: InputSchema, samples: Samples)
         class_weight = {label: w for label, w in class_weight.items() if label in present}
     of_classes = compute_sample_weight(class_weight, labels)
     # Divided by the largest first, so that no product or sum overflows.
-    given, of_classes = (
-        own / max(own.max(), LEAST_WEIGHT) for own in (samples.weights, of_classes)
-    )
+    given, of_classes = (own / (own.max() or 1.0) for own in (samples.weights, of_classes))
     weights = given * of_classes
     if not weights.any():
         raise ValueError(
