@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ._cells import DATES
+
 # Of columns that a message names.
 MOST_NAMED = 10
-DATES = "mM"
 # How messages of NumPy begin, and what they mean.
 OF_NUMPY = {
     "setting an array element with a sequence": "has samples that differ in shape; pad or cut them to one.",

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -65,16 +66,17 @@ class TableColumns:
     offset: np.ndarray | None
     fill: np.ndarray
 
-    @property
+    # Asked before every prediction.
+    @cached_property
     def is_categorical(self) -> np.ndarray:
         """Which columns hold categories: bool (n_features,)."""
         return np.array([values is not None for values in self.categories], dtype=bool)
 
-    @property
+    @cached_property
     def are_plain(self) -> bool:
         """Whether an array comes back as the same array."""
         of_words = self.library is not None or self.is_categorical.any()
-        return not of_words and self.offset is None
+        return bool(not of_words and self.offset is None)
 
     def with_statistics(self, table: np.ndarray) -> "TableColumns":
         """The same with medians and offsets of the table of ``fit`` (n_samples, n_features), as numbers."""

@@ -37,6 +37,7 @@ class _InputLayers(NamedTuple):
     scaling: RobustScaling
     indicators: ColumnIndicators | None
     fill: np.ndarray | None  # (n_features,)
+    deviation: np.ndarray  # (n_features,), as column_spreads tells it
 
     @classmethod
     def of(cls, X: ArrayLike, categorical: np.ndarray) -> "_InputLayers":
@@ -48,6 +49,7 @@ class _InputLayers(NamedTuple):
             scaling=RobustScaling(spreads.centre[numeric], spreads.scale[numeric], chosen),
             indicators=indicators_of(X, categorical, MOST_CATEGORIES),
             fill=spreads.centre if np.isnan(X).any() else None,
+            deviation=spreads.deviation,
         )
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
@@ -236,7 +238,7 @@ class TabularResNet(nn.Module):
         layers = _InputLayers.of(X, categorical)
         gaps = gaps_of_few_values(X, n_bins)
         gaps[categorical] = 0
-        continuous = np.where(np.isnan(gaps), column_spreads(X).deviation, 0)
+        continuous = np.where(np.isnan(gaps), layers.deviation, 0)
         if noise is None:
             noise = min(NOISES) if y is None else bearable_noise(X, y, continuous, categorical)
         discrete = np.nan_to_num(gaps)

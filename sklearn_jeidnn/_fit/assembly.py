@@ -230,8 +230,6 @@ class Assembly:
 
     def as_single_stage(self, module: nn.Module) -> Cut:
         """Return a member's module as one stage."""
-        if isinstance(module, ClassifierStage):
-            return self._cut_classifier(self.backbone, module, 0)
         network, names = self._cut(module, 0, frozen=False)
         return Cut(network=network, names=names, module=module, learns=learns(module))
 

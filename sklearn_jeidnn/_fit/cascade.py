@@ -40,10 +40,7 @@ from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MemberTrainer
 from .lengths import with_length
 from .logit_order import warn_of_another_order
-from .members import (
-    Member,
-    as_members,
-)
+from .members import Member, as_members
 from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
@@ -332,7 +329,7 @@ class _Fit:
             for n_companions in range(fewest, len(candidates) + 1)
             for companions in itertools.combinations(candidates, n_companions)
         ]
-        if self.spec.is_timed and isinstance(self.spec.exits, str):
+        if self.spec.is_timed and isinstance(self.spec.exits, str) and backbone.cut.names:
             # Behind companions, exits inside the backbone may take more time than they save.
             whole = self._without_exits(backbone)
             subsets += [[*companions, whole] for *companions, _ in subsets if companions]

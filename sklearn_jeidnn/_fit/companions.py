@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from torch import nn
 
+from .._tables import MOST_CATEGORIES
 from ..backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 from .members import AS_NUMBERS, Member
 
@@ -39,7 +40,6 @@ IMAGES_IN_FRONT: tuple[dict[str, int], ...] = (
 )
 TREES_IN_FRONT: tuple[dict[str, int], ...] = ({"max_leaf_nodes": 8, "max_iter": 50}, {})
 LINEAR_STEPS = 1000
-MOST_CATEGORIES = 255
 # Number of training samples from which a candidate is built.
 N_SHAPE_SAMPLES = 2000
 

@@ -15,12 +15,10 @@ import torch
 from .._cut import repeat_samples
 from .._exits.network import EarlyExitNetwork
 from .classifiers import ClassifierStage
-from .prices import TIMED_BATCHES, relative_seconds, shared_by_counts
+from .prices import N_COUNTED_SAMPLES, TIMED_BATCHES, relative_seconds, shared_by_counts
 
 # Most samples that are timed together, and into how many parts they are divided for a second call.
 MOST_TOGETHER, N_PARTS = 2048, 8
-# Samples on which multiply-adds are counted.
-N_COUNTED = 2
 
 
 class MemberTime(NamedTuple):
@@ -134,7 +132,7 @@ class MemberPrices:
             if self.is_classifier and number > 0:
                 own = measured.of_samples
                 paid_by_all += measured.fixed
-            costs += shared_by_counts(member, self.first_samples(N_COUNTED), own)
+            costs += shared_by_counts(member, self.first_samples(N_COUNTED_SAMPLES), own)
         if not self.is_classifier:
             return [*costs, *[None] * len(last.stages)]
         paid_by_all += self.cost_of_last.fixed

@@ -54,7 +54,7 @@ def as_members(module: Any, params: dict[str, Any]) -> list[Member]:
     Raises
     ------
     ValueError, TypeError
-        If the list is empty, or the last member is not a torch module.
+        If the list is empty, an entry is no member, or parameters are given that a classifier does not take.
     """
     if not isinstance(module, list | tuple) or _is_pair(module):
         module = [module]
