@@ -25,9 +25,9 @@ from ._encoding import (
 MOST_CATEGORIES = 255
 
 # Noise of the ready network, in standard deviations, and on columns of few values in shares of the gap between them;
-# the part of its accuracy that a bearable one may cost the nearest neighbour, and the samples that tell it.
+# the share of samples that a bearable one may cost the nearest neighbour, and the samples that tell it.
 NOISES, DISCRETE_NOISES = (0.05, 0.2), (0.0, 0.4)
-MOST_LOST, MOST_LOST_DISCRETE = 0.02, 0.05
+MOST_LOST, MOST_LOST_DISCRETE = 0.02, 0.04
 NEIGHBOUR_SAMPLES, FEWEST_NEIGHBOURS = 4000, 40
 
 
@@ -84,7 +84,7 @@ def bearable_noise(
         Which columns hold positions of categories; None means none.
     noises : sequence of float
     most_lost : float
-        Part of its accuracy that the nearest neighbour may lose.
+        Share of samples that it may cost the nearest neighbour.
 
     Returns
     -------
@@ -102,8 +102,7 @@ def bearable_noise(
     without, *accuracies = (
         _neighbours_accuracy(layers(X), layers(X + noise * drawn), y) for noise in (0, *noises)
     )
-    least = (1 - most_lost) * without
-    bearable = [n for n, found in zip(noises, accuracies, strict=True) if found >= least]
+    bearable = [n for n, a in zip(noises, accuracies, strict=True) if without - a <= most_lost]
     return max(bearable, default=min(noises))
 
 
