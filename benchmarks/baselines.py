@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from sklearn_jeidnn._cut import multiply_adds
-from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine
+from sklearn_jeidnn._fit.callbacks import KeepBestEpoch
+from sklearn_jeidnn._fit.schedules import WarmUpAndCosine
 from sklearn_jeidnn._splits import hold_out
 from sklearn_jeidnn.backbones import TabularResNet
 

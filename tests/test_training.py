@@ -4,8 +4,10 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
+from sklearn_jeidnn._fit.callbacks import KeepBestEpoch
 from sklearn_jeidnn._fit.datasets import SamplesDataset
-from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine, train_exits
+from sklearn_jeidnn._fit.schedules import WarmUpAndCosine
+from sklearn_jeidnn._fit.training import train_exits
 
 from .conftest import quick_classifier
 

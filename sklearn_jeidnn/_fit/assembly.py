@@ -1,7 +1,7 @@
 """Cut the members that a user gives, and join them into one network with priced exits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from numbers import Integral
 from typing import Any, TypeAlias
@@ -20,10 +20,11 @@ from .._exits.building import (
 )
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
+from .._tables import TabularResNet
 from .classifiers import ClassifierStage, fitted_stage
 from .companions import companions_for, companions_of_classifier
 from .logit_order import logit_order
-from .member_prices import MemberPrices
+from .member_prices import MemberPrices, is_timed
 from .members import (
     Member,
     instantiate,
@@ -32,12 +33,14 @@ from .members import (
 )
 from .prices import (
     as_price_table,
+    count_stages,
     exits_worth,
     relative_exit_costs,
     relative_seconds,
     warn_of_uncounted,
 )
 from .spec import CascadeSpec
+from .trees import MOST_TREE_TIME, trees_for
 
 # Exits inside a companion: a companion is cheap, and heads inside it are not.
 COMPANION_EXITS = 0
@@ -127,7 +130,7 @@ class Assembly:
         """What members cost."""
         last = LogitsModule(self.module, self.schema.input_names)
         given = self.spec.companion_costs
-        return MemberPrices(last, self.ends_in_classifier, given, self.first_samples)
+        return MemberPrices(last, is_timed(self.module), given, self.first_samples)
 
     @property
     def shown_module(self) -> Any:
@@ -168,15 +171,55 @@ class Assembly:
             timed=None if self._timed_samples is None else self._times,
         )
 
+    def tree_cuts(self, weights: np.ndarray) -> list[Cut]:
+        """Return fitted trees that may stand beside the ready network for tables.
+
+        Parameters
+        ----------
+        weights : ndarray (n_samples,)
+            As in :meth:`cut_members`.
+        """
+        categorical = self.schema.categorical
+        if categorical is None or not self._takes_trees:
+            return []
+        (X,) = self.train.inputs
+        seed = torch.initial_seed() % 2**32
+        members = trees_for(X, self.schema.n_classes, categorical, seed)
+        cuts = [self._cut_companion(member, 0, weights) for member in members]
+        if self._timed_samples is None:
+            return cuts
+        times = self._times([cut.network.stages[0] for cut in cuts])
+        return [cut for cut, time in zip(cuts, times, strict=True) if time <= MOST_TREE_TIME]
+
+    @property
+    def _takes_trees(self) -> bool:
+        """Whether the backbone is the ready network for tables, on a processor that trees run on."""
+        return (
+            isinstance(self.module, TabularResNet)
+            and self.spec.is_joint
+            and torch.device(self.spec.device).type == "cpu"
+        )
+
+    def in_order(self, members: Sequence[Cut]) -> list[Cut]:
+        """Return members in the order of what each of them costs by itself."""
+        if self._timed_samples is None:
+            costs = [count_stages(cut.network, self.probe) for cut in members]
+        else:
+            costs = self._times([cut.module or cut.network.stages[0] for cut in members]).tolist()
+        return [members[i] for i in np.argsort(costs, kind="stable")]
+
+    def ending_in(self, last: Cut) -> "Assembly":
+        """Return the assembly of members the last of which is this one, which costs are relative to."""
+        if last.member is None:
+            return self
+        return replace(self, backbone=last.member, module=last.network.stages[0])
+
     def _count(self, module: nn.Module) -> float:
         return multiply_adds(LogitsModule(module, self.schema.input_names), *self.probe)[1]
 
     def _times(self, modules: Sequence[nn.Module]) -> np.ndarray:
         """Return run times of modules on a call's samples, relative to the backbone's: (n_modules,)"""
-        plain, *others = (
-            self.as_single_stage(module).network.for_inference()
-            for module in (self.module, *modules)
-        )
+        plain, *others = (self._alone(module).for_inference() for module in (self.module, *modules))
         samples = repeat_samples(self.probe, self._timed_samples or plain.rows_at_once)
 
         def run(network: EarlyExitNetwork) -> torch.Tensor:
@@ -184,6 +227,11 @@ class Assembly:
             return network.plain(*samples).cpu()
 
         return relative_seconds([partial(run, network) for network in others], partial(run, plain))
+
+    def _alone(self, module: nn.Module) -> EarlyExitNetwork:
+        if isinstance(module, ClassifierStage):
+            return single_stage_network(module, *self._network_options)
+        return self.as_single_stage(module).network
 
     def cut_members(
         self,
@@ -278,7 +326,7 @@ class Assembly:
                 f"'auto', or 0 for this member."
             )
         # As the last member it is what costs are relative to.
-        cost = 1.0 if stage is self.module else None
+        cost = 1.0 if stage is self.module and is_timed(stage) else None
         network = single_stage_network(stage, *self._network_options, cost)
         return Cut(network=network.to(self.spec.device), names=[], member=member)
 

@@ -33,11 +33,12 @@ from .checks import (
 )
 from .companions import simplest_of_best
 from .datasets import SamplesDataset
+from .ends import chosen_ends
 from .features import ExitFeatures, concatenate_exits
 from .gates import check_heads, train_gates
 from .joint import answers_of
 from .leakage import has_known_past, leakage_of
-from .learning import LearnedMember, MemberTrainer
+from .learning import LearnedMember, MemberTrainer, history_of
 from .lengths import with_length
 from .logit_order import warn_of_another_order
 from .members import Member, as_members
@@ -45,6 +46,7 @@ from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .progress import Progress
+from .schedules import most_epochs
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
@@ -151,8 +153,16 @@ class _Fit:
     leakage: str | None
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
-        """Train the members, combine their exits, measure the costs and train the gates."""
-        members, priced_network = self._train_members(companions, X_unlabeled)
+        """Train the members and choose those that are kept; then train the gates."""
+        members = self._train_members(companions, X_unlabeled)
+        fit = replace(self, assembly=self.assembly.ending_in(members[-1].cut))
+        return fit._finish(members)
+
+    def _finish(self, members: list[LearnedMember]) -> FittedCascade:
+        """Combine the exits of trained members, measure the costs and train the gates."""
+        priced_network = self.assembly.chain([member.cut for member in members])
+        if len(members) == 1 or self.assembly.ends_in_classifier:
+            self._warn_if_nothing_is_saved(priced_network)
         train, held_out = self._features(members)
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
         if self.spec.is_joint or len(members) > 1:
@@ -181,7 +191,7 @@ class _Fit:
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
             plain_seconds=plain_seconds,
-            history=members[-1].history,
+            history=history_of(members),
             trained=trained,
         )
         answers = frontier.answers
@@ -198,22 +208,24 @@ class _Fit:
             leakage=self.leakage,
         )
 
-    def _train_members(
-        self, companions: list[Member], X_unlabeled: Any
-    ) -> tuple[list[LearnedMember], PricedNetwork]:
-        """Return the trained members that are kept, and their network."""
+    def _train_members(self, companions: list[Member], X_unlabeled: Any) -> list[LearnedMember]:
+        """Return the trained members that are kept."""
         cuts = self._cut_members(companions)
         priced_network = self.assembly.chain(cuts)
         check_heads(self.spec, priced_network.network)
         makes_companions = self.spec.makes_companions(self.schema)
         self._refuse_hopeless_budget(cuts, priced_network)
-        members = self._learn(cuts, priced_network.network.rows_at_once, X_unlabeled)
-        if makes_companions:
-            members = self._keep_companions(members)
-            priced_network = self.assembly.chain([member.cut for member in members])
-        if len(members) == 1 or self.assembly.ends_in_classifier:
-            self._warn_if_nothing_is_saved(priced_network)
-        return members, priced_network
+        trees = self.assembly.tree_cuts(self._weights) if makes_companions else []
+        *candidates, backbone = cuts
+        members = self._learn(
+            [*candidates, *trees, backbone], priced_network.network.rows_at_once, X_unlabeled
+        )
+        if not makes_companions:
+            return members
+        n_candidates = len(candidates)
+        ends = chosen_ends(members[-1], members[n_candidates:-1], self.assembly.in_order)
+        fit = replace(self, assembly=self.assembly.ending_in(ends[-1].cut))
+        return fit._keep_companions(members[:n_candidates], ends)
 
     def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
         costs = priced_network.exit_costs
@@ -262,11 +274,15 @@ class _Fit:
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
-        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
-        cuts = self.assembly.cut_members(companions, companion_exits, exits, weights)
+        cuts = self.assembly.cut_members(companions, companion_exits, exits, self._weights)
         if self.spec.trained is not None:
             self.spec.trained.load_heads(cuts)
         return cuts
+
+    @property
+    def _weights(self) -> np.ndarray:
+        """Of the training samples, including those of their classes."""
+        return normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
 
     def _dataset(self, samples: Samples) -> SamplesDataset:
         """Return samples as skorch takes them, with their normalised weights."""
@@ -296,7 +312,7 @@ class _Fit:
         self, cuts: list[Cut], fastest_batch_size: int, X_unlabeled: Any
     ) -> list[LearnedMember]:
         """Train each member with its exits, the backbone first, since companions may learn from it."""
-        with Progress(len(cuts), self.spec.max_epochs, self.spec.verbose) as progress:
+        with Progress(len(cuts), most_epochs(self.spec.max_epochs), self.spec.verbose) as progress:
             trainer = MemberTrainer(
                 spec=self.spec,
                 train=self._dataset(self.parts.train),
@@ -319,20 +335,24 @@ class _Fit:
         reversed_members = [trainer.learn(cut, samples) for cut in reversed(companions)]
         return [*reversed(reversed_members), last]
 
-    def _keep_companions(self, members: list[LearnedMember]) -> list[LearnedMember]:
-        """Return the backbone behind those companions with which the objective is least."""
-        *candidates, backbone = members
+    def _keep_companions(
+        self, candidates: list[LearnedMember], ends: list[LearnedMember]
+    ) -> list[LearnedMember]:
+        """Return the last members behind those companions with which the objective is least."""
         # A classifier has no exits of its own.
-        fewest = 1 if self.assembly.ends_in_classifier else 0
+        fewest = 1 if len(ends) == 1 and self.assembly.ends_in_classifier else 0
         subsets = [
-            [*companions, backbone]
+            [*companions, *ends]
             for n_companions in range(fewest, len(candidates) + 1)
             for companions in itertools.combinations(candidates, n_companions)
         ]
-        if self.spec.is_timed and isinstance(self.spec.exits, str) and backbone.cut.names:
+        if self.spec.is_timed and isinstance(self.spec.exits, str):
             # Behind companions, exits inside the backbone may take more time than they save.
-            whole = self._without_exits(backbone)
-            subsets += [[*companions, whole] for *companions, _ in subsets if companions]
+            subsets += [
+                [self._without_exits(member) for member in subset]
+                for subset in subsets
+                if len(subset) > 1 and any(member.cut.names for member in subset)
+            ]
         objectives = [self._objective(subset) for subset in subsets]
         sizes = [
             (len(subset), sum(len(member.cut.names) for member in subset)) for subset in subsets
@@ -353,15 +373,16 @@ class _Fit:
             budget=self.spec.budget,
         )
 
-    def _without_exits(self, backbone: LearnedMember) -> LearnedMember:
-        """Return the backbone, which was trained with its exits, as one stage."""
+    def _without_exits(self, member: LearnedMember) -> LearnedMember:
+        """Return a member, which was trained with its exits, as one stage."""
+        if member.cut.module is None or not member.cut.names:
+            return member
+        whole = self.assembly.as_single_stage(member.cut.module)
         return LearnedMember(
-            cut=replace(
-                self.assembly.as_single_stage(self.assembly.module), learns=backbone.cut.learns
-            ),
-            history=backbone.history,
-            train=backbone.train.last_exit(),
-            held_out=backbone.held_out.last_exit(),
+            cut=replace(whole, learns=member.cut.learns),
+            history=member.history,
+            train=member.train.last_exit(),
+            held_out=member.held_out.last_exit(),
         )
 
     def _features(self, members: Sequence[LearnedMember]) -> tuple[ExitFeatures, ExitFeatures]:

@@ -1,7 +1,7 @@
 """Train one member: the network with its exits, or the heads alone if the backbone is frozen."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from .datasets import SamplesDataset, count_steps
 from .features import ExitFeatures, exit_features
 from .memory import as_memory, fingerprint, remembered
 from .progress import Progress
+from .schedules import most_epochs
 from .spec import CascadeSpec
 from .training import train_exits, train_heads
 
@@ -40,6 +41,12 @@ class LearnedMember:
     history: Any
     train: ExitFeatures
     held_out: ExitFeatures
+
+
+def history_of(members: Sequence[LearnedMember]) -> Any:
+    """The history of the last member that learned; None if none did."""
+    histories = [member.history for member in members if member.history is not None]
+    return histories[-1] if histories else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +143,8 @@ class MemberTrainer:
     def _default_lr(self, n_samples: int) -> float:
         """Return the largest learning rate for a module that suggests none."""
         options = self.spec.net_options()
-        n_steps = count_steps(options, n_samples, options["batch_size"]) * self.spec.max_epochs
+        n_steps = count_steps(options, n_samples, options["batch_size"])
+        n_steps *= most_epochs(self.spec.max_epochs)
         return min(MOST_LR, LR * max(1.0, math.sqrt(FEW_STEPS / n_steps)))
 
     def _learn_heads(self, network: EarlyExitNetwork) -> tuple[Any, ExitFeatures, ExitFeatures]:

@@ -48,7 +48,7 @@ class CascadeSpec:
     exit_distribution: str
     freeze_backbone: bool | str
     feature_passes: int
-    max_epochs: int
+    max_epochs: int | str
     lr: float | None
     batch_size: int
     optimizer: Callable[..., Any]
