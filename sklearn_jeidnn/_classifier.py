@@ -29,6 +29,7 @@ from ._fit.checks import (
     refuse_booleans,
     warn_of_unread,
 )
+from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
@@ -266,7 +267,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "optimizer": [callable],
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "cv": [Interval(Integral, 2, None, closed="left"), StrOptions({AUTO}), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "feature_passes": [Interval(Integral, 1, None, closed="left")],
         "conformity_score": [StrOptions(set(conformal.SCORES)), callable],
         "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
@@ -307,6 +309,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         optimizer: Callable[..., Any] = torch.optim.AdamW,
         callbacks: Any = None,
         class_weight: Any = None,
+        cv: int | str | None = None,
         validation_fraction: float = 0.1,
         feature_passes: int = 1,
         conformity_score: str | Callable[..., Any] = "lac",
@@ -345,6 +348,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         self.optimizer = optimizer
         self.callbacks = callbacks
         self.class_weight = class_weight
+        self.cv = cv
         self.validation_fraction = validation_fraction
         self.feature_passes = feature_passes
         self.conformity_score = conformity_score
@@ -470,6 +474,13 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             ),
             validation_fraction=self.validation_fraction,
             rng=rng,
+            n_folds=folds_of(
+                self.cv,
+                spec,
+                members,
+                warm_start=self.warm_start,
+                gives_held_out=not held_out.is_empty,
+            ),
             earlier=history_of_members(members),
         )
         with naming("X_unlabeled"):

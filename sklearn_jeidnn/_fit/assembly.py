@@ -270,6 +270,13 @@ class Assembly:
         stage = fitted_stage(member, self.schema, self.train, weights)
         return self._cut_classifier(member, stage, exits)
 
+    def fitted_again(self, cut: Cut, samples: Samples, weights: np.ndarray) -> Cut:
+        """Return a classifier fitted on other samples, encoded and with weights; a network as it is."""
+        if cut.member is None:
+            return cut
+        stage = fitted_stage(cut.member, self.schema, samples, weights)
+        return self._cut_classifier(cut.member, stage, 0)
+
     def _cut_classifier(self, member: Member, stage: ClassifierStage, exits: Exits) -> Cut:
         """Return a classifier as one stage; there is nothing to cut."""
         if isinstance(exits, list):

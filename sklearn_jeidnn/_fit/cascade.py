@@ -1,8 +1,8 @@
 """Fit a cascade: train members with their exits, choose the companions to keep, train gates."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,12 @@ from .._exits.usual_torch import usual_torch
 from .._given import naming
 from .._history import SampleHistory
 from .._operate.cascade import Cascade
-from .._operate.frontier import Frontier, objective_at
+from .._operate.frontier import Frontier
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
-from .._schema import Arrays, InputSchema, Samples
+from .._schema import Arrays, InputSchema
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .backbone import instantiated_backbone
@@ -31,24 +31,23 @@ from .checks import (
     check_parameters,
     try_collate_fns,
 )
-from .companions import simplest_of_best
+from .choice import Choice, Subset
 from .datasets import SamplesDataset
-from .features import ExitFeatures, concatenate_exits
-from .gates import check_heads, train_gates
-from .joint import answers_of
+from .folds import OutOfFold
+from .gates import check_heads
+from .held_out import Learning, OnHeldOut
 from .leakage import has_known_past, leakage_of
-from .learning import LearnedMember, MemberTrainer
+from .learning import LearnedMember, MakesTrainer, MemberTrainer
 from .lengths import with_length
 from .logit_order import warn_of_another_order
 from .members import Member, as_members
-from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .progress import Progress
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
-from .weights import normalised_weights
+from .weights import as_dataset, normalised_weights
 
 # Share of an untrained network's run time below which no budget can be kept.
 HOPELESS = 0.5
@@ -152,21 +151,41 @@ class _Fit:
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
         """Train the members, combine their exits, measure the costs and train the gates."""
-        members, priced_network = self._train_members(companions, X_unlabeled)
-        train, held_out = self._features(members)
+        cuts = self._cut_members(companions)
+        priced_network = self.assembly.chain(cuts)
+        check_heads(self.spec, priced_network.network)
+        self._refuse_hopeless_budget(cuts, priced_network)
+        n_trainings = len(cuts) * (1 + self.parts.n_folds)
+        with Progress(n_trainings, self.spec.max_epochs, self.spec.verbose) as progress:
+            trainer = partial(
+                MemberTrainer,
+                spec=self.spec,
+                feature_batch_size=as_batch_size(
+                    self.spec.fixed_batch_size, priced_network.network.rows_at_once
+                ),
+                early_weight=self.spec.early_weight(len(cuts)),
+                progress=progress,
+                unlabeled=self._unlabeled(X_unlabeled),
+            )
+            learning = self._learning(trainer)
+            members = self._train_members(cuts, learning)
+        if self.spec.makes_companions(self.schema):
+            priced_network = self.assembly.chain([member.cut for member in members])
+        if len(members) == 1 or self.assembly.ends_in_classifier:
+            self._warn_if_nothing_is_saved(priced_network)
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
         if self.spec.is_joint or len(members) > 1:
-            fit_mixing_weights(priced_network.network.heads, held_out)
+            learning.combine(priced_network.network, members)
         priced_network, plain_seconds = self._with_measured_costs(
             priced_network, compiles=self.spec.compile
         )
         why = " as timed after training" if self.spec.is_timed else ""
         check_budget(self.spec.budget, priced_network.exit_costs, why)
-        frontier, point = train_gates(self.spec, priced_network, train, held_out)
+        frontier, point = learning.train_gates(priced_network, members)
         if self.spec.takes_trained and not self.assembly.ends_in_classifier:
             n_train = len(self.parts.train)
             warn_of_another_order(
-                train.features[-1][:n_train],
+                members[-1].train.features[-1][:n_train],
                 torch.as_tensor(self.parts.train.codes),
                 frontier.answers,
                 self.schema.classes,
@@ -198,22 +217,27 @@ class _Fit:
             leakage=self.leakage,
         )
 
-    def _train_members(
-        self, companions: list[Member], X_unlabeled: Any
-    ) -> tuple[list[LearnedMember], PricedNetwork]:
-        """Return the trained members that are kept, and their network."""
-        cuts = self._cut_members(companions)
-        priced_network = self.assembly.chain(cuts)
-        check_heads(self.spec, priced_network.network)
-        makes_companions = self.spec.makes_companions(self.schema)
-        self._refuse_hopeless_budget(cuts, priced_network)
-        members = self._learn(cuts, priced_network.network.rows_at_once, X_unlabeled)
-        if makes_companions:
-            members = self._keep_companions(members)
-            priced_network = self.assembly.chain([member.cut for member in members])
-        if len(members) == 1 or self.assembly.ends_in_classifier:
-            self._warn_if_nothing_is_saved(priced_network)
-        return members, priced_network
+    def _learning(self, trainer: MakesTrainer) -> Learning:
+        """Return how members learn, and answer samples that they have not learned from."""
+        parts = self.parts
+        if parts.folds is not None:
+            learning = OutOfFold(self.assembly, parts.train, parts.folds, trainer)
+            try_collate_fns(self.spec, learning.dataset, learning.dataset)
+            return learning
+        train, gates = (
+            as_dataset(self.spec, self.schema, samples) for samples in (parts.train, parts.gates)
+        )
+        try_collate_fns(self.spec, train, gates)
+        return OnHeldOut(self.spec, trainer(train=train, gates=gates))
+
+    def _train_members(self, cuts: list[Cut], learning: Learning) -> list[LearnedMember]:
+        """Return the trained members that are kept."""
+        candidates = learning.candidates(cuts)
+        choice = Choice(self.spec, self.assembly, learning, self._with_measured_costs)
+        subset = Subset(tuple(range(len(cuts))))
+        if self.spec.makes_companions(self.schema):
+            subset = choice.best(candidates)
+        return choice.stripped(subset, learning.finished(subset.of(candidates)))
 
     def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
         costs = priced_network.exit_costs
@@ -268,15 +292,6 @@ class _Fit:
             self.spec.trained.load_heads(cuts)
         return cuts
 
-    def _dataset(self, samples: Samples) -> SamplesDataset:
-        """Return samples as skorch takes them, with their normalised weights."""
-        weights = normalised_weights(self.spec.class_weight, self.schema, samples)
-        return SamplesDataset(
-            as_tensors(self.schema.encode(samples.inputs)),
-            torch.as_tensor(samples.codes),
-            torch.as_tensor(np.float32(weights)),
-        )
-
     def _unlabeled(self, X: Any) -> SamplesDataset | None:
         """Return samples without labels, with codes that nothing reads; None if there are none."""
         if X is None:
@@ -291,84 +306,6 @@ class _Fit:
         n_samples = len(inputs[0])
         no_codes = torch.zeros(n_samples, dtype=torch.long)
         return SamplesDataset(inputs, no_codes, torch.ones(n_samples))
-
-    def _learn(
-        self, cuts: list[Cut], fastest_batch_size: int, X_unlabeled: Any
-    ) -> list[LearnedMember]:
-        """Train each member with its exits, the backbone first, since companions may learn from it."""
-        with Progress(len(cuts), self.spec.max_epochs, self.spec.verbose) as progress:
-            trainer = MemberTrainer(
-                spec=self.spec,
-                train=self._dataset(self.parts.train),
-                gates=self._dataset(self.parts.gates),
-                feature_batch_size=as_batch_size(self.spec.fixed_batch_size, fastest_batch_size),
-                early_weight=self.spec.early_weight(len(cuts)),
-                progress=progress,
-            )
-            try_collate_fns(self.spec, trainer.train, trainer.gates)
-            return self._learn_in_turn(trainer, cuts, self._unlabeled(X_unlabeled))
-
-    def _learn_in_turn(
-        self, trainer: MemberTrainer, cuts: list[Cut], unlabeled: SamplesDataset | None
-    ) -> list[LearnedMember]:
-        *companions, backbone = cuts
-        last = trainer.learn(backbone)
-        samples = trainer.train
-        if self.spec.companion_training == "distilled" and companions:
-            samples = trainer.with_teacher_labels(last, unlabeled)
-        reversed_members = [trainer.learn(cut, samples) for cut in reversed(companions)]
-        return [*reversed(reversed_members), last]
-
-    def _keep_companions(self, members: list[LearnedMember]) -> list[LearnedMember]:
-        """Return the backbone behind those companions with which the objective is least."""
-        *candidates, backbone = members
-        # A classifier has no exits of its own.
-        fewest = 1 if self.assembly.ends_in_classifier else 0
-        subsets = [
-            [*companions, backbone]
-            for n_companions in range(fewest, len(candidates) + 1)
-            for companions in itertools.combinations(candidates, n_companions)
-        ]
-        if self.spec.is_timed and isinstance(self.spec.exits, str) and backbone.cut.names:
-            # Behind companions, exits inside the backbone may take more time than they save.
-            whole = self._without_exits(backbone)
-            subsets += [[*companions, whole] for *companions, _ in subsets if companions]
-        objectives = [self._objective(subset) for subset in subsets]
-        sizes = [
-            (len(subset), sum(len(member.cut.names) for member in subset)) for subset in subsets
-        ]
-        return subsets[simplest_of_best(objectives, sizes)]
-
-    def _objective(self, members: Sequence[LearnedMember]) -> float:
-        """Return the objective that members would reach on the samples that set the gates."""
-        priced_network = self.assembly.chain([member.cut for member in members])
-        _, held_out = self._features(members)
-        fit_mixing_weights(priced_network.network.heads, held_out)
-        priced_network, _ = self._with_measured_costs(priced_network, compiles=self.spec.compile)
-        return objective_at(
-            answers_of(priced_network.network, held_out),
-            priced_network.network.exit_mass,
-            priced_network.exit_costs,
-            cost_weight=self.spec.cost_weight,
-            budget=self.spec.budget,
-        )
-
-    def _without_exits(self, backbone: LearnedMember) -> LearnedMember:
-        """Return the backbone, which was trained with its exits, as one stage."""
-        return LearnedMember(
-            cut=replace(
-                self.assembly.as_single_stage(self.assembly.module), learns=backbone.cut.learns
-            ),
-            history=backbone.history,
-            train=backbone.train.last_exit(),
-            held_out=backbone.held_out.last_exit(),
-        )
-
-    def _features(self, members: Sequence[LearnedMember]) -> tuple[ExitFeatures, ExitFeatures]:
-        """Return exit features of all members: of the training samples, and of those that set the gates."""
-        train = concatenate_exits([member.train for member in members], len(self.parts.train))
-        held_out = concatenate_exits([member.held_out for member in members], len(self.parts.gates))
-        return train, held_out
 
     def _engine(self, network: EarlyExitNetwork, compiles: bool) -> TorchEngine:
         return TorchEngine(

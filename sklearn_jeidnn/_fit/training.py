@@ -1,11 +1,10 @@
 """Train the backbone together with its exits, or heads alone on exit features, by skorch nets."""
 
-import contextlib
 import copy
 import inspect
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
-from .divergence import learns_finite, reason_of_divergence
+from .divergence import explaining_lone_samples, learns_finite, reason_of_divergence
 from .features import ExitFeatures
 from .losses import exits_together
 
 LR_SCHEDULE = "lr_schedule"
+# Key of an epoch's row in the history: whether its weights were kept.
+KEPT = "kept"
 # Optimizers that can update all parameters in one kernel.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 FUSED_OPTION = "optimizer__fused"
@@ -137,12 +138,17 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
         net.history.record("valid_brier", mean)
         if mean < self.least_:
             self.least_, self.best_scores_ = mean, self.last_scores_
+            self.best_epoch_ = len(net.history)
             self.state_ = copy.deepcopy(net.module_.state_dict())
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        kept = len(net.history)
         if self.best_scores_ is not None and self._last_is_worse(self.best_scores_):
             net.module_.load_state_dict(self.state_)
+            kept = self.best_epoch_
         self.state_ = None
+        for row in net.history:
+            row[KEPT] = row["epoch"] == kept
 
     def _last_is_worse(self, best_scores: np.ndarray) -> bool:
         loss = self.last_scores_ - best_scores
@@ -150,6 +156,12 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
             return False
         error = loss.std(ddof=1) / np.sqrt(len(loss))
         return bool(loss.mean() > self.n_errors * error + 1 / len(loss))
+
+
+def count_kept_epochs(history: Any) -> int:
+    """How many epochs the weights that a training ended with have learned for."""
+    kept: int = next((row["epoch"] for row in history if row.get(KEPT)), len(history))
+    return kept
 
 
 def _brier_scores(probs: torch.Tensor, y: torch.Tensor) -> np.ndarray:
@@ -249,13 +261,14 @@ class HeadsOnFeatures(nn.Module):
 def train_exits(
     module: nn.Module,
     train: SamplesDataset,
-    held_out: SamplesDataset,
+    held_out: SamplesDataset | None,
     *,
     early_weight: float,
     max_epochs: int,
     lr: float,
     batch_size: int,
     callbacks: Any,
+    n_epochs: int | None = None,
     epoch_done: Callable[[], None] | None = None,
     **options: Any,
 ) -> ExitsNet:
@@ -267,11 +280,13 @@ def train_exits(
         Trained in place.
     train, held_out : SamplesDataset
         Training samples, labelled with class codes or probabilities; samples on which ``valid_loss`` and
-        ``valid_acc`` are measured.
+        ``valid_acc`` are measured. None if there are none to choose an epoch on.
     early_weight : float
         See :func:`losses.exits_together`.
     max_epochs, lr, batch_size, callbacks, **options
         As in skorch.
+    n_epochs : int, default=None
+        Epoch after which the training ends; learning rates are those of a training of ``max_epochs``.
     epoch_done : callable, default=None
         Called after each epoch.
 
@@ -289,6 +304,8 @@ def train_exits(
     shape = WarmUpAndCosine(n_steps * max_epochs)
     schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
     all_of_them = all_callbacks(callbacks, options, train, schedule)
+    if held_out is None:
+        all_of_them, options = _without_held_out(all_of_them, options)
     if epoch_done is not None:
         all_of_them.append(EpochDone(epoch_done))
     net = ExitsNet(
@@ -296,31 +313,17 @@ def train_exits(
         criterion=ExitsTogetherLoss,
         criterion__early_weight=early_weight,
         lr=lr,
-        max_epochs=max_epochs,
+        max_epochs=max_epochs if n_epochs is None else n_epochs,
         batch_size=batch_size,
-        train_split=predefined_split(held_out),
+        train_split=None if held_out is None else predefined_split(held_out),
         classes=list(range(_count_classes(train.y))),
         predict_nonlinearity=last_exit_probabilities,
         callbacks=all_of_them,
         **options,
     )
-    with _explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)):
+    with explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)):
         net.fit(train, None)
     return net
-
-
-@contextlib.contextmanager
-def _explaining_lone_samples(batch_size: int) -> Iterator[None]:
-    """Say which parameter it is that makes batches from which batch normalisation cannot learn."""
-    try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith("Expected more than 1 value per channel"):
-            raise
-        raise ValueError(
-            f"batch_size={batch_size}, with the parameters iterator_train__* if there are some, makes a batch of one "
-            f"sample, from which batch normalisation cannot learn; give at least 2, or drop such a batch. ({error})"
-        ) from error
 
 
 def all_callbacks(
@@ -340,9 +343,30 @@ def all_callbacks(
 
 
 def _is_schedule(entry: Any) -> bool:
+    return issubclass(_kind(entry), LRScheduler)
+
+
+def _kind(entry: Any) -> type:
+    """Class of a callback, which may come with a name, and as a class."""
     callback = entry[1] if isinstance(entry, list | tuple) else entry
-    kind = callback if inspect.isclass(callback) else type(callback)
-    return issubclass(kind, LRScheduler)
+    return callback if inspect.isclass(callback) else type(callback)
+
+
+def _without_held_out(
+    callbacks: list[Any], options: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Leave out the callbacks that say after which epoch to stop, which is known, and the options of theirs."""
+    stops = (KeepBestEpoch, EarlyStopping)
+    names = ["best_epoch"] + [
+        entry[0]
+        for entry in callbacks
+        if isinstance(entry, list | tuple) and issubclass(_kind(entry), stops)
+    ]
+    theirs = tuple(f"callbacks__{name}" for name in names)
+    return (
+        [entry for entry in callbacks if not issubclass(_kind(entry), stops)],
+        {name: value for name, value in options.items() if not name.startswith(theirs)},
+    )
 
 
 def _fused_update(options: dict[str, Any]) -> dict[str, Any]:
@@ -356,13 +380,15 @@ def _count_classes(y: torch.Tensor) -> int:
 
 
 def train_heads(
-    heads: ExitHeads, train: ExitFeatures, held_out: ExitFeatures, **options: Any
+    heads: ExitHeads, train: ExitFeatures, held_out: ExitFeatures | None, **options: Any
 ) -> ExitsNet:
     """Train heads alone on exit features; parameters as in :func:`train_exits`."""
-    datasets = (
-        SamplesDataset(tuple(samples.features), samples.y, samples.weight)
-        for samples in (train, held_out)
-    )
+    on_features = HeadsOnFeatures(heads)
+    known = None if held_out is None else _as_dataset(held_out)
     # The user's collate_fn transforms samples on their way to the backbone, not exit features.
     options.pop("iterator_train__collate_fn", None)
-    return train_exits(HeadsOnFeatures(heads), *datasets, early_weight=1.0, **options)
+    return train_exits(on_features, _as_dataset(train), known, early_weight=1.0, **options)
+
+
+def _as_dataset(samples: ExitFeatures) -> SamplesDataset:
+    return SamplesDataset(tuple(samples.features), samples.y, samples.weight)
