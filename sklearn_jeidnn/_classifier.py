@@ -27,6 +27,7 @@ from ._fit.checks import (
     check_prefixed_names,
     check_valid_options,
     refuse_booleans,
+    warn_of_small_classes,
     warn_of_unread,
 )
 from ._fit.fold_count import AUTO, folds_of
@@ -63,7 +64,13 @@ from ._warn import warn_caller
 PREFIXES = (MODULE_PREFIX, *SKORCH_PREFIXES)
 BATCH_SIZE = VALID + "batch_size"
 # Fitted attributes that are there only where they mean something.
-OPTIONAL_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "plain_seconds_", "risk_")
+OPTIONAL_ATTRIBUTES = (
+    "n_features_in_",
+    "feature_names_in_",
+    "plain_seconds_",
+    "risk_",
+    "conformity_scores_",
+)
 
 
 class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
@@ -480,25 +487,28 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
                 members,
                 warm_start=self.warm_start,
                 gives_held_out=not held_out.is_empty,
+                validation_fraction=self.validation_fraction,
             ),
             earlier=history_of_members(members),
         )
         with naming("X_unlabeled"):
             X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
+        warn_of_small_classes(self.cv, schema, parts)
         warn_of_unread(self, spec, schema, holds_out=X_val is None)
         try_rule = self._set_rule(seed=0).try_functions
         fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
         rule = self._set_rule(seed=rng.randint(2**31))
-        calibrating = parts.calibration
+        samples = None
+        if len(parts.calibration):
+            arrays, codes = parts.calibration.inputs, parts.calibration.codes
+            samples = CalibrationSamples.read(rule, fitted.schema, fitted.cascade, arrays, codes)
         predictor = Predictor.fit(
             schema=fitted.schema,
             cascade=fitted.cascade,
             frontier=fitted.frontier,
             point=fitted.point,
             rule=rule,
-            samples=CalibrationSamples.read(
-                rule, fitted.schema, fitted.cascade, calibrating.inputs, calibrating.codes
-            ),
+            samples=samples,
             history=fitted.history,
             leakage=fitted.leakage,
         )
@@ -541,11 +551,15 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     def _adopt(self, predictor: Predictor) -> "EarlyExitClassifier":
         """Set every fitted attribute: nothing else does."""
         schema, cascade, point = predictor.schema, predictor.cascade, predictor.point
-        optional = zip(
-            OPTIONAL_ATTRIBUTES,
-            (schema.n_features, schema.feature_names, cascade.plain_seconds, point.risk),
-            strict=True,
+        sets = predictor.calibration.sets
+        values = (
+            schema.n_features,
+            schema.feature_names,
+            cascade.plain_seconds,
+            point.risk,
+            None if sets is None else sets.scores,
         )
+        optional = zip(OPTIONAL_ATTRIBUTES, values, strict=True)
         others = {name: v for name, v in vars(self).items() if name not in OPTIONAL_ATTRIBUTES}
         # All at once: neither Ctrl-C nor another thread finds old attributes beside new ones.
         self.__dict__ = {
@@ -560,7 +574,6 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             "network_": cascade.engine.network,
             "cost_weight_": point.cost_weight,
             "temperatures_": predictor.calibration.temperatures,
-            "conformity_scores_": predictor.calibration.sets.scores,
         }
         return self
 

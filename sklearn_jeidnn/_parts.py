@@ -47,6 +47,13 @@ class Parts:
         """Number of folds, 0 without."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
 
+    @property
+    def fewest_train(self) -> int:
+        """Fewest samples of a training: without the largest fold, if there are folds."""
+        if self.folds is None:
+            return len(self.train)
+        return len(self.train) - int(np.bincount(self.folds[self.folds >= 0]).max())
+
 
 def held_out_parts(
     samples: Samples,

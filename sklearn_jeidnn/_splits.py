@@ -79,11 +79,14 @@ def deal_folds(y: np.ndarray, n_folds: int, rng: np.random.RandomState) -> np.nd
 
     The only sample of its class is in no fold (-1): a network that has not seen its class has no answer to judge.
     """
-    order = rng.permutation(len(y))
-    by_class = order[np.argsort(y[order], kind="stable")]
-    folds = np.empty(len(y), dtype=int)
-    folds[by_class] = np.arange(len(y)) % n_folds
-    folds[np.bincount(y)[y] == 1] = -1
+    dealt = rng.permutation(np.flatnonzero(np.bincount(y)[y] > 1))
+    if len(dealt) < n_folds:
+        raise ValueError(
+            f"cv={n_folds} needs a sample for each fold, but only {len(dealt)} of the samples of X that train have "
+            f"another of their class. Give more samples, fewer folds, or cv=None."
+        )
+    folds = np.full(len(y), -1)
+    folds[dealt[np.argsort(y[dealt], kind="stable")]] = np.arange(len(dealt)) % n_folds
     return folds
 
 

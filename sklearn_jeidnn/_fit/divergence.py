@@ -1,4 +1,4 @@
-"""Refuse training that ends in weights that are not finite, and say what is likely to be the reason."""
+"""Refuse training that ends in weights that are not finite, and say what is likely to be the reason of errors."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -117,4 +117,18 @@ def explaining_lone_samples(batch_size: int) -> Iterator[None]:
         raise ValueError(
             f"batch_size={batch_size}, with the parameters iterator_train__* if there are some, makes a batch of one "
             f"sample, from which batch normalisation cannot learn; give at least 2, or drop such a batch. ({error})"
+        ) from error
+
+
+@contextlib.contextmanager
+def explaining_none_held_out(callbacks: Any) -> Iterator[None]:
+    """Say why a user's callbacks, if there are any, find nothing that is measured on held-out samples."""
+    try:
+        yield
+    except Exception as error:  # whatever callbacks raise
+        if not callbacks or "valid" not in str(error):
+            raise
+        raise ValueError(
+            f"callbacks={callbacks!r} read what is measured on held-out samples, but after the folds (cv) members learn "
+            f"from all samples, and none is held out. Leave such callbacks out, or give cv=None. ({error})"
         ) from error

@@ -1,6 +1,7 @@
 """How many folds a fit takes, and what does not go together with folds."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -23,6 +24,7 @@ def folds_of(
     *,
     warm_start: bool,
     gives_held_out: bool,
+    validation_fraction: float,
 ) -> Callable[[InputSchema, int], int | None]:
     """Return a function from a schema and a number of samples to the number of folds, None for none.
 
@@ -34,19 +36,25 @@ def folds_of(
     warm_start : bool
     gives_held_out : bool
         Whether the user gives held-out samples.
+    validation_fraction : float
 
     Raises
     ------
     ValueError
-        If a number is given, and the other parameters do not go together with folds.
+        If a number is given, and the other parameters do not go together with folds; the function raises it if no
+        sample would calibrate where one has to.
     """
     reason = _why_not(spec, members, warm_start=warm_start, gives_held_out=gives_held_out)
     if cv != AUTO and cv is not None and reason is not None:
         raise ValueError(f"cv={cv!r} {reason}; {INSTEAD}.")
 
     def n_folds(schema: InputSchema, n_samples: int) -> int | None:
-        if cv != AUTO:
-            return None if cv is None else int(cv)
+        found = by_default(schema, n_samples) if cv == AUTO else cv
+        if validation_fraction == 0:
+            _check_none_held_out(found, spec)
+        return None if found is None else int(found)
+
+    def by_default(schema: InputSchema, n_samples: int) -> int | None:
         is_small_table = schema.columns is not None and FEWEST_SAMPLES <= n_samples <= MOST_SAMPLES
         comes_untrained = not any(isinstance(member.module, nn.Module) for member in members)
         # Callbacks may need held-out samples, which the last training has not.
@@ -54,6 +62,20 @@ def folds_of(
         return DEFAULT_FOLDS if is_small_table and is_plain else None
 
     return n_folds
+
+
+def _check_none_held_out(n_folds: Any, spec: CascadeSpec) -> None:
+    if n_folds is None:
+        raise ValueError(
+            "validation_fraction=0 holds no sample out, so that none sets the gates; give cv=5, with which samples set "
+            "them that also train, or more than 0."
+        )
+    if spec.risk_confidence is not None:
+        raise ValueError(
+            f"risk_confidence={spec.risk_confidence!r} certifies a limit on samples that calibrate, but "
+            f"validation_fraction=0 leaves none; give more than 0, or call control_risk with samples of their own. "
+            f"Out-of-fold answers (cv={n_folds}) certify nothing of members that then learned from all samples."
+        )
 
 
 def _why_not(

@@ -17,8 +17,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
+from . import divergence
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
-from .divergence import explaining_lone_samples, learns_finite, reason_of_divergence
 from .features import ExitFeatures
 from .losses import exits_together
 
@@ -188,11 +188,11 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
         self.start_ = copy.deepcopy(net.module_.state_dict())
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        if learns_finite(net.module_):
+        if divergence.learns_finite(net.module_):
             return
         given = {name: value for name, value in vars(net).items() if name.startswith("optimizer__")}
         raise ValueError(
-            reason_of_divergence(
+            divergence.reason_of_divergence(
                 net.module_,
                 self.start_,
                 self.samples,
@@ -321,7 +321,10 @@ def train_exits(
         callbacks=all_of_them,
         **options,
     )
-    with explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)):
+    with (
+        divergence.explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)),
+        divergence.explaining_none_held_out(callbacks if held_out is None else None),
+    ):
         net.fit(train, None)
     return net
 
@@ -356,17 +359,13 @@ def _without_held_out(
     callbacks: list[Any], options: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
     """Leave out the callbacks that say after which epoch to stop, which is known, and the options of theirs."""
-    stops = (KeepBestEpoch, EarlyStopping)
-    names = ["best_epoch"] + [
-        entry[0]
-        for entry in callbacks
-        if isinstance(entry, list | tuple) and issubclass(_kind(entry), stops)
+    stop = [
+        entry for entry in callbacks if issubclass(_kind(entry), (KeepBestEpoch, EarlyStopping))
     ]
+    names = [e[0] if isinstance(e, list | tuple) else _kind(e).__name__ for e in stop]
     theirs = tuple(f"callbacks__{name}" for name in names)
-    return (
-        [entry for entry in callbacks if not issubclass(_kind(entry), stops)],
-        {name: value for name, value in options.items() if not name.startswith(theirs)},
-    )
+    others = {name: value for name, value in options.items() if not name.startswith(theirs)}
+    return [entry for entry in callbacks if entry not in stop], others
 
 
 def _fused_update(options: dict[str, Any]) -> dict[str, Any]:
