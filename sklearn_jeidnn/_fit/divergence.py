@@ -129,6 +129,6 @@ def explaining_none_held_out(callbacks: Any) -> Iterator[None]:
         if not callbacks or "valid" not in str(error):
             raise
         raise ValueError(
-            f"callbacks={callbacks!r} read what is measured on held-out samples, but after the folds (cv) members learn "
+            f"callbacks={callbacks!r} read what is measured on held-out samples, but after folds (cv) members learn "
             f"from all samples, and none is held out. Leave such callbacks out, or give cv=None. ({error})"
         ) from error
