@@ -200,17 +200,23 @@ CLAIMS = {QUESTION: Claims(targets, regressions)}
 
 if __name__ == "__main__":
     parser = claims.parser(__doc__, quick="one split, two epochs")
-    parser.add_argument("--data", nargs="+", default=DATA, choices=DATA, help="others' rows stay")
+    parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
+    parser.add_argument("--rows", nargs="+", type=int, default=[FEW, MANY], choices=[FEW, MANY])
     options = claims.parse(parser, CLAIMS)
-    known_rows = []
-    if options.data != DATA and records.is_there(QUESTION, options.quick):
+    asked = [
+        (name, n_rows)
+        for n_rows in options.rows
+        for name in options.data
+        if n_rows == FEW or name in LARGE
+    ]
+    kept = []
+    if records.is_there(QUESTION, options.quick):
         stored = records.read(QUESTION, options.quick)
-        known_rows = [row for row in stored if row["data"] not in options.data]
-    for name in options.data:
-        for n_rows in [FEW, MANY] if name in LARGE else [FEW]:
-            for seed in range(1 if options.quick else N_SPLITS[n_rows]):
-                rows = list(run(name, n_rows, seed, options.quick))
-                report(rows)
-                known_rows += rows
-        records.write(QUESTION, known_rows, options.quick)
+        kept = [row for row in stored if (row["data"], row["n_rows"]) not in asked]
+    for name, n_rows in asked:
+        for seed in range(1 if options.quick else N_SPLITS[n_rows]):
+            rows = list(run(name, n_rows, seed, options.quick))
+            report(rows)
+            kept += rows
+        records.write(QUESTION, kept, options.quick)
     claims.settle(CLAIMS, quick=options.quick)
