@@ -21,7 +21,7 @@ from sklearn_jeidnn import EarlyExitClassifier, metrics
 from sklearn_jeidnn._operate.exit_answers import ExitAnswers
 from sklearn_jeidnn._operate.frontier import EXIT_POLICIES, LEARNED
 
-SPLIT, FOLDS, MORE = "split", "folds", "more"
+SPLIT, FOLDS, MORE = WAYS = "split", "folds", "more"
 DATA = [*datasets.UNTUNED, "krkopt", "letter"]
 FEW, MANY = 1000, 4000
 # Tables with so many training rows that some are left to test.
@@ -172,10 +172,28 @@ def over_thresholds(rows, way, n_rows, data=None):
     )
 
 
-def mean_coverage(rows, way, n_rows):
+def mean_accuracy(rows, way, n_rows, data):
+    """Of learned gates, over splits and points."""
+    return mean_of(rows, "accuracy", way, n_rows, data)
+
+
+def mean_coverage(rows, way, n_rows, data=None):
     """Over splits, tables alike."""
-    own = [row for row in rows if (row["way"], row["n_rows"]) == (way, n_rows)]
-    return of_tables((row["data"], row["coverage"]) for row in own)
+    return mean_of(rows, "coverage", way, n_rows, data)
+
+
+def mean_seconds(rows, way, n_rows, data):
+    """CPU seconds of a fit."""
+    return mean_of(rows, "fit_cpu_seconds", way, n_rows, data)
+
+
+def mean_of(rows, column, way, n_rows, data):
+    return of_tables(
+        (row["data"], row[column])
+        for row in rows
+        if (row["way"], row["n_rows"], row["policy"]) == (way, n_rows, LEARNED)
+        and data in (None, row["data"])
+    )
 
 
 def targets(rows):
@@ -202,6 +220,7 @@ if __name__ == "__main__":
     parser = claims.parser(__doc__, quick="one split, two epochs")
     parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
     parser.add_argument("--rows", nargs="+", type=int, default=[FEW, MANY], choices=[FEW, MANY])
+    parser.add_argument("--splits", type=int, default=20, help="at most so many")
     options = claims.parse(parser, CLAIMS)
     asked = [
         (name, n_rows)
@@ -214,7 +233,7 @@ if __name__ == "__main__":
         stored = records.read(QUESTION, options.quick)
         kept = [row for row in stored if (row["data"], row["n_rows"]) not in asked]
     for name, n_rows in asked:
-        for seed in range(1 if options.quick else N_SPLITS[n_rows]):
+        for seed in range(1 if options.quick else min(options.splits, N_SPLITS[n_rows])):
             rows = list(run(name, n_rows, seed, options.quick))
             report(rows)
             kept += rows

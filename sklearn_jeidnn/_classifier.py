@@ -159,9 +159,14 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         weights are not finite ("stop_if_not_finite").
     class_weight : dict or "balanced", default=None
         Weights of the classes in training, as in scikit-learn.
+    cv : int, "auto" or None, default="auto"
+        Number of stratified folds. Every training sample sets the gates, as members answer it that were trained
+        without its fold, and then all members learn from all folds. None holds samples out that set the gates
+        alone. "auto" takes five folds for tables of MOST samples at most that the ready network takes.
     validation_fraction : float, default=0.1
         Share of the samples held out if :meth:`fit` is given no ``X_val``: half sets the gates and the epoch,
-        half calibrates.
+        half calibrates. With folds only the half that calibrates is held out; 0 holds none out, and there are no
+        prediction sets before :meth:`conformalize`.
     feature_passes : int, default=1
         Passes of a frozen backbone over the training samples whose features are kept; more than one make
         sense with a random ``iterator_train__collate_fn``.
@@ -220,7 +225,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     history_ : skorch History
         Of the backbone's training, or of the heads' where it is frozen.
     conformity_scores_ : ndarray (n_calibration,)
-        Scores of the calibration samples' labels; infinite where an exit has no answer for one.
+        Scores of the calibration samples' labels; infinite where an exit has no answer for one. Not where no sample
+        calibrates.
     temperatures_ : ndarray (n_exits,)
         What each exit's logits are divided by, so that the probabilities of the samples that leave there are
         calibrated. Labels and exits do not depend on them.
@@ -316,7 +322,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         optimizer: Callable[..., Any] = torch.optim.AdamW,
         callbacks: Any = None,
         class_weight: Any = None,
-        cv: int | str | None = None,
+        cv: int | str | None = AUTO,
         validation_fraction: float = 0.1,
         feature_passes: int = 1,
         conformity_score: str | Callable[..., Any] = "lac",
@@ -436,7 +442,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             others alike.
         X_val, y_val : array-like or torch Dataset, default=None
             Held-out samples that no network learned from, halved at random for the gates and for
-            calibration; all of ``X`` then trains. None splits off ``validation_fraction`` of ``X``.
+            calibration; all of ``X`` then trains, without folds. None splits off ``validation_fraction`` of ``X``.
         sample_weight_val : array-like, default=None
         X_unlabeled : array-like, default=None
             Samples without labels from which companions learn, too, where ``companion_training`` is

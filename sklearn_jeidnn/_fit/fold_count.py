@@ -11,7 +11,7 @@ from .datasets import BATCH_SAMPLER, SAMPLER
 from .members import Member
 from .spec import CascadeSpec
 
-AUTO = "auto"
+AUTO, CALLBACKS = "auto", "callbacks__"
 # Folds by default, of tables with so many samples: see decision 44.
 DEFAULT_FOLDS, FEWEST_SAMPLES, MOST_SAMPLES = 5, 100, 2000
 INSTEAD = "give cv=None, with which some samples set the gates alone"
@@ -57,8 +57,9 @@ def folds_of(
     def by_default(schema: InputSchema, n_samples: int) -> int | None:
         is_small_table = schema.columns is not None and FEWEST_SAMPLES <= n_samples <= MOST_SAMPLES
         comes_untrained = not any(isinstance(member.module, nn.Module) for member in members)
-        # Callbacks may need held-out samples, which the last training has not.
-        is_plain = reason is None and comes_untrained and not spec.callbacks
+        # Callbacks may read what is measured on held-out samples, of which the last training has none.
+        has_callbacks = spec.callbacks or any(name.startswith(CALLBACKS) for name in spec.prefixed)
+        is_plain = reason is None and comes_untrained and not has_callbacks
         return DEFAULT_FOLDS if is_small_table and is_plain else None
 
     return n_folds

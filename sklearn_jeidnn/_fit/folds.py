@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .._cut import random_numbers_kept
 from .._exits.exit_heads import ExitHeads, PassThroughHead
 from .._exits.network import EarlyExitNetwork
 from .._operate.exit_answers import ExitAnswers
@@ -64,7 +65,9 @@ class OutOfFold:
         starts = [_Start(cut) for cut in cuts]
         of_folds = []
         for fold in range(self.folds.max() + 1):
-            of_folds.append(self._answers_of_fold(self.folds == fold, cuts))
+            # Each training draws the same numbers, the last one too, as if there were no folds.
+            with random_numbers_kept(torch.device(self.assembly.spec.device)):
+                of_folds.append(self._answers_of_fold(self.folds == fold, cuts))
             for start in starts:
                 start.restore()
         pairs = zip(cuts, zip(*of_folds, strict=True), strict=True)
