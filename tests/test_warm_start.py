@@ -51,12 +51,18 @@ def weights(clf):
     return torch.cat([p.flatten() for p in clf.module_.parameters()]).detach()
 
 
-READY = {"cv": None, "module__width": 32, "module__n_blocks": 3, "companion": None}
+READY = {
+    "module": None,
+    "cv": None,
+    "module__width": 32,
+    "module__n_blocks": 3,
+    "companion": None,
+}
 
 
 @pytest.mark.parametrize("params", [{"module": Plain}, READY, {"module": [GaussianNB(), Plain()]}])
 def test_a_warm_start_goes_on_from_the_weights_of_the_last_fit(digits, no_warnings, params):
-    if isinstance(params.get("module"), list):
+    if isinstance(params["module"], list):
         params = {**params, "companion_costs": [0.1], "exits": "auto"}
     clf = quickest(**params, warm_start=True, max_epochs=2).fit(*digits)
     before, heads = weights(clf), clf._predictor.cascade.trained.heads
