@@ -13,7 +13,7 @@ from .spec import CascadeSpec
 
 AUTO, CALLBACKS = "auto", "callbacks__"
 # Folds by default, of tables with so many samples: see decision 44.
-DEFAULT_FOLDS, FEWEST_SAMPLES, MOST_SAMPLES = 5, 100, 2000
+DEFAULT_FOLDS, FEWEST_SAMPLES, MOST_SAMPLES = 5, 500, 2000
 INSTEAD = "give cv=None, with which some samples set the gates alone"
 
 
