@@ -44,6 +44,11 @@ def read(question, quick=False):
         ]
 
 
+def is_there(question, quick=False):
+    """Whether a run has been recorded."""
+    return _path(question, quick).exists()
+
+
 def _path(question, quick):
     return RESULTS / f"{question}{'_quick' * quick}.csv"
 

@@ -18,6 +18,7 @@ import check
 import low_cost_exits
 import main_job
 import numpy as np
+import out_of_fold_gates as folds
 import records
 import tables_as_they_come as tables
 
@@ -305,6 +306,30 @@ def rivals_on_tables():
     return table(["", "default", *names[1:]], cells)
 
 
+def out_of_fold_gates():
+    """Learned gates of few rows: set by some rows, in folds by all, and by further ones."""
+    rows = records.read(folds.QUESTION)
+    cells = [
+        [f"{DATA_NAMES.get(data, data.replace('_', ' '))}, {n_rows:,} rows"]
+        + [percent(folds.mean_accuracy(rows, way, n_rows, data)) for way in folds.WAYS]
+        + [
+            f"{100 * folds.over_thresholds(rows, way, n_rows, data):+.2f}"
+            for way in (folds.SPLIT, folds.FOLDS)
+        ]
+        + [percent(folds.mean_coverage(rows, folds.FOLDS, n_rows, data))]
+        + [
+            " and ".join(
+                f"{folds.mean_seconds(rows, way, n_rows, data):.0f} s"
+                for way in (folds.SPLIT, folds.FOLDS)
+            )
+        ]
+        for n_rows, data in dict.fromkeys((row["n_rows"], row["data"]) for row in rows)
+    ]
+    names = ["split", "folds", "folds, further rows"]
+    leads = ["split over thresholds", "folds over thresholds"]
+    return table(["", *names, *leads, "coverage of folds", "CPU of split and folds"], cells)
+
+
 def trained_networks():
     """Coverage of frozen networks whose own training rows calibrate, and with fresh rows."""
     cells = [
@@ -452,6 +477,7 @@ TABLES = {
     "limits": limits,
     "tables_as_they_come": tables_as_they_come,
     "rivals_on_tables": rivals_on_tables,
+    "out_of_fold_gates": out_of_fold_gates,
     "trained_networks": trained_networks,
     "calibration": calibration,
     "set_speed": set_speed,

@@ -27,8 +27,10 @@ from ._fit.checks import (
     check_prefixed_names,
     check_valid_options,
     refuse_booleans,
+    warn_of_small_classes,
     warn_of_unread,
 )
+from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
@@ -63,7 +65,13 @@ from ._warn import warn_caller
 PREFIXES = (MODULE_PREFIX, *SKORCH_PREFIXES)
 BATCH_SIZE = VALID + "batch_size"
 # Fitted attributes that are there only where they mean something.
-OPTIONAL_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "plain_seconds_", "risk_")
+OPTIONAL_ATTRIBUTES = (
+    "n_features_in_",
+    "feature_names_in_",
+    "plain_seconds_",
+    "risk_",
+    "conformity_scores_",
+)
 
 
 class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
@@ -154,9 +162,14 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         weights are not finite ("stop_if_not_finite").
     class_weight : dict or "balanced", default=None
         Weights of the classes in training, as in scikit-learn.
+    cv : int, "auto" or None, default="auto"
+        Number of stratified folds. Every training sample sets the gates, as members answer it that were trained
+        without its fold, and then all members learn from all folds. None holds samples out that set the gates
+        alone. "auto" takes five folds for tables of MOST samples at most that the ready network takes.
     validation_fraction : float, default=0.1
         Share of the samples held out if :meth:`fit` is given no ``X_val``: half sets the gates and the epoch,
-        half calibrates.
+        half calibrates. With folds only the half that calibrates is held out; 0 holds none out, and there are no
+        prediction sets before :meth:`conformalize`.
     feature_passes : int, default=1
         Passes of a frozen backbone over the training samples whose features are kept; more than one make
         sense with a random ``iterator_train__collate_fn``.
@@ -215,7 +228,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     history_ : skorch History
         Of the backbone's training, or of the heads' where it is frozen.
     conformity_scores_ : ndarray (n_calibration,)
-        Scores of the calibration samples' labels; infinite where an exit has no answer for one.
+        Scores of the calibration samples' labels; infinite where an exit has no answer for one. Not where no sample
+        calibrates.
     temperatures_ : ndarray (n_exits,)
         What each exit's logits are divided by, so that the probabilities of the samples that leave there are
         calibrated. Labels and exits do not depend on them.
@@ -271,7 +285,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "optimizer": [callable],
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "cv": [Interval(Integral, 2, None, closed="left"), StrOptions({AUTO}), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "feature_passes": [Interval(Integral, 1, None, closed="left")],
         "conformity_score": [StrOptions(set(conformal.SCORES)), callable],
         "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
@@ -312,6 +327,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         optimizer: Callable[..., Any] = torch.optim.AdamW,
         callbacks: Any = None,
         class_weight: Any = None,
+        cv: int | str | None = AUTO,
         validation_fraction: float = 0.1,
         feature_passes: int = 1,
         conformity_score: str | Callable[..., Any] = "lac",
@@ -350,6 +366,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         self.optimizer = optimizer
         self.callbacks = callbacks
         self.class_weight = class_weight
+        self.cv = cv
         self.validation_fraction = validation_fraction
         self.feature_passes = feature_passes
         self.conformity_score = conformity_score
@@ -430,7 +447,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             others alike.
         X_val, y_val : array-like or torch Dataset, default=None
             Held-out samples that no network learned from, halved at random for the gates and for
-            calibration; all of ``X`` then trains. None splits off ``validation_fraction`` of ``X``.
+            calibration; all of ``X`` then trains, without folds. None splits off ``validation_fraction`` of ``X``.
         sample_weight_val : array-like, default=None
         X_unlabeled : array-like, default=None
             Samples without labels from which companions learn, too, where ``companion_training`` is
@@ -475,24 +492,34 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             ),
             validation_fraction=self.validation_fraction,
             rng=rng,
+            n_folds=folds_of(
+                self.cv,
+                spec,
+                members,
+                warm_start=self.warm_start,
+                gives_held_out=not held_out.is_empty,
+                validation_fraction=self.validation_fraction,
+            ),
             earlier=history_of_members(members),
         )
         with naming("X_unlabeled"):
             X_unlabeled = read_dataset(GivenSamples(X=X_unlabeled, y=None), options).X
+        warn_of_small_classes(self.cv, schema, parts)
         warn_of_unread(self, spec, schema, holds_out=X_val is None)
         try_rule = self._set_rule(seed=0).try_functions
         fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
         rule = self._set_rule(seed=rng.randint(2**31))
-        calibrating = parts.calibration
+        samples = None
+        if len(parts.calibration):
+            arrays, codes = parts.calibration.inputs, parts.calibration.codes
+            samples = CalibrationSamples.read(rule, fitted.schema, fitted.cascade, arrays, codes)
         predictor = Predictor.fit(
             schema=fitted.schema,
             cascade=fitted.cascade,
             frontier=fitted.frontier,
             point=fitted.point,
             rule=rule,
-            samples=CalibrationSamples.read(
-                rule, fitted.schema, fitted.cascade, calibrating.inputs, calibrating.codes
-            ),
+            samples=samples,
             history=fitted.history,
             leakage=fitted.leakage,
         )
@@ -535,11 +562,15 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     def _adopt(self, predictor: Predictor) -> "EarlyExitClassifier":
         """Set every fitted attribute: nothing else does."""
         schema, cascade, point = predictor.schema, predictor.cascade, predictor.point
-        optional = zip(
-            OPTIONAL_ATTRIBUTES,
-            (schema.n_features, schema.feature_names, cascade.plain_seconds, point.risk),
-            strict=True,
+        sets = predictor.calibration.sets
+        values = (
+            schema.n_features,
+            schema.feature_names,
+            cascade.plain_seconds,
+            point.risk,
+            None if sets is None else sets.scores,
         )
+        optional = zip(OPTIONAL_ATTRIBUTES, values, strict=True)
         others = {name: v for name, v in vars(self).items() if name not in OPTIONAL_ATTRIBUTES}
         # All at once: neither Ctrl-C nor another thread finds old attributes beside new ones.
         self.__dict__ = {
@@ -554,7 +585,6 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             "network_": cascade.engine.network,
             "cost_weight_": point.cost_weight,
             "temperatures_": predictor.calibration.temperatures,
-            "conformity_scores_": predictor.calibration.sets.scores,
         }
         return self
 

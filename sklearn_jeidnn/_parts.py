@@ -1,4 +1,4 @@
-"""Three parts of the samples, disjoint and disjoint from what was learned before (NumPy only)."""
+"""Parts of the samples, disjoint and disjoint from what was learned before (NumPy only)."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ._history import CALIBRATION, GATES, NEW, SampleHistory
 from ._schema import Samples
-from ._splits import halve, hold_out, keep_parts
+from ._splits import deal_folds, halve, hold_out, hold_out_calibration, keep_parts
 
 # What is known of held-out samples: the user gives them; they are known to be new to all networks; nothing is known;
 # networks have learned from them.
@@ -28,6 +28,9 @@ class Parts:
         How many of the samples that a user gives as held out are among those that train, if more than chance explains.
     n_known : int or None, default=None
         How many samples an earlier fit knew; None without one.
+    folds : ndarray of int (n_train,) or None, default=None
+        Fold in which each sample that trains also sets the gates, as members that did not learn from the fold answer
+        it; -1 if in none. Then no further samples set the gates. None without folds.
     """
 
     train: Samples
@@ -37,6 +40,19 @@ class Parts:
     held_out: str
     n_used: int = 0
     n_known: int | None = None
+    folds: np.ndarray | None = None
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds, 0 without."""
+        return 0 if self.folds is None else int(self.folds.max()) + 1
+
+    @property
+    def fewest_train(self) -> int:
+        """Fewest samples of a training: without the largest fold, if there are folds."""
+        if self.folds is None:
+            return len(self.train)
+        return len(self.train) - int(np.bincount(self.folds[self.folds >= 0]).max())
 
 
 def held_out_parts(
@@ -68,6 +84,41 @@ def held_out_parts(
         history=_history_of([hashes[rows] for rows in split], earlier),
         held_out=held_out,
         n_known=n_known,
+    )
+
+
+def folded_parts(
+    samples: Samples,
+    hashes: np.ndarray,
+    earlier: SampleHistory | None,
+    fraction: float,
+    n_folds: int,
+    rng: np.random.RandomState,
+) -> Parts:
+    """Hold samples out to calibrate alone; all others train, and are dealt out to folds.
+
+    Raises
+    ------
+    ValueError
+        If networks come trained on some of the samples, which so are in no fold out of which they were left.
+    """
+    n_known = None if earlier is None else int((earlier.parts_of(hashes) != NEW).sum())
+    if n_known:
+        raise ValueError(
+            f"cv={n_folds} needs networks that have learned from no sample of X, but an earlier fit knew {n_known} of "
+            f"{len(samples)}; give untrained members, or cv=None."
+        )
+    train, calibration = hold_out_calibration(len(samples), fraction, n_folds, rng)
+    codes = samples.codes[train]
+    nothing = samples.take(train[:0])
+    return Parts(
+        train=samples.take(train),
+        gates=nothing,
+        calibration=samples.take(calibration),
+        history=_history_of([hashes[train], hashes[:0], hashes[calibration]], earlier),
+        held_out=UNSEEN if earlier is not None and earlier.complete else UNKNOWN,
+        n_known=n_known,
+        folds=deal_folds(codes, n_folds, rng),
     )
 
 

@@ -255,6 +255,7 @@ class PredictionMixin:
         """
         check_is_fitted(self)
         check_number(significance, "significance", least=0, most=1)
+        self._predictor.calibrating("so there is nothing to compare X with")
         found = self._over_chunks(X, Predictor.exits_and_confidence)
         exit_index, confidence = _concatenated(found)
         calibration = self._predictor.calibration

@@ -17,6 +17,11 @@ from ._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from ._schema import Arrays, InputSchema
 from .conformal import RoutedSamples
 
+IF_NONE = (
+    "Out-of-fold answers guarantee nothing of members that then learned from all samples: give samples of their own to "
+    "conformalize or control_risk, or a larger validation_fraction."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
@@ -32,7 +37,8 @@ class Predictor:
     frontier : Frontier
     point : OperatingPoint
     rule : SetRule
-    samples : CalibrationSamples
+    samples : CalibrationSamples or None
+        None if no sample calibrates.
     calibration : Calibration
         For ``point``.
     history : SampleHistory
@@ -46,7 +52,7 @@ class Predictor:
     frontier: Frontier
     point: OperatingPoint
     rule: SetRule
-    samples: CalibrationSamples
+    samples: CalibrationSamples | None
     calibration: Calibration
     history: SampleHistory
     leakage: str | None
@@ -60,7 +66,7 @@ class Predictor:
         frontier: Frontier,
         point: OperatingPoint,
         rule: SetRule,
-        samples: CalibrationSamples,
+        samples: CalibrationSamples | None,
         history: SampleHistory,
         leakage: str | None,
     ) -> "Predictor":
@@ -155,10 +161,19 @@ class Predictor:
         groups: np.ndarray | None = None,
     ) -> np.ndarray:
         """Prediction sets: bool (n_samples, n_classes, n_levels); ``groups`` are labels as the user gives them."""
+        samples = self.calibrating("so no prediction set holds")
         X = self.schema.as_user_input(arrays)
         labels = self.rule.group_labels(X, len(arrays[0]), groups)
-        routed = self.routed(arrays, self.samples.group_numbers(labels))
-        return self.calibration.sets.sets(routed, levels, allow_empty=allow_empty)
+        routed = self.routed(arrays, samples.group_numbers(labels))
+        conformal_sets = self.calibration.sets
+        assert conformal_sets is not None
+        return conformal_sets.sets(routed, levels, allow_empty=allow_empty)
+
+    def calibrating(self, so: str) -> CalibrationSamples:
+        """The samples that calibrate; refuse if there are none, and say what follows from that."""
+        if self.samples is None:
+            raise ValueError(f"no sample calibrates (validation_fraction=0), {so}. {IF_NONE}")
+        return self.samples
 
     def moved_to(self, point: OperatingPoint) -> "Predictor":
         """The predictor at another point, calibrated for it on the same samples."""
@@ -198,10 +213,10 @@ class Predictor:
     def certified(self, *, risk: str, limit: float, confidence: float) -> "Predictor":
         """The predictor at a point that half of the calibration samples certifies; the other half gives the sets."""
         check_certifiable(self.leakage, confidence)
-        tested, kept = random_halves(self.samples.answers, self.rule.seed)
+        samples = self.calibrating(f"so risk_confidence={confidence!r} cannot be given")
+        tested, kept = random_halves(samples.answers, self.rule.seed)
         point = certify(self.frontier, tested, risk=risk, limit=limit, confidence=confidence)
-        moved = self.moved_to(point)
-        return moved.calibrated_on(moved.samples.take(kept))
+        return self.moved_to(point).calibrated_on(samples.take(kept))
 
     def calibrated_on(self, samples: CalibrationSamples) -> "Predictor":
         """The predictor whose sets are calibrated on these samples, at its own point only.

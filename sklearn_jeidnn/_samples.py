@@ -1,6 +1,6 @@
 """What a user gives as ``X``, ``y`` and weights -> checked samples (scikit-learn's checks)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from ._columns import FLOATS, warn_of_narrow_columns
 from ._given import as_array_like, as_numpy, is_tensor, naming, naming_columns
 from ._history import SampleHistory, sample_hashes
 from ._labels import all_classes_of, read_labels
-from ._parts import Parts, given_parts, held_out_parts
+from ._parts import Parts, folded_parts, given_parts, held_out_parts
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
 from ._table_columns import TableColumns
 from ._table_samples import is_readable, read_first_table, read_table
@@ -81,9 +81,10 @@ def read_parts(
     *,
     validation_fraction: float,
     rng: np.random.RandomState,
+    n_folds: Callable[[InputSchema, int], int | None],
     earlier: SampleHistory | None = None,
 ) -> tuple[InputSchema, Parts]:
-    """Check what ``fit`` is given, and split it into three disjoint parts.
+    """Check what ``fit`` is given, and split it into disjoint parts.
 
     Parameters
     ----------
@@ -92,6 +93,9 @@ def read_parts(
     options : ReadingOptions
     validation_fraction : float
     rng : numpy.random.RandomState
+    n_folds : callable
+        Schema and number of samples -> number of folds; None if some samples set the gates alone. Not asked if
+        held-out samples are given.
     earlier : SampleHistory, default=None
         Of the members that come trained; what they were not trained on is held out again.
     """
@@ -100,6 +104,10 @@ def read_parts(
         _check_like_last(schema, options.last)
     hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
     if held_out.is_empty:
+        folds = n_folds(schema, len(samples))
+        if folds is not None:
+            parts = folded_parts(samples, hashes, earlier, validation_fraction, folds, rng)
+            return schema, parts
         return schema, held_out_parts(samples, hashes, earlier, validation_fraction, rng)
     if held_out.X is None or held_out.y is None:
         raise ValueError(

@@ -74,7 +74,7 @@ def test_y_of_another_kind(digits, make, match):
         {"feature_passes": 0},
         {"memory": 3},
         {"precision": "float8"},
-        {"validation_fraction": 0},
+        {"validation_fraction": -0.1},
         {"validation_fraction": 1.0},
         {"max_epochs": 0},
         {"lr": 0},

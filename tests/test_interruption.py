@@ -15,8 +15,8 @@ from skorch.callbacks import Callback, EarlyStopping
 from sklearn_jeidnn._fit import (
     bilevel,
     callbacks,
-    cascade,
     features,
+    held_out,
     joint,
     learning,
     memory,
@@ -58,7 +58,7 @@ PLACES = [
     (training.ExitsNet, "train_step", 11, {"module": [TinyConv, TinyConv]}),
     (features, "_room_for", 0, FROZEN),
     (learning, "exit_features", 1, FROZEN),
-    (cascade, "fit_mixing_weights", 0, {}),
+    (held_out, "fit_mixing_weights", 0, {}),
     (joint, "descend_gates", 0, {}),
     (joint.HeadTurns, "_descend_heads", 0, {}),
     (bilevel, "_gate_step", 1, {"gate_training": "bilevel"}),

@@ -64,7 +64,7 @@ def test_a_budget_is_kept_on_the_rows_that_it_is_found_on(budget, fitted, fresh_
     network = copy.deepcopy(fitted.network_).requires_grad_(True)
     rows = exit_features(network, SamplesDataset((X,), y, torch.ones(len(y))), 256, "cpu")
     costs = fitted.exit_costs_ - fitted.exit_costs_[0] + 0.2
-    answers = answers_of(network, rows)
+    answers = answers_of(network.heads, rows)
     frontier = Frontier(answers=answers, exit_mass=network.exit_mass, exit_costs=costs)
     network.gates.load(frontier.choose(budget=budget).gates)
     gate_probs = network.gates(torch.as_tensor(answers.gate_inputs))

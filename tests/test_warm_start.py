@@ -51,7 +51,13 @@ def weights(clf):
     return torch.cat([p.flatten() for p in clf.module_.parameters()]).detach()
 
 
-READY = {"module": None, "module__width": 32, "module__n_blocks": 3, "companion": None}
+READY = {
+    "module": None,
+    "cv": None,
+    "module__width": 32,
+    "module__n_blocks": 3,
+    "companion": None,
+}
 
 
 @pytest.mark.parametrize("params", [{"module": Plain}, READY, {"module": [GaussianNB(), Plain()]}])

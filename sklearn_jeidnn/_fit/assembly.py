@@ -200,13 +200,13 @@ class Assembly:
             and torch.device(self.spec.device).type == "cpu"
         )
 
-    def in_order(self, members: Sequence[Cut]) -> list[Cut]:
-        """Return members in the order of what each of them costs by itself."""
+    def in_order(self, members: Sequence[Cut]) -> list[int]:
+        """Return the numbers of members in the order of what each of them costs by itself."""
         if self._timed_samples is None:
             costs = [count_stages(cut.network, self.probe) for cut in members]
         else:
-            costs = self._times([cut.module or cut.network.stages[0] for cut in members]).tolist()
-        return [members[i] for i in np.argsort(costs, kind="stable")]
+            costs = list(self._times([cut.module or cut.network.stages[0] for cut in members]))
+        return sorted(range(len(members)), key=costs.__getitem__)
 
     def ending_in(self, last: Cut) -> "Assembly":
         """Return the assembly of members the last of which is this one, which costs are relative to."""
@@ -317,6 +317,13 @@ class Assembly:
                 return self._cut_module(member, module, exits)
         stage = fitted_stage(member, self.schema, self.train, weights)
         return self._cut_classifier(member, stage, exits)
+
+    def fitted_again(self, cut: Cut, samples: Samples, weights: np.ndarray) -> Cut:
+        """Return a classifier fitted on other samples, encoded and with weights; a network as it is."""
+        if cut.member is None:
+            return cut
+        stage = fitted_stage(cut.member, self.schema, samples, weights)
+        return self._cut_classifier(cut.member, stage, 0)
 
     def _cut_classifier(self, member: Member, stage: ClassifierStage, exits: Exits) -> Cut:
         """Return a classifier as one stage; there is nothing to cut."""

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
+from . import divergence
 from .datasets import SamplesDataset
-from .divergence import learns_finite, reason_of_divergence
 from .schedules import FEWEST_STEPS, ends_of_cycles
 
+# Key of an epoch's row in the history: whether its weights were kept.
+KEPT = "kept"
 # Option with which torch updates all parameters in one kernel.
 FUSED_OPTION = "optimizer__fused"
 
@@ -61,12 +63,17 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
     def _keep_if_best(self, net: Any, mean: float) -> None:
         if mean < self.least_:
             self.least_, self.best_scores_ = mean, self.last_scores_
+            self.best_epoch_ = len(net.history)
             self.state_ = copy.deepcopy(net.module_.state_dict())
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        kept = len(net.history)
         if self.best_scores_ is not None and self._last_is_worse(self.best_scores_):
             net.module_.load_state_dict(self.state_)
+            kept = self.best_epoch_
         self.state_ = None
+        for row in net.history:
+            row[KEPT] = row["epoch"] == kept
 
     def _last_is_worse(self, best_scores: np.ndarray) -> bool:
         loss = self.last_scores_ - best_scores
@@ -80,7 +87,7 @@ class KeepBestCycle(KeepBestEpoch):
     """End the training after a cycle that hardly made held-out samples' Brier score better, and restore the best cycle.
 
     Cycles end with a learning rate of 0 (see :class:`WarmRestarts`), so their ends are compared as they are. Hardly
-    better is by less than a standard error of the difference, sample by sample.
+    better is by less than two standard errors of the difference, sample by sample.
 
     Parameters
     ----------
@@ -121,11 +128,17 @@ class KeepBestCycle(KeepBestEpoch):
         return bool(self.last_scores_.mean() > best_scores.mean())
 
 
+def count_kept_epochs(history: Any) -> int:
+    """How many epochs the weights that a training ended with have learned for."""
+    kept: int = next((row["epoch"] for row in history if row.get(KEPT)), len(history))
+    return kept
+
+
 def _is_better(scores: np.ndarray, before: np.ndarray) -> bool:
-    """Whether scores (n_samples,) are less on average by more than a standard error."""
+    """Whether scores (n_samples,) are less on average by more than two standard errors."""
     gain = before - scores
     error = gain.std() / np.sqrt(max(1, len(gain) - 1))
-    return bool(gain.mean() > error)
+    return bool(gain.mean() > 2 * error)
 
 
 def _brier_scores(probs: torch.Tensor, y: torch.Tensor) -> np.ndarray:
@@ -152,11 +165,11 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
         self.start_ = copy.deepcopy(net.module_.state_dict())
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        if learns_finite(net.module_):
+        if divergence.learns_finite(net.module_):
             return
         given = {name: value for name, value in vars(net).items() if name.startswith("optimizer__")}
         raise ValueError(
-            reason_of_divergence(
+            divergence.reason_of_divergence(
                 net.module_,
                 self.start_,
                 self.samples,

@@ -1,8 +1,8 @@
 """Fit a cascade: train members with their exits, choose the companions to keep, train gates."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,12 @@ from .._exits.usual_torch import usual_torch
 from .._given import naming
 from .._history import SampleHistory
 from .._operate.cascade import Cascade
-from .._operate.frontier import Frontier, objective_at
+from .._operate.frontier import Frontier
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
-from .._schema import Arrays, InputSchema, Samples
+from .._schema import Arrays, InputSchema
 from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
 from .backbone import instantiated_backbone
@@ -31,18 +31,16 @@ from .checks import (
     check_parameters,
     try_collate_fns,
 )
-from .companions import simplest_of_best
+from .choice import Choice, Subset
 from .datasets import SamplesDataset
-from .ends import chosen_ends
-from .features import ExitFeatures, concatenate_exits
-from .gates import check_heads, train_gates
-from .joint import answers_of
+from .folds import OutOfFold
+from .gates import check_heads
+from .held_out import Learning, OnHeldOut
 from .leakage import has_known_past, leakage_of
-from .learning import LearnedMember, MemberTrainer, history_of
+from .learning import LearnedMember, MakesTrainer, MemberTrainer, history_of
 from .lengths import with_length
 from .logit_order import warn_of_another_order
 from .members import Member, as_members
-from .mixing import fit_mixing_weights
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .progress import Progress
@@ -50,7 +48,7 @@ from .schedules import most_epochs
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
-from .weights import normalised_weights
+from .weights import as_dataset, normalised_weights
 
 # Share of an untrained network's run time below which no budget can be kept.
 HOPELESS = 0.5
@@ -154,29 +152,50 @@ class _Fit:
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
         """Train the members and choose those that are kept; then train the gates."""
-        members = self._train_members(companions, X_unlabeled)
+        cuts = self._cut_members(companions)
+        priced_network = self.assembly.chain(cuts)
+        check_heads(self.spec, priced_network.network)
+        self._refuse_hopeless_budget(cuts, priced_network)
+        trees = self._trees()
+        cuts = [*cuts[:-1], *trees, cuts[-1]]
+        n_trainings = len(cuts) * (1 + self.parts.n_folds)
+        with Progress(
+            n_trainings, most_epochs(self.spec.max_epochs), self.spec.verbose
+        ) as progress:
+            trainer = partial(
+                MemberTrainer,
+                spec=self.spec,
+                feature_batch_size=as_batch_size(
+                    self.spec.fixed_batch_size, priced_network.network.rows_at_once
+                ),
+                early_weight=self.spec.early_weight(len(cuts)),
+                progress=progress,
+                unlabeled=self._unlabeled(X_unlabeled),
+            )
+            learning = self._learning(trainer)
+            members = self._train_members(cuts, len(trees), learning)
+        # Trees may be the last member, which costs are relative to.
         fit = replace(self, assembly=self.assembly.ending_in(members[-1].cut))
-        return fit._finish(members)
+        return fit._finish(members, learning)
 
-    def _finish(self, members: list[LearnedMember]) -> FittedCascade:
+    def _finish(self, members: list[LearnedMember], learning: Learning) -> FittedCascade:
         """Combine the exits of trained members, measure the costs and train the gates."""
         priced_network = self.assembly.chain([member.cut for member in members])
         if len(members) == 1 or self.assembly.ends_in_classifier:
             self._warn_if_nothing_is_saved(priced_network)
-        train, held_out = self._features(members)
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
         if self.spec.is_joint or len(members) > 1:
-            fit_mixing_weights(priced_network.network.heads, held_out)
+            learning.combine(priced_network.network, members)
         priced_network, plain_seconds = self._with_measured_costs(
             priced_network, compiles=self.spec.compile
         )
         why = " as timed after training" if self.spec.is_timed else ""
         check_budget(self.spec.budget, priced_network.exit_costs, why)
-        frontier, point = train_gates(self.spec, priced_network, train, held_out)
+        frontier, point = learning.train_gates(priced_network, members)
         if self.spec.takes_trained and not self.assembly.ends_in_classifier:
             n_train = len(self.parts.train)
             warn_of_another_order(
-                train.features[-1][:n_train],
+                members[-1].train.features[-1][:n_train],
                 torch.as_tensor(self.parts.train.codes),
                 frontier.answers,
                 self.schema.classes,
@@ -208,24 +227,36 @@ class _Fit:
             leakage=self.leakage,
         )
 
-    def _train_members(self, companions: list[Member], X_unlabeled: Any) -> list[LearnedMember]:
-        """Return the trained members that are kept."""
-        cuts = self._cut_members(companions)
-        priced_network = self.assembly.chain(cuts)
-        check_heads(self.spec, priced_network.network)
-        makes_companions = self.spec.makes_companions(self.schema)
-        self._refuse_hopeless_budget(cuts, priced_network)
-        trees = self.assembly.tree_cuts(self._weights) if makes_companions else []
-        *candidates, backbone = cuts
-        members = self._learn(
-            [*candidates, *trees, backbone], priced_network.network.rows_at_once, X_unlabeled
+    def _learning(self, trainer: MakesTrainer) -> Learning:
+        """Return how members learn, and answer samples that they have not learned from."""
+        parts = self.parts
+        if parts.folds is not None:
+            learning = OutOfFold(self.assembly, parts.train, parts.folds, trainer)
+            try_collate_fns(self.spec, learning.dataset, learning.dataset)
+            return learning
+        train, gates = (
+            as_dataset(self.spec, self.schema, samples) for samples in (parts.train, parts.gates)
         )
-        if not makes_companions:
-            return members
-        n_candidates = len(candidates)
-        ends = chosen_ends(members[-1], members[n_candidates:-1], self.assembly.in_order)
-        fit = replace(self, assembly=self.assembly.ending_in(ends[-1].cut))
-        return fit._keep_companions(members[:n_candidates], ends)
+        try_collate_fns(self.spec, train, gates)
+        return OnHeldOut(self.spec, trainer(train=train, gates=gates))
+
+    def _trees(self) -> list[Cut]:
+        """Return fitted trees that may stand beside the backbone."""
+        if not self.spec.makes_companions(self.schema):
+            return []
+        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
+        return self.assembly.tree_cuts(weights)
+
+    def _train_members(
+        self, cuts: list[Cut], n_trees: int, learning: Learning
+    ) -> list[LearnedMember]:
+        """Return the trained members that are kept."""
+        candidates = learning.candidates(cuts)
+        choice = Choice(self.spec, self.assembly, learning, self._with_measured_costs, n_trees)
+        subset = Subset(tuple(range(len(cuts))))
+        if self.spec.makes_companions(self.schema):
+            subset = choice.best(candidates)
+        return choice.stripped(subset, learning.finished(subset.of(candidates)))
 
     def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
         costs = priced_network.exit_costs
@@ -274,24 +305,11 @@ class _Fit:
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
-        cuts = self.assembly.cut_members(companions, companion_exits, exits, self._weights)
+        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
+        cuts = self.assembly.cut_members(companions, companion_exits, exits, weights)
         if self.spec.trained is not None:
             self.spec.trained.load_heads(cuts)
         return cuts
-
-    @property
-    def _weights(self) -> np.ndarray:
-        """Of the training samples, including those of their classes."""
-        return normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
-
-    def _dataset(self, samples: Samples) -> SamplesDataset:
-        """Return samples as skorch takes them, with their normalised weights."""
-        weights = normalised_weights(self.spec.class_weight, self.schema, samples)
-        return SamplesDataset(
-            as_tensors(self.schema.encode(samples.inputs)),
-            torch.as_tensor(samples.codes),
-            torch.as_tensor(np.float32(weights)),
-        )
 
     def _unlabeled(self, X: Any) -> SamplesDataset | None:
         """Return samples without labels, with codes that nothing reads; None if there are none."""
@@ -307,89 +325,6 @@ class _Fit:
         n_samples = len(inputs[0])
         no_codes = torch.zeros(n_samples, dtype=torch.long)
         return SamplesDataset(inputs, no_codes, torch.ones(n_samples))
-
-    def _learn(
-        self, cuts: list[Cut], fastest_batch_size: int, X_unlabeled: Any
-    ) -> list[LearnedMember]:
-        """Train each member with its exits, the backbone first, since companions may learn from it."""
-        with Progress(len(cuts), most_epochs(self.spec.max_epochs), self.spec.verbose) as progress:
-            trainer = MemberTrainer(
-                spec=self.spec,
-                train=self._dataset(self.parts.train),
-                gates=self._dataset(self.parts.gates),
-                feature_batch_size=as_batch_size(self.spec.fixed_batch_size, fastest_batch_size),
-                early_weight=self.spec.early_weight(len(cuts)),
-                progress=progress,
-            )
-            try_collate_fns(self.spec, trainer.train, trainer.gates)
-            return self._learn_in_turn(trainer, cuts, self._unlabeled(X_unlabeled))
-
-    def _learn_in_turn(
-        self, trainer: MemberTrainer, cuts: list[Cut], unlabeled: SamplesDataset | None
-    ) -> list[LearnedMember]:
-        *companions, backbone = cuts
-        last = trainer.learn(backbone)
-        samples = trainer.train
-        if self.spec.companion_training == "distilled" and companions:
-            samples = trainer.with_teacher_labels(last, unlabeled)
-        reversed_members = [trainer.learn(cut, samples) for cut in reversed(companions)]
-        return [*reversed(reversed_members), last]
-
-    def _keep_companions(
-        self, candidates: list[LearnedMember], ends: list[LearnedMember]
-    ) -> list[LearnedMember]:
-        """Return the last members behind those companions with which the objective is least."""
-        # A classifier has no exits of its own.
-        fewest = 1 if len(ends) == 1 and self.assembly.ends_in_classifier else 0
-        subsets = [
-            [*companions, *ends]
-            for n_companions in range(fewest, len(candidates) + 1)
-            for companions in itertools.combinations(candidates, n_companions)
-        ]
-        if self.spec.is_timed and isinstance(self.spec.exits, str):
-            # Behind companions, exits inside the backbone may take more time than they save.
-            subsets += [
-                [self._without_exits(member) for member in subset]
-                for subset in subsets
-                if len(subset) > 1 and any(member.cut.names for member in subset)
-            ]
-        objectives = [self._objective(subset) for subset in subsets]
-        sizes = [
-            (len(subset), sum(len(member.cut.names) for member in subset)) for subset in subsets
-        ]
-        return subsets[simplest_of_best(objectives, sizes)]
-
-    def _objective(self, members: Sequence[LearnedMember]) -> float:
-        """Return the objective that members would reach on the samples that set the gates."""
-        priced_network = self.assembly.chain([member.cut for member in members])
-        _, held_out = self._features(members)
-        fit_mixing_weights(priced_network.network.heads, held_out)
-        priced_network, _ = self._with_measured_costs(priced_network, compiles=self.spec.compile)
-        return objective_at(
-            answers_of(priced_network.network, held_out),
-            priced_network.network.exit_mass,
-            priced_network.exit_costs,
-            cost_weight=self.spec.cost_weight,
-            budget=self.spec.budget,
-        )
-
-    def _without_exits(self, member: LearnedMember) -> LearnedMember:
-        """Return a member, which was trained with its exits, as one stage."""
-        if member.cut.module is None or not member.cut.names:
-            return member
-        whole = self.assembly.as_single_stage(member.cut.module)
-        return LearnedMember(
-            cut=replace(whole, learns=member.cut.learns),
-            history=member.history,
-            train=member.train.last_exit(),
-            held_out=member.held_out.last_exit(),
-        )
-
-    def _features(self, members: Sequence[LearnedMember]) -> tuple[ExitFeatures, ExitFeatures]:
-        """Return exit features of all members: of the training samples, and of those that set the gates."""
-        train = concatenate_exits([member.train for member in members], len(self.parts.train))
-        held_out = concatenate_exits([member.held_out for member in members], len(self.parts.gates))
-        return train, held_out
 
     def _engine(self, network: EarlyExitNetwork, compiles: bool) -> TorchEngine:
         return TorchEngine(

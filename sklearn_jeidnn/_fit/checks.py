@@ -4,7 +4,7 @@ import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def check_parameters(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> No
     check_memory_folder(spec.memory)
     _check_companion_costs(spec.companion_costs)
     _check_ready_networks(spec)
-    _check_batches(spec, len(parts.train))
+    _check_batches(spec, parts.fewest_train)
     check_callbacks(spec.callbacks, spec.prefixed)
     _check_optimizer(spec)
     _check_memory(spec, schema, parts)
@@ -305,6 +305,19 @@ def _try_collate_fn(
         raise ValueError(
             f"{name}={collate_fn!r} {COLLATED}; of {n_tried} samples it made {n_inputs} inputs and parts of lengths "
             f"{sorted(lengths)}."
+        )
+
+
+def warn_of_small_classes(cv: Any, schema: InputSchema, parts: Parts) -> None:
+    """Warn of classes with fewer samples than folds, where the number of folds is the user's."""
+    if parts.folds is None or not isinstance(cv, Integral):
+        return
+    counts = np.bincount(parts.train.codes, minlength=schema.n_classes)
+    small = (counts > 0) & (counts < parts.n_folds)
+    if small.any():
+        warn_caller(
+            f"y has classes with fewer samples than cv={cv} folds, {schema.classes[small][:5].tolist()}: trainings "
+            f"without a fold have fewer of them still, and the only sample of a class sets no gates."
         )
 
 

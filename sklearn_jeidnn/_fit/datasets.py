@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypedDict
 
+import numpy as np
 import torch
 
 from .._cut import take_rows
@@ -50,6 +51,10 @@ class SamplesDataset(torch.utils.data.Dataset[Batch]):
             take_rows(tensor, rows) if rows.ndim else tensor[rows].clone() for tensor in self.inputs
         )
         return {"X": inputs, "sample_weight": self.weight[rows]}, self.y[rows]
+
+    def as_arrays(self) -> list[np.ndarray]:
+        """Inputs, labels and weights."""
+        return [tensor.numpy() for tensor in (*self.inputs, self.y, self.weight)]
 
     def __getitems__(self, rows: Sequence[int]) -> "SamplesBatch":
         return SamplesBatch(self, rows)

@@ -1,6 +1,7 @@
-"""Refuse training that ends in weights that are not finite, and say what is likely to be the reason."""
+"""Refuse training that ends in weights that are not finite, and say what is likely to be the reason of errors."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -103,3 +104,31 @@ def check_finite(*modules: nn.Module) -> None:
             "the training of heads and gates ended in weights that are not finite; give a smaller cost_weight, more "
             "even sample_weight or class_weight, or scale X."
         )
+
+
+@contextlib.contextmanager
+def explaining_lone_samples(batch_size: int) -> Iterator[None]:
+    """Say which parameter it is that makes batches from which batch normalisation cannot learn."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise ValueError(
+            f"batch_size={batch_size}, with the parameters iterator_train__* if there are some, makes a batch of one "
+            f"sample, from which batch normalisation cannot learn; give at least 2, or drop such a batch. ({error})"
+        ) from error
+
+
+@contextlib.contextmanager
+def explaining_none_held_out(callbacks: Any) -> Iterator[None]:
+    """Say why a user's callbacks, if there are any, find nothing that is measured on held-out samples."""
+    try:
+        yield
+    except Exception as error:  # whatever callbacks raise
+        if not callbacks or "valid" not in str(error):
+            raise
+        raise ValueError(
+            f"callbacks={callbacks!r} read what is measured on held-out samples, but after folds (cv) members learn "
+            f"from all samples, and none is held out. Leave such callbacks out, or give cv=None. ({error})"
+        ) from error

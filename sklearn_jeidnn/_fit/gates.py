@@ -52,7 +52,7 @@ def _bilevel_point(
     """Return the frontier on the held-out samples, and the point of the network's gates."""
     network = priced_network.network
     frontier = Frontier(
-        answers=answers_of(network, held_out),
+        answers=answers_of(network.heads, held_out),
         exit_mass=network.exit_mass,
         exit_costs=priced_network.exit_costs,
     )

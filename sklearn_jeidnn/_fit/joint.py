@@ -6,6 +6,7 @@ import math
 import numpy as np
 import torch
 
+from .._exits.exit_heads import ExitHeads
 from .._exits.gate_points import GatePoints
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
@@ -56,7 +57,8 @@ def train_jointly(
     frontier : Frontier
     point : OperatingPoint
     """
-    frontier, point = _train_gates(network, held_out, exit_costs, target, exit_policy)
+    answers = answers_of(network.heads, held_out)
+    frontier, point = train_gates_on(network, answers, exit_costs, target, exit_policy)
     if exit_policy != LEARNED or not any(True for _ in network.heads.parameters()):
         return frontier, point
     if math.isinf(point.cost_weight):
@@ -64,20 +66,21 @@ def train_jointly(
         return frontier, point
     turns = HeadTurns(network, train, held_out, exit_costs, point.cost_weight, batch_size)
     if turns.take(frontier.answers, point.gates):
-        return _train_gates(network, held_out, exit_costs, target, exit_policy)
+        answers = answers_of(network.heads, held_out)
+        return train_gates_on(network, answers, exit_costs, target, exit_policy)
     return frontier, point
 
 
-def _train_gates(
+def train_gates_on(
     network: EarlyExitNetwork,
-    held_out: ExitFeatures,
+    answers: ExitAnswers,
     exit_costs: np.ndarray,
     target: dict[str, float | None],
     exit_policy: str,
 ) -> tuple[Frontier, OperatingPoint]:
     """Return the frontier and the requested point; the network takes over the gates of the latter."""
     frontier = Frontier(
-        answers=answers_of(network, held_out),
+        answers=answers,
         exit_mass=network.exit_mass,
         exit_costs=exit_costs,
         exit_policy=exit_policy,
@@ -88,9 +91,9 @@ def _train_gates(
 
 
 @torch.no_grad()
-def answers_of(network: EarlyExitNetwork, held_out: ExitFeatures) -> ExitAnswers:
+def answers_of(heads: ExitHeads, held_out: ExitFeatures) -> ExitAnswers:
     """Return the answers of every exit for held-out samples, from their exit features."""
-    logits = network.heads(held_out.features)
+    logits = heads(held_out.features)
     return ExitAnswers(
         logits=with_gaps(logits.cpu().numpy()),
         backbone_logits=with_gaps(held_out.features[-1].cpu().numpy()),
@@ -152,7 +155,7 @@ class HeadTurns:
     def _take_turn(self) -> float:
         """Train the heads, then the gates; return the objective that they reach."""
         self._descend_heads()
-        answers = answers_of(self.network, self.held_out)
+        answers = answers_of(self.network.heads, self.held_out)
         gates = descend_gates(answers, self.network.exit_mass, self.exit_costs, [self.cost_weight])
         self.network.gates.load(gates)
         return self._objective(answers, gates)

@@ -74,7 +74,7 @@ def leakage_of(
     Raises
     ------
     ValueError
-        If they may have, and a limit is to be certified.
+        If they may have, and a limit is to be certified, or samples set the gates out of fold.
     """
     if parts.held_out == GIVEN:
         train, gates, calibration = (
@@ -83,6 +83,11 @@ def leakage_of(
         held_out = tuple(np.concatenate(pair) for pair in zip(gates, calibration, strict=True))
         warn_if_unlike(train, held_out, schema.feature_names)
     leakage = _reason(spec, schema, parts, members)
+    if leakage is not None and parts.folds is not None:
+        raise ValueError(
+            f"cv={parts.n_folds} needs members that have learned from no sample of X, but {leakage}. Give untrained "
+            f"members, or cv=None with X_val and y_val."
+        )
     check_certifiable(leakage, spec.risk_confidence)
     if leakage is not None:
         warn_caller(f"{leakage}. {WHAT_TO_DO}")

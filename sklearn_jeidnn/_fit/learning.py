@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
 from .._exits.network import EarlyExitNetwork
 from .assembly import Cut
+from .callbacks import count_kept_epochs
 from .code import describe
 from .datasets import SamplesDataset, count_steps
 from .features import ExitFeatures, exit_features
@@ -26,21 +27,62 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedMember:
-    """A trained member, with what its exits read.
+class AnsweringMember:
+    """A member, with what its exits read of samples that it has not learned from.
 
     Parameters
     ----------
     cut : Cut
-    history : skorch History, or None if there was nothing to learn
-    train, held_out : ExitFeatures
-        Features of the training samples, and of those that set the gates.
+    held_out : ExitFeatures
+        Features of the samples that set the gates; with folds the logits of its heads, each sample's from a training
+        without its fold.
     """
 
     cut: Cut
+    held_out: ExitFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedMember(AnsweringMember):
+    """A trained member.
+
+    Parameters
+    ----------
+    history : skorch History, or None if there was nothing to learn
+    train : ExitFeatures
+        Features of the training samples.
+    n_epochs : tuple of int
+        For how many epochs the weights have learned that were kept, for each training: of the network, of its heads.
+    """
+
     history: Any
     train: ExitFeatures
-    held_out: ExitFeatures
+    n_epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfFoldMember(AnsweringMember):
+    """A member that was trained without each fold in turn, and is to be trained on all of them.
+
+    Parameters
+    ----------
+    n_epochs : tuple of int
+        For how many epochs it shall learn, in each training.
+    """
+
+    n_epochs: tuple[int, ...]
+
+
+class _Training(NamedTuple):
+    """What one training of a member ended with; ``held_out`` is None where there are no such samples."""
+
+    history: Any
+    train: ExitFeatures
+    held_out: ExitFeatures | None
+
+    @property
+    def n_epochs(self) -> tuple[int, ...]:
+        return () if self.history is None else (count_kept_epochs(self.history),)
 
 
 def history_of(members: Sequence[LearnedMember]) -> Any:
@@ -57,46 +99,87 @@ class MemberTrainer:
     ----------
     spec : CascadeSpec
     train, gates : SamplesDataset
-        Training samples; held-out samples, on which the best epoch is chosen.
+        Training samples; held-out samples, on which the best epoch is chosen, or None.
     feature_batch_size : int
         Batch size for passes without training.
     early_weight : float
         See :func:`losses.exits_together`.
     progress : Progress
+    unlabeled : SamplesDataset or None, default=None
+        Samples without labels from which companions learn, too.
     """
 
     spec: CascadeSpec
     train: SamplesDataset
-    gates: SamplesDataset
+    gates: SamplesDataset | None
     feature_batch_size: int
     early_weight: float
     progress: Progress
+    unlabeled: SamplesDataset | None = None
 
-    def learn(self, cut: Cut, samples: SamplesDataset | None = None) -> LearnedMember:
-        """Train a member on some samples, by default on the training samples with their labels."""
+    def learn_all(
+        self, cuts: Sequence[Cut], found: Sequence[OutOfFoldMember | None] | None = None
+    ) -> list[LearnedMember]:
+        """Train each member with its exits, the backbone first, since companions may learn from it.
+
+        Parameters
+        ----------
+        cuts : sequence of Cut
+            The backbone last.
+        found : sequence of OutOfFoldMember, default=None
+            The same members, as they were trained without each fold, if they were.
+        """
+        found = [None] * len(cuts) if found is None else found
+        (*companions, backbone), (*of_companions, of_backbone) = cuts, found
+        last = self._learn(backbone, self.train, of_backbone)
+        samples = self.train
+        if self.spec.companion_training == "distilled" and companions:
+            samples = self.with_teacher_labels(last)
+        pairs = list(zip(companions, of_companions, strict=True))
+        reversed_members = [self._learn(cut, samples, known) for cut, known in reversed(pairs)]
+        return [*reversed(reversed_members), last]
+
+    def _learn(
+        self, cut: Cut, samples: SamplesDataset, known: OutOfFoldMember | None
+    ) -> LearnedMember:
+        """Train a member on some samples."""
         with self.progress.of_member(cut.module or cut.network.stages[-1]):
-            return self._learn(cut, self.train if samples is None else samples)
+            trainings = self._trainings(cut, samples, None if known is None else known.n_epochs)
+        last = trainings[-1]
+        held_out = last.held_out if known is None else known.held_out
+        assert held_out is not None
+        return LearnedMember(
+            cut=cut,
+            held_out=held_out.to(self.spec.device),
+            history=last.history,
+            train=last.train,
+            n_epochs=sum((training.n_epochs for training in trainings), ()),
+        )
 
-    def _learn(self, cut: Cut, samples: SamplesDataset) -> LearnedMember:
-        network = cut.network
+    def _trainings(
+        self, cut: Cut, samples: SamplesDataset, n_epochs: tuple[int, ...] | None
+    ) -> list[_Training]:
+        """Train the network with its exits, or the heads of a frozen one, or one after the other.
+
+        ``n_epochs`` are those after which trainings end; None lets them run to the end.
+        """
+        network, trainings = cut.network, []
+        ends = iter(n_epochs or ())
         if self.spec.freeze_backbone == "after_warmup" and not network.frozen:
-            self._learn_network(cut, samples, early_weight=0.0)
+            trainings.append(self._learn_network(cut, samples, 0.0, next(ends, None)))
             network.frozen = True
         if network.frozen:
-            history, train, held_out = self._learn_heads(network)
+            trainings.append(self._learn_heads(network, next(ends, None)))
         else:
-            history, train, held_out = self._learn_network(
-                cut, samples, early_weight=self.early_weight
-            )
-        held_out = held_out.to(self.spec.device)
-        return LearnedMember(cut=cut, history=history, train=train, held_out=held_out)
+            weight = self.early_weight
+            trainings.append(self._learn_network(cut, samples, weight, next(ends, None)))
+        return trainings
 
-    def with_teacher_labels(
-        self, teacher: LearnedMember, unlabeled: SamplesDataset | None
-    ) -> SamplesDataset:
+    def with_teacher_labels(self, teacher: LearnedMember) -> SamplesDataset:
         """Return the training samples and the unlabeled ones, with a member's probabilities as labels."""
         logits = teacher.train.features[-1][: len(self.train)]
         inputs, weight = self.train.inputs, self.train.weight
+        unlabeled = self.unlabeled
         if unlabeled is not None:
             further = self._features(teacher.cut.network, unlabeled).features[-1]
             _check_teacher(further)
@@ -106,39 +189,32 @@ class MemberTrainer:
         return SamplesDataset(inputs, (logits / TEACHER_TEMPERATURE).softmax(1), weight)
 
     def _learn_network(
-        self, cut: Cut, samples: SamplesDataset, *, early_weight: float
-    ) -> tuple[Any, ExitFeatures, ExitFeatures]:
-        """Train a network with its exits.
-
-        Returns
-        -------
-        history : skorch History
-        train, held_out : ExitFeatures
-        """
+        self, cut: Cut, samples: SamplesDataset, early_weight: float, n_epochs: int | None
+    ) -> _Training:
+        """Train a network with its exits."""
         network, options = cut.network, self.spec.net_options()
         if self.spec.lr is None:
             options["lr"] = self._default_lr(len(samples)) if cut.lr is None else cut.lr
 
-        def learn() -> tuple[dict[str, Any], Any, ExitFeatures, ExitFeatures]:
+        def learn() -> tuple[dict[str, Any], _Training]:
             net = train_exits(
                 network,
                 samples,
                 self.gates,
                 early_weight=early_weight,
+                n_epochs=n_epochs,
                 verbose=self.spec.verbose,
                 epoch_done=self.progress.epoch_done,
                 **options,
             )
-            train, held_out = (
-                self._features(network, dataset) for dataset in (self.train, self.gates)
-            )
-            return network.state_dict(), net.history, train, held_out
+            train, held_out = self._features_of_both(network)
+            return network.state_dict(), _Training(net.history, train, held_out)
 
         datasets = (self.train, self.gates, samples)
-        affects = {"options": options, "early_weight": early_weight}
-        state, history, train, held_out = self._remembered(network, learn, datasets, affects)
+        affects = {"options": options, "early_weight": early_weight, "n_epochs": n_epochs}
+        state, training = self._remembered(network, learn, datasets, affects)
         network.load_state_dict(state)
-        return history, train, held_out
+        return training
 
     def _default_lr(self, n_samples: int) -> float:
         """Return the largest learning rate for a module that suggests none."""
@@ -147,20 +223,19 @@ class MemberTrainer:
         n_steps *= most_epochs(self.spec.max_epochs)
         return min(MOST_LR, LR * max(1.0, math.sqrt(FEW_STEPS / n_steps)))
 
-    def _learn_heads(self, network: EarlyExitNetwork) -> tuple[Any, ExitFeatures, ExitFeatures]:
+    def _learn_heads(self, network: EarlyExitNetwork, n_epochs: int | None) -> _Training:
         """Train the heads of a frozen network, as :meth:`_learn_network`; its stages run once."""
         options = self.spec.net_options()
         passes: dict[str, Any] = {"n_passes": self.spec.feature_passes}
         if "iterator_train__collate_fn" in options:
             passes["collate_fn"] = options["iterator_train__collate_fn"]
 
-        def run() -> tuple[ExitFeatures, ExitFeatures]:
-            train = self._features(network, self.train, **passes)
-            return train, self._features(network, self.gates)
+        def run() -> tuple[ExitFeatures, ExitFeatures | None]:
+            return self._features_of_both(network, **passes)
 
         heads, datasets = network.heads, (self.train, self.gates)
         if not any(True for _ in heads.parameters()):
-            return None, *run()
+            return _Training(None, *run())
         train, held_out = self._remembered(network, run, datasets, {"passes": passes})
 
         def learn() -> tuple[dict[str, Any], Any]:
@@ -168,16 +243,24 @@ class MemberTrainer:
                 heads,
                 train,
                 held_out,
+                n_epochs=n_epochs,
                 verbose=self.spec.verbose,
                 epoch_done=self.progress.epoch_done,
                 **options,
             )
             return heads.state_dict(), net.history
 
-        affects = {"passes": passes, "options": options}
+        affects = {"passes": passes, "options": options, "n_epochs": n_epochs}
         state, history = self._remembered(network, learn, datasets, affects)
         heads.load_state_dict(state)
-        return history, train, held_out
+        return _Training(history, train, held_out)
+
+    def _features_of_both(
+        self, network: EarlyExitNetwork, **passes: Any
+    ) -> tuple[ExitFeatures, ExitFeatures | None]:
+        """Features of the training samples, in several passes if asked, and of those that set the gates."""
+        train = self._features(network, self.train, **passes)
+        return train, None if self.gates is None else self._features(network, self.gates)
 
     def _features(
         self, network: EarlyExitNetwork, samples: SamplesDataset, **passes: Any
@@ -188,7 +271,7 @@ class MemberTrainer:
         self,
         network: EarlyExitNetwork,
         compute: Callable[[], Result],
-        datasets: tuple[SamplesDataset, ...],
+        datasets: tuple[SamplesDataset | None, ...],
         affects: dict[str, Any],
     ) -> Result:
         """Return ``compute()``, or its stored result if the user gives a memory."""
@@ -198,15 +281,18 @@ class MemberTrainer:
             as_memory(self.spec.memory),
             compute,
             network=fingerprint(network),
-            rows=[
-                [tensor.numpy() for tensor in (*samples.inputs, samples.y, samples.weight)]
-                for samples in datasets
-            ],
+            rows=[None if samples is None else samples.as_arrays() for samples in datasets],
             precision=self.spec.precision,
             device=str(self.spec.device),
             code=describe(affects),
             **affects,
         )
+
+
+class MakesTrainer(Protocol):
+    """Makes the trainer of members on some samples; ``gates`` choose the epoch."""
+
+    def __call__(self, *, train: SamplesDataset, gates: SamplesDataset | None) -> MemberTrainer: ...
 
 
 def _check_teacher(logits: torch.Tensor) -> None:

@@ -28,6 +28,11 @@ def ends_of_cycles() -> list[int]:
     return list(accumulate(CYCLES))
 
 
+def end_of_cycle(n_epochs: int) -> int:
+    """Return the last end of a cycle that is not after so many epochs, at least the first."""
+    return max([CYCLES[0], *(end for end in ends_of_cycles() if end <= n_epochs)])
+
+
 class WarmUpAndCosine:
     """Share of the learning rate at a step, for ``LambdaLR``: a linear warm-up, then half a cosine down to 0.
 

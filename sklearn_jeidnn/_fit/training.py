@@ -1,9 +1,8 @@
 """Train the backbone together with its exits, or heads alone on exit features, by skorch nets."""
 
-import contextlib
 import inspect
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,17 +14,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
+from . import divergence
 from .callbacks import FUSED_OPTION, EpochDone, KeepBestCycle, KeepBestEpoch, StopIfNotFinite
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
 from .features import ExitFeatures
 from .losses import exits_together
-from .schedules import (
-    FOUND,
-    WarmRestarts,
-    WarmUpAndCosine,
-    fixed_epochs,
-    most_epochs,
-)
+from .schedules import FOUND, WarmRestarts, WarmUpAndCosine, end_of_cycle, fixed_epochs, most_epochs
 
 LR_SCHEDULE = "lr_schedule"
 # Optimizers that can update all parameters in one kernel.
@@ -116,13 +110,14 @@ class HeadsOnFeatures(nn.Module):
 def train_exits(
     module: nn.Module,
     train: SamplesDataset,
-    held_out: SamplesDataset,
+    held_out: SamplesDataset | None,
     *,
     early_weight: float,
     max_epochs: int | str,
     lr: float,
     batch_size: int,
     callbacks: Any,
+    n_epochs: int | None = None,
     epoch_done: Callable[[], None] | None = None,
     **options: Any,
 ) -> ExitsNet:
@@ -134,7 +129,7 @@ def train_exits(
         Trained in place.
     train, held_out : SamplesDataset
         Training samples, labelled with class codes or probabilities; samples on which ``valid_loss`` and
-        ``valid_acc`` are measured.
+        ``valid_acc`` are measured. None if there are none to choose an epoch on.
     early_weight : float
         See :func:`losses.exits_together`.
     max_epochs : int or "auto"
@@ -142,6 +137,9 @@ def train_exits(
         learning rates.
     lr, batch_size, callbacks, **options
         As in skorch.
+    n_epochs : int, default=None
+        Epoch after which the training ends, or after the cycle before; learning rates are those of a training of
+        ``max_epochs``.
     epoch_done : callable, default=None
         Called after each epoch.
 
@@ -157,11 +155,16 @@ def train_exits(
     }
     n_steps = count_steps(options, len(train), batch_size)
     is_found = max_epochs == FOUND and not has_own_schedule(callbacks, options)
-    n_epochs = most_epochs(max_epochs) if is_found else fixed_epochs(max_epochs)
-    shape = WarmRestarts(n_steps) if is_found else WarmUpAndCosine(n_steps * n_epochs)
+    most = most_epochs(max_epochs) if is_found else fixed_epochs(max_epochs)
+    shape = WarmRestarts(n_steps) if is_found else WarmUpAndCosine(n_steps * most)
+    if n_epochs is not None:
+        most = end_of_cycle(n_epochs) if is_found else n_epochs
     schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
-    best = KeepBestCycle() if is_found else KeepBestEpoch()
-    all_of_them = all_callbacks(callbacks, options, train, schedule, best)
+    all_of_them = all_callbacks(
+        callbacks, options, train, schedule, KeepBestCycle() if is_found else KeepBestEpoch()
+    )
+    if held_out is None:
+        all_of_them, options = _without_held_out(all_of_them, options)
     if epoch_done is not None:
         all_of_them.append(EpochDone(epoch_done))
     net = ExitsNet(
@@ -169,31 +172,20 @@ def train_exits(
         criterion=ExitsTogetherLoss,
         criterion__early_weight=early_weight,
         lr=lr,
-        max_epochs=n_epochs,
+        max_epochs=most,
         batch_size=batch_size,
-        train_split=predefined_split(held_out),
+        train_split=None if held_out is None else predefined_split(held_out),
         classes=list(range(_count_classes(train.y))),
         predict_nonlinearity=last_exit_probabilities,
         callbacks=all_of_them,
         **options,
     )
-    with _explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)):
+    with (
+        divergence.explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)),
+        divergence.explaining_none_held_out(callbacks if held_out is None else None),
+    ):
         net.fit(train, None)
     return net
-
-
-@contextlib.contextmanager
-def _explaining_lone_samples(batch_size: int) -> Iterator[None]:
-    """Say which parameter it is that makes batches from which batch normalisation cannot learn."""
-    try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith("Expected more than 1 value per channel"):
-            raise
-        raise ValueError(
-            f"batch_size={batch_size}, with the parameters iterator_train__* if there are some, makes a batch of one "
-            f"sample, from which batch normalisation cannot learn; give at least 2, or drop such a batch. ({error})"
-        ) from error
 
 
 def all_callbacks(
@@ -222,9 +214,26 @@ def has_own_schedule(callbacks: Any, options: dict[str, Any]) -> bool:
 
 
 def _is_schedule(entry: Any) -> bool:
+    return issubclass(_kind(entry), LRScheduler)
+
+
+def _kind(entry: Any) -> type:
+    """Class of a callback, which may come with a name, and as a class."""
     callback = entry[1] if isinstance(entry, list | tuple) else entry
-    kind = callback if inspect.isclass(callback) else type(callback)
-    return issubclass(kind, LRScheduler)
+    return callback if inspect.isclass(callback) else type(callback)
+
+
+def _without_held_out(
+    callbacks: list[Any], options: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Leave out the callbacks that say after which epoch to stop, which is known, and the options of theirs."""
+    stop = [
+        entry for entry in callbacks if issubclass(_kind(entry), (KeepBestEpoch, EarlyStopping))
+    ]
+    names = [e[0] if isinstance(e, list | tuple) else _kind(e).__name__ for e in stop]
+    theirs = tuple(f"callbacks__{name}" for name in names)
+    others = {name: value for name, value in options.items() if not name.startswith(theirs)}
+    return [entry for entry in callbacks if entry not in stop], others
 
 
 def _fused_update(options: dict[str, Any]) -> dict[str, Any]:
@@ -238,13 +247,15 @@ def _count_classes(y: torch.Tensor) -> int:
 
 
 def train_heads(
-    heads: ExitHeads, train: ExitFeatures, held_out: ExitFeatures, **options: Any
+    heads: ExitHeads, train: ExitFeatures, held_out: ExitFeatures | None, **options: Any
 ) -> ExitsNet:
     """Train heads alone on exit features; parameters as in :func:`train_exits`."""
-    datasets = (
-        SamplesDataset(tuple(samples.features), samples.y, samples.weight)
-        for samples in (train, held_out)
-    )
+    on_features = HeadsOnFeatures(heads)
+    known = None if held_out is None else _as_dataset(held_out)
     # The user's collate_fn transforms samples on their way to the backbone, not exit features.
     options.pop("iterator_train__collate_fn", None)
-    return train_exits(HeadsOnFeatures(heads), *datasets, early_weight=1.0, **options)
+    return train_exits(on_features, _as_dataset(train), known, early_weight=1.0, **options)
+
+
+def _as_dataset(samples: ExitFeatures) -> SamplesDataset:
+    return SamplesDataset(tuple(samples.features), samples.y, samples.weight)

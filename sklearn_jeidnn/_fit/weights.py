@@ -3,9 +3,13 @@
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.class_weight import compute_sample_weight
 
+from .._engines.torch_engine import as_tensors
 from .._schema import InputSchema, Samples
+from .datasets import SamplesDataset
+from .spec import CascadeSpec
 
 
 def normalised_weights(class_weight: Any, schema: InputSchema, samples: Samples) -> np.ndarray:
@@ -26,3 +30,12 @@ def normalised_weights(class_weight: Any, schema: InputSchema, samples: Samples)
         )
     normalised: np.ndarray = weights / weights.mean()
     return normalised
+
+
+def as_dataset(spec: CascadeSpec, schema: InputSchema, samples: Samples) -> SamplesDataset:
+    """Return samples as skorch takes them, with their normalised weights."""
+    return SamplesDataset(
+        as_tensors(schema.encode(samples.inputs)),
+        torch.as_tensor(samples.codes),
+        torch.as_tensor(np.float32(normalised_weights(spec.class_weight, schema, samples))),
+    )

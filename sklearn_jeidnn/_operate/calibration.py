@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -191,15 +191,16 @@ class Calibration:
     Parameters
     ----------
     temperatures : ndarray (n_exits,)
-    sets : conformal.ConformalSets
+    sets : conformal.ConformalSets or None, default=None
+        None if no sample calibrates.
     exit_index, confidence : ndarray (n_calibration,)
         Exits that the calibration samples take, and the probability of the predicted label there.
     """
 
     temperatures: np.ndarray
-    sets: conformal.ConformalSets
-    exit_index: np.ndarray
-    confidence: np.ndarray
+    sets: conformal.ConformalSets | None = None
+    exit_index: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    confidence: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def fit(
@@ -207,10 +208,10 @@ class Calibration:
         rule: SetRule,
         point: OperatingPoint,
         gate_answers: ExitAnswers,
-        samples: CalibrationSamples,
+        samples: CalibrationSamples | None,
         exit_mass: ExitMass,
     ) -> "Calibration":
-        """Fit temperatures on the samples that set the gates, and scores on those that calibrate."""
+        """Fit temperatures on the samples that set the gates, and scores on those that calibrate, if any."""
         gate_answers = gate_answers.of_point(point)
         taken = gate_answers.exits(point.gates, exit_mass)
         found = fit_leavers_temperatures(
@@ -219,6 +220,8 @@ class Calibration:
             taken,
             gate_answers.unweighted_temperatures,
         )
+        if samples is None:
+            return cls(temperatures=found)
         return cls.of_scores(rule, point, gate_answers, samples, exit_mass, temperatures=found)
 
     @classmethod
