@@ -137,8 +137,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     exit_distribution : {"sequential", "direct"}, default="sequential"
         How gate values become exit probabilities: each takes its share of what is left, or its own value as
         far as it is left (the paper's).
-    max_epochs : int, default=100
-        Epochs of every network with its exits (of heads alone, where the backbone is frozen).
+    max_epochs : int, default=None
+        Epochs of every network with its exits (of heads alone, where the backbone is frozen). None takes the
+        network's own ``max_epochs`` (ready networks for images: 20 to 100, by the number of images), else 100.
     lr : float, default=None
         Largest learning rate; it rises and falls once over the training. None takes the network's own
         ``learning_rate``, else 0.002, more for fewer than 200 steps (0.01 for heads alone).
@@ -260,7 +261,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
         "exit_distribution": [StrOptions(set(EXIT_DISTRIBUTIONS))],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
         "optimizer": [callable],
@@ -301,7 +302,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         gate_training: str = "joint",
         gate_loss: str = "cross_entropy",
         exit_distribution: str = "sequential",
-        max_epochs: int = 100,
+        max_epochs: int | None = None,
         lr: float | None = None,
         batch_size: int = 256,
         optimizer: Callable[..., Any] = torch.optim.AdamW,

@@ -57,6 +57,8 @@ class Cut:
         Submodules after which samples may leave.
     lr : float or None
         Largest learning rate that the module suggests, if it does.
+    max_epochs : int or None
+        Number of epochs that the module suggests, if it does.
     module : nn.Module or None, default=None
         What was cut; None if it is no torch module.
     member : Member or None, default=None
@@ -68,6 +70,7 @@ class Cut:
     network: EarlyExitNetwork
     names: list[str]
     lr: float | None = None
+    max_epochs: int | None = None
     module: nn.Module | None = None
     member: Member | None = None
     learns: dict[str, bool] = field(default_factory=dict)
@@ -226,7 +229,15 @@ class Assembly:
             exits = self._worth(module, frozen)
         network, names = self._cut(module, exits, frozen)
         lr: Any = getattr(module, "learning_rate", None)
-        return Cut(network=network, names=names, lr=lr, module=module, learns=learned)
+        max_epochs: Any = getattr(module, "max_epochs", None)
+        return Cut(
+            network=network,
+            names=names,
+            lr=lr,
+            max_epochs=max_epochs,
+            module=module,
+            learns=learned,
+        )
 
     def as_single_stage(self, module: nn.Module) -> Cut:
         """Return a member's module as one stage."""

@@ -296,7 +296,9 @@ class _Fit:
         self, cuts: list[Cut], fastest_batch_size: int, X_unlabeled: Any
     ) -> list[LearnedMember]:
         """Train each member with its exits, the backbone first, since companions may learn from it."""
-        with Progress(len(cuts), self.spec.max_epochs, self.spec.verbose) as progress:
+        # The backbone learns first.
+        epochs = [self.spec.epochs(cut.max_epochs) for cut in reversed(cuts)]
+        with Progress(epochs, self.spec.verbose) as progress:
             trainer = MemberTrainer(
                 spec=self.spec,
                 train=self._dataset(self.parts.train),

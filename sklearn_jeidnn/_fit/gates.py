@@ -29,7 +29,7 @@ def train_gates(
         torch.as_tensor(exit_costs, dtype=torch.float32, device=spec.device),
         spec.cost_weight,
         gate_loss=spec.gate_loss,
-        max_epochs=spec.max_epochs,
+        max_epochs=spec.epochs(),
         batch_size=batch_size,
     )
     check_finite(network.heads, network.gates)

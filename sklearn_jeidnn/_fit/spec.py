@@ -20,6 +20,8 @@ MODULE_PREFIX = "module__"
 HEADS_LR = 1e-2
 # Fields that are no parameters of the estimator.
 OF_A_FIT = ("prefixed", "trained", "structure")
+# Epochs of networks that suggest no number of them, and of heads alone.
+EPOCHS = 100
 # Weight of the early exits' loss beside the last exit's.
 EARLY_WEIGHT = 0.2
 
@@ -48,7 +50,7 @@ class CascadeSpec:
     exit_distribution: str
     freeze_backbone: bool | str
     feature_passes: int
-    max_epochs: int
+    max_epochs: int | None
     lr: float | None
     batch_size: int
     optimizer: Callable[..., Any]
@@ -133,13 +135,19 @@ class CascadeSpec:
         # From 0.64 on the weight is the least, and the square of a huge budget would overflow.
         return float(np.clip(0.08 / min(self.budget, 1.0) ** 2, EARLY_WEIGHT, 1))
 
+    def epochs(self, suggested: int | None = None) -> int:
+        """Return the number of epochs of a network that suggests one, or of anything else that learns."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        return EPOCHS if suggested is None else suggested
+
     def net_options(self) -> dict[str, Any]:
         """Return the options of the skorch net."""
         of_skorch = {
             name: value for name, value in self.prefixed.items() if name.startswith(SKORCH_PREFIXES)
         }
         return dict(
-            max_epochs=self.max_epochs,
+            max_epochs=self.epochs(),
             lr=HEADS_LR if self.lr is None else self.lr,
             batch_size=self.batch_size,
             optimizer=self.optimizer,
