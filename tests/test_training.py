@@ -108,3 +108,29 @@ def test_a_short_training_learns_at_a_larger_rate_where_the_module_suggests_none
         quick_classifier(**params, batch_size=batch_size, max_epochs=max_epochs).fit(*digits)
     one_step, some_steps, many_steps = rates
     assert one_step == 0.01 and 0.002 < some_steps < 0.01 and many_steps == 0.002
+
+
+def test_a_network_suggests_its_number_of_epochs_unless_the_user_says_it(digits):
+    class Brief(nn.Sequential):
+        max_epochs = 2
+
+        def __init__(self):
+            super().__init__(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+    trained = {
+        given: len(
+            quick_classifier(module=Brief, exits=["1"], max_epochs=given).fit(*digits).history_
+        )
+        for given in (None, 3)
+    }
+    assert trained == {None: 2, 3: 3}
+
+
+def test_networks_that_suggest_no_number_of_epochs_and_heads_alone_take_a_hundred(digits):
+    backbone = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    backbone.max_epochs = 2
+    options = {"exits": ["1"], "batch_size": -1, "max_epochs": None, "freeze_backbone": True}
+    X, y = digits
+    with pytest.warns(UserWarning):
+        frozen = quick_classifier(module=backbone, **options).fit(X, y)
+    assert len(frozen.history_) == 100
