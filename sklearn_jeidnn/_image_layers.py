@@ -11,6 +11,8 @@ from ._image_shapes import checked_image_shape, has_channels_last
 
 # Pixels that tell their range.
 LIMIT_PIXELS = 1_000_000
+# Pixels that make the range so many times as wide are broken, if they are few.
+FAR_RANGES = 30
 # Images and patches of them that tell how patches vary, and the least variance beside the mean one.
 WHITENED_IMAGES, WHITENED_PATCHES, LEAST_VARIANCE = 1000, 50_000, 1e-3
 # What filters that start at random are to those that whiten.
@@ -205,11 +207,17 @@ class ImageBlock(nn.Module):
 
 
 def pixel_limits(X: np.ndarray) -> tuple[float, float]:
-    """Values beyond which a pixel is broken: thrice the range of all but the outermost thousandths."""
+    """Values beyond which a pixel is broken: thrice the range of all but the outermost thousandths.
+
+    Where that is many times the range of all but the outermost fortieths, these hold codes or the like, and it is
+    thrice the latter's.
+    """
     pixels = X.ravel()
     if pixels.size > LIMIT_PIXELS:
         pixels = pixels[np.random.default_rng(0).integers(pixels.size, size=LIMIT_PIXELS)]
-    low, high = np.quantile(pixels, [0.001, 0.999])
+    low, inner_low, inner_high, high = np.quantile(pixels, [0.001, 0.025, 0.975, 0.999])
+    if 0 < FAR_RANGES * (inner_high - inner_low) < high - low:
+        low, high = inner_low, inner_high
     if low == high:
         return float(X.min()), float(X.max())
     return float(2 * low - high), float(2 * high - low)

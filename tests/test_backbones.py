@@ -82,6 +82,16 @@ def test_a_broken_pixel_does_not_set_the_scale_of_all_others():
     assert broken(torch.as_tensor(spoilt)).abs().max() < 10
 
 
+def test_pixels_that_are_codes_do_not_set_the_scale_of_the_others():
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(300, 8, 8)).astype(np.float32)
+    clean = ImageResNet.from_data(images, 3, width=4).input
+    coded = np.where(rng.random(images.shape) < 0.02, 1e6, images).astype(np.float32)
+    broken = ImageResNet.from_data(coded, 3, width=4).input
+    assert clean.scale / 2 < broken.scale < 2 * clean.scale
+    assert broken(torch.as_tensor(coded)).abs().max() < 10
+
+
 def test_ordinary_pixels_pass_the_limits_unchanged():
     images = np.random.default_rng(0).normal(size=(500, 8, 8)).astype(np.float32)
     low, high = ImageResNet.from_data(images, 3, width=4, n_blocks=3).input.limits
