@@ -1,10 +1,9 @@
 """Cut the members that a user gives, and join them into one network with priced exits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from .._schema import InputSchema, Samples
 from .._tables import TabularResNet
 from .classifiers import ClassifierStage, fitted_stage
 from .companions import companions_for, companions_of_classifier
+from .exits import Exits, joined_names
 from .logit_order import logit_order
 from .member_prices import MemberPrices, is_timed
 from .members import (
@@ -42,12 +42,6 @@ from .prices import (
 from .spec import CascadeSpec
 from .trees import MOST_TREE_TIME, trees_for
 
-# Exits inside a companion: a companion is cheap, and heads inside it are not.
-COMPANION_EXITS = 0
-
-# "auto", a number of exits, or names of submodules.
-Exits: TypeAlias = str | int | list[str]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
@@ -60,6 +54,8 @@ class Cut:
         Submodules after which samples may leave.
     lr : float or None
         Largest learning rate that the module suggests, if it does.
+    max_epochs : int or None
+        Number of epochs that the module suggests, if it does.
     module : nn.Module or None, default=None
         What was cut; None if it is no torch module.
     member : Member or None, default=None
@@ -71,6 +67,7 @@ class Cut:
     network: EarlyExitNetwork
     names: list[str]
     lr: float | None = None
+    max_epochs: int | None = None
     module: nn.Module | None = None
     member: Member | None = None
     learns: dict[str, bool] = field(default_factory=dict)
@@ -274,7 +271,15 @@ class Assembly:
             exits = self._worth(module, frozen)
         network, names = self._cut(module, exits, frozen)
         lr: Any = getattr(module, "learning_rate", None)
-        return Cut(network=network, names=names, lr=lr, module=module, learns=learned)
+        max_epochs: Any = getattr(module, "max_epochs", None)
+        return Cut(
+            network=network,
+            names=names,
+            lr=lr,
+            max_epochs=max_epochs,
+            module=module,
+            learns=learned,
+        )
 
     def as_single_stage(self, module: nn.Module) -> Cut:
         """Return a member's module as one stage."""
@@ -344,7 +349,7 @@ class Assembly:
         costs = self.prices.of_stages(networks)
         if len(cuts) > 1:
             network = concatenate(networks, *self._network_options, costs).to(self.spec.device)
-            names = _joined_names([cut.names for cut in cuts])
+            names = joined_names([cut.names for cut in cuts])
         exit_costs = relative_exit_costs(network, self.probe)
         if not isinstance(self.spec.cost, str):
             exit_costs = as_price_table(self.spec.cost, "cost", names)
@@ -353,48 +358,3 @@ class Assembly:
 
 def _is_classifier(cut: Cut) -> bool:
     return isinstance(cut.network.stages[-1], ClassifierStage)
-
-
-def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list[Exits]:
-    """Return "auto", a number or names of exits for each member.
-
-    Parameters
-    ----------
-    exits : "auto", int or list
-        What a user gives as ``exits``.
-    n_members : int
-    only_the_last : bool
-        Whether ``exits`` is about the backbone alone.
-    """
-    if n_members == 1 or only_the_last or isinstance(exits, str):
-        return [COMPANION_EXITS] * (n_members - 1) + [_as_exits(exits)]
-    entries: Any = exits if np.iterable(exits) else [exits] * n_members
-    if len(entries) != n_members:
-        raise ValueError(
-            f"exits={exits!r} must be 'auto', a number, or have one entry ('auto', a number or a list of "
-            f"names) for each of the {n_members} members of module."
-        )
-    return [_as_exits(entry) for entry in entries]
-
-
-def _as_exits(exits: Any) -> Exits:
-    """Convert NumPy integers to Python's, and names to a list; "auto" stays."""
-    if isinstance(exits, str) and exits == "auto":
-        return exits
-    if isinstance(exits, Integral) and not isinstance(exits, bool) and int(exits) >= 0:
-        return int(exits)
-    if isinstance(exits, str | bytes | Mapping) or not np.iterable(exits):
-        raise ValueError(
-            f"exits has the entry {exits!r}; with several members each entry must be 'auto', a number from 0, or a "
-            f"list of names such as ['blocks.0']."
-        )
-    return list(exits)
-
-
-def _joined_names(names: Sequence[Sequence[str]]) -> list[str]:
-    """Return names of all exits but the last.
-
-    An exit inside member i is named "i.NAME", the exit at its end "i".
-    """
-    inside = [[f"{i}.{name}" for name in member_names] for i, member_names in enumerate(names)]
-    return [name for i, prefixed in enumerate(inside) for name in (*prefixed, str(i))][:-1]

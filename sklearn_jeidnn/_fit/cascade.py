@@ -23,7 +23,7 @@ from .._parts import Parts
 from .._samples import check_inputs
 from .._schema import Arrays, InputSchema
 from .._warn import warn_caller
-from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
+from .assembly import Assembly, Cut, PricedNetwork
 from .backbone import instantiated_backbone
 from .checks import (
     check_held_out,
@@ -33,6 +33,7 @@ from .checks import (
 )
 from .choice import Choice, Subset
 from .datasets import SamplesDataset
+from .exits import exits_of_members
 from .folds import OutOfFold
 from .gates import check_heads
 from .held_out import Learning, OnHeldOut
@@ -158,10 +159,9 @@ class _Fit:
         self._refuse_hopeless_budget(cuts, priced_network)
         trees = self._trees()
         cuts = [*cuts[:-1], *trees, cuts[-1]]
-        n_trainings = len(cuts) * (1 + self.parts.n_folds)
-        with Progress(
-            n_trainings, most_epochs(self.spec.max_epochs), self.spec.verbose
-        ) as progress:
+        # The backbone learns first.
+        epochs = [most_epochs(self.spec.epochs(cut.max_epochs)) for cut in reversed(cuts)]
+        with Progress(epochs * (1 + self.parts.n_folds), self.spec.verbose) as progress:
             trainer = partial(
                 MemberTrainer,
                 spec=self.spec,

@@ -35,8 +35,8 @@ TABLES_IN_FRONT: tuple[dict[str, int], ...] = (
     {"width": 128, "n_blocks": 3},
 )
 IMAGES_IN_FRONT: tuple[dict[str, int], ...] = (
-    {"width": 16, "n_blocks": 3},
-    {"width": 32, "n_blocks": 9},
+    {"width": 16, "n_blocks": 2},
+    {"width": 64, "n_blocks": 2},
 )
 TREES_IN_FRONT: tuple[dict[str, int], ...] = ({"max_leaf_nodes": 8, "max_iter": 50}, {})
 LINEAR_STEPS = 1000
@@ -61,7 +61,7 @@ class Shapes(NamedTuple):
 
 
 TABLES = Shapes(TabularResNet, TABLE_WIDTHS, 3, 1, (0.06,), (0.15,))
-IMAGES = Shapes(ImageResNet, IMAGE_WIDTHS, 9, 3, (0.1, 0.25), (0.15, 0.35))
+IMAGES = Shapes(ImageResNet, IMAGE_WIDTHS, 2, 1, (0.1, 0.25), (0.15, 0.35))
 
 
 def companions_for(

@@ -193,8 +193,10 @@ class MemberTrainer:
     ) -> _Training:
         """Train a network with its exits."""
         network, options = cut.network, self.spec.net_options()
+        options["max_epochs"] = self.spec.epochs(cut.max_epochs)
         if self.spec.lr is None:
-            options["lr"] = self._default_lr(len(samples)) if cut.lr is None else cut.lr
+            default = self._default_lr(len(samples), options["max_epochs"])
+            options["lr"] = default if cut.lr is None else cut.lr
 
         def learn() -> tuple[dict[str, Any], _Training]:
             net = train_exits(
@@ -216,11 +218,10 @@ class MemberTrainer:
         network.load_state_dict(state)
         return training
 
-    def _default_lr(self, n_samples: int) -> float:
+    def _default_lr(self, n_samples: int, max_epochs: int | str) -> float:
         """Return the largest learning rate for a module that suggests none."""
         options = self.spec.net_options()
-        n_steps = count_steps(options, n_samples, options["batch_size"])
-        n_steps *= most_epochs(self.spec.max_epochs)
+        n_steps = count_steps(options, n_samples, options["batch_size"]) * most_epochs(max_epochs)
         return min(MOST_LR, LR * max(1.0, math.sqrt(FEW_STEPS / n_steps)))
 
     def _learn_heads(self, network: EarlyExitNetwork, n_epochs: int | None) -> _Training:
