@@ -388,7 +388,7 @@ def test_a_parameter_that_is_not_read_is_named_in_a_warning(name, value, fit, be
     "params",
     [
         {"budget": 0.9},
-        {"budget": 0.9, "cost_weight": 0.1},
+        {"budget": 0.9, "cost_weight": 0.02},
         {"companion_training": "distilled", "module": [Tiny, Tiny]},
         {"gate_loss": "zero_one", "gate_training": "bilevel"},
         {"feature_passes": 2, "freeze_backbone": "after_warmup"},
