@@ -141,7 +141,7 @@ def regressions(rows):
 
 QUESTION = "images"
 CLAIMS = {QUESTION: Claims(targets, regressions)}
-DATA = ["digit_images", "cifar10", *ENLARGED]
+DATA = ["cifar10", "digit_images", *ENLARGED]
 
 
 if __name__ == "__main__":
