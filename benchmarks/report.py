@@ -309,7 +309,9 @@ def images_as_they_come():
                 label,
                 f"{at(own['accuracy'], own['mean_cost'])} ({own['fit_cpu_seconds']:.0f} s)",
                 percent(last["accuracy"]),
-                f"{percent(plain['accuracy'])} ({plain['fit_cpu_seconds']:.0f} s)",
+                ""
+                if np.isnan(plain["accuracy"])
+                else f"{percent(plain['accuracy'])} ({plain['fit_cpu_seconds']:.0f} s)",
                 f"{own['epochs']}",
                 changes,
             ]

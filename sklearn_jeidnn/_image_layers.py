@@ -1,5 +1,6 @@
 """Layers of the ready network for images: input, flips and shifts while training, stem, residual blocks."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -166,9 +167,10 @@ def whitening_filters(images: torch.Tensor, size: int, most: int) -> torch.Tenso
     """
     if min(images.shape[2:]) < size:
         return None
-    patches = images.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)
+    # Large images have millions of patches: only every few pixels one begins.
+    step = math.ceil(math.sqrt(images[:, 0].numel() / WHITENED_PATCHES))
+    patches = images.unfold(2, size, step).unfold(3, size, step).permute(0, 2, 3, 1, 4, 5)
     patches = patches.flatten(3).flatten(0, 2).double()
-    patches = patches[:: max(1, len(patches) // WHITENED_PATCHES)]
     patches = patches - patches.mean(0)
     variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
     mean = variances.mean()

@@ -8,6 +8,8 @@ from sklearn_jeidnn._image_layers import shifted, whitening_filters
 from sklearn_jeidnn._images import bearable_changes
 from sklearn_jeidnn.backbones import FlipsAndShifts, ImageInput, ImageResNet
 
+from .conftest import quick_classifier
+
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (3, 9, 7), (8, 8, 3), (32, 32, 3)])
 def test_images_in_any_layout_give_the_same_answer_flat_or_not(shape):
@@ -160,6 +162,13 @@ def test_what_the_user_says_of_flips_and_shifts_is_done():
     X, y = digit_images()
     network = ImageResNet.from_data(X, 10, y=y, flip=True, shift=2, width=4)
     assert (network.changes.flip, network.changes.shift) == (True, 2)
+
+
+def test_fit_tells_the_network_the_classes_by_which_it_decides():
+    X, y = discs(300, np.random.default_rng(0))
+    clf = quick_classifier(module__width=8, module__n_blocks=2, max_epochs=1).fit(X, y)
+    assert (clf.module_.changes.flip, clf.module_.changes.shift) == (True, 1)
+    np.testing.assert_array_equal(clf.predict_proba(X), clf.predict_proba(X))
 
 
 def test_images_are_changed_while_training_only():
