@@ -133,20 +133,22 @@ def report(rows):
 
 def lead(rows, way, other, n_rows, data=None):
     """Mean accuracy of learned gates one way above another's, over the points that both have, tables alike."""
-    found = {}
-    for row in rows:
-        if row["policy"] == LEARNED and row["n_rows"] == n_rows and data in (None, row["data"]):
-            point = (
-                row["data"],
-                row["seed"],
-                row["budget"] if row["budget"] == row["budget"] else 0,
-            )
-            found.setdefault(point, {})[row["way"]] = row["accuracy"]
+    found = by_point(rows, n_rows, data)
     return of_tables(
         (point[0], ways[way] - ways[other])
         for point, ways in found.items()
         if way in ways and other in ways
     )
+
+
+def by_point(rows, n_rows, data):
+    """{(table, seed, budget): {way: accuracy of learned gates}}; the budget is 0 at the default cost weight"""
+    found = {}
+    for row in rows:
+        if row["policy"] == LEARNED and row["n_rows"] == n_rows and data in (None, row["data"]):
+            budget = 0 if np.isnan(row["budget"]) else row["budget"]
+            found.setdefault((row["data"], row["seed"], budget), {})[row["way"]] = row["accuracy"]
+    return found
 
 
 def of_tables(pairs):
@@ -173,8 +175,9 @@ def over_thresholds(rows, way, n_rows, data=None):
 
 
 def mean_accuracy(rows, way, n_rows, data):
-    """Of learned gates, over splits and points."""
-    return mean_of(rows, "accuracy", way, n_rows, data)
+    """Of learned gates, over the splits and points that all ways have: exits, and so budgets, differ."""
+    found = by_point(rows, n_rows, data)
+    return float(np.mean([ways[way] for ways in found.values() if len(ways) == len(WAYS)]))
 
 
 def mean_coverage(rows, way, n_rows, data=None):
