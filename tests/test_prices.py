@@ -147,9 +147,9 @@ def test_behind_companions_exits_that_take_more_time_than_they_save_are_left_out
     digits, fresh_digits, monkeypatch
 ):
     def timed(schema, engine, arrays, n_samples):
-        """As if each exit took three tenths of the plain backbone's time."""
+        """As if each exit took half of the plain backbone's time."""
         counted = relative_exit_costs(engine.network, as_tensors(schema.encode(arrays)))
-        return counted + 0.3 * np.arange(1, len(counted) + 1), 1e-6
+        return counted + 0.5 * np.arange(1, len(counted) + 1), 1e-6
 
     def times(assembly, modules):
         counts = np.array([assembly._count(module) for module in (assembly.module, *modules)])
