@@ -73,6 +73,7 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/exit_heads.py
 	$(RUN) benchmarks/trained_networks.py
 	$(RUN) benchmarks/tables_as_they_come.py
+	$(RUN) benchmarks/images.py
 	$(RUN) benchmarks/slow_last_member.py
 	$(RUN) benchmarks/out_of_fold_gates.py
 	$(RUN) benchmarks/run_once.py

@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from sklearn_jeidnn._cut import multiply_adds
-from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine
+from sklearn_jeidnn._fit.callbacks import KeepBestEpoch
+from sklearn_jeidnn._fit.schedules import WarmUpAndCosine
 from sklearn_jeidnn._splits import hold_out
-from sklearn_jeidnn.backbones import TabularResNet
 
 
 def train_plain(backbone_class, X, y, *, max_epochs=100, lr=None, batch_size=256, seed=0, **params):
@@ -30,9 +30,7 @@ def train_plain(backbone_class, X, y, *, max_epochs=100, lr=None, batch_size=256
     classes, codes = np.unique(y, return_inverse=True)
     train, chosen, _ = hold_out(codes, 0.1, check_random_state(seed))
     torch.manual_seed(seed)
-    if backbone_class is TabularResNet:
-        params = {"y": codes[train], **params}
-    backbone = backbone_class.from_data(X[train], len(classes), **params)
+    backbone = backbone_class.from_data(X[train], len(classes), y=codes[train], **params)
     if lr is None:
         lr = getattr(backbone, "learning_rate", 2e-3)
     n_steps = -(-len(train) // batch_size) * max_epochs

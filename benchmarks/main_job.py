@@ -31,6 +31,10 @@ MLP = "MLPClassifier((256, 256))"
 LAST_EXIT = "last exit for all rows"
 PLAIN = "plain backbone, 6 blocks"
 CIFAR_EPOCHS = 12
+# Where few blocks are the default, plain networks of fewer would say little.
+SIX_BLOCKS = {"width": 32, "n_blocks": 6}
+SIX_TABULAR_BLOCKS = {"width": 256, "n_blocks": 6}
+TRAINING = {"max_epochs": 100}
 # Least accuracy and largest mean cost, from the project's first issue.
 WANTED = {
     "adult": (0.855, 0.35),
@@ -59,13 +63,17 @@ def load(name):
         split = train_test_split(
             np.float32(X.reshape(-1, 8, 8)), y, test_size=0.3, stratify=y, random_state=0
         )
-        return datasets.Split(*split), {}, {}
+        return datasets.Split(*split), SIX_BLOCKS, TRAINING
     if name == "cifar10":
         split = datasets.load_cifar10(n_train=10000)
         flat = [np.float32(X.reshape(len(X), -1)) for X in (split.X_train, split.X_test)]
         split = datasets.Split(*flat, split.y_train, split.y_test)
-        return split, {"image_shape": (3, 32, 32)}, {"max_epochs": CIFAR_EPOCHS}
-    return datasets.load(name), {}, {}
+        return (
+            split,
+            {"image_shape": (3, 32, 32), **SIX_BLOCKS},
+            {**TRAINING, "max_epochs": CIFAR_EPOCHS},
+        )
+    return datasets.load(name), SIX_TABULAR_BLOCKS, TRAINING
 
 
 def run(name, quick):
@@ -100,7 +108,9 @@ def record(classifier, accuracy, mean_cost=np.nan, fit_seconds=np.nan, **more):
 
 def early_exits(split, module_params, training):
     params = {f"module__{name}": value for name, value in module_params.items()}
-    clf = EarlyExitClassifier(companion=None, random_state=SEED, **training, **params)
+    clf = EarlyExitClassifier(
+        companion=None, cost_weight=0.1, random_state=SEED, **training, **params
+    )
     # As a user has it: flattened pixels come through a pipeline.
     pipeline = make_pipeline(FunctionTransformer(), clf)
     start = time.perf_counter()

@@ -15,6 +15,7 @@ import sys
 
 import accuracy_cost_frontier as frontier
 import check
+import images
 import low_cost_exits
 import main_job
 import numpy as np
@@ -288,6 +289,36 @@ def tables_as_they_come():
     return table(["", "default", "boosted trees", "extra trees"], cells)
 
 
+def images_as_they_come():
+    """The default classifier on images beside the same network trained by hand."""
+    labels = {
+        "cifar10": "CIFAR-10, 10,000 images",
+        "cifar10_50": "2,000 images of 50 pixels",
+        "cifar10_96": "2,000 images of 96 pixels",
+    }
+    rows = records.read(images.QUESTION)
+    cells = []
+    for data in images.DATA:
+        own, last, plain = (
+            images.of(rows, data, name) for name in (images.OWN, images.LAST, images.BY_HAND)
+        )
+        label = labels.get(data, DATA_NAMES.get(data))
+        changes = f"{'mirrored, ' * own['flip']}shifted by {own['shift']}" if own["shift"] else "no"
+        cells.append(
+            [
+                label,
+                f"{at(own['accuracy'], own['mean_cost'])} ({own['fit_cpu_seconds']:.0f} s)",
+                percent(last["accuracy"]),
+                ""
+                if np.isnan(plain["accuracy"])
+                else f"{percent(plain['accuracy'])} ({plain['fit_cpu_seconds']:.0f} s)",
+                f"{own['epochs']}",
+                changes,
+            ]
+        )
+    return table(["", "default", "its last exit", "by hand", "epochs", "changed"], cells)
+
+
 def rivals_on_tables():
     """Accuracy, and microseconds a row in one call, of the default classifier and what users have."""
     rows = records.read("tables")
@@ -476,6 +507,7 @@ TABLES = {
     "instead_of_tables": instead_of_tables,
     "limits": limits,
     "tables_as_they_come": tables_as_they_come,
+    "images_as_they_come": images_as_they_come,
     "rivals_on_tables": rivals_on_tables,
     "out_of_fold_gates": out_of_fold_gates,
     "trained_networks": trained_networks,

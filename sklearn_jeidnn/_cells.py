@@ -165,10 +165,19 @@ def as_numbers(name: Any, values: np.ndarray) -> np.ndarray:
 def positions(name: Any, values: np.ndarray, categories: tuple[Any, ...]) -> np.ndarray:
     """Position of each cell among the categories; NaN for missing cells, UNSEEN for others."""
     known = {category: float(i) for i, category in enumerate(categories)}
-    return np.array(
-        [
-            np.nan if is_missing(cell) else known.get(cell, UNSEEN)
-            for cell in cells_of(name, values)
-        ],
-        dtype=np.float64,
-    )
+    found = _looked_up(known, values)
+    others = [i for i, position in enumerate(found) if position is None]
+    cells = cells_of(name, values[others])
+    for i, cell in zip(others, cells, strict=True):
+        found[i] = np.nan if is_missing(cell) else known.get(cell, UNSEEN)
+    return np.array(found, dtype=np.float64)
+
+
+def _looked_up(known: dict[Any, float], values: np.ndarray) -> list[float | None]:
+    """Position of each cell that is a known category as it comes, which nearly all are; None for others."""
+    if values.dtype.kind not in DATES:
+        try:
+            return list(map(known.get, values.tolist()))
+        except TypeError:  # cells that have no hash
+            pass
+    return [None] * len(values)

@@ -36,6 +36,7 @@ from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
 from ._fit.members import as_backbone, as_members, take_tables, takes_missing
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
+from ._fit.schedules import FOUND
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
 from ._fit.turns import FIT_TURNS
 from ._fit.warm_start import going_on
@@ -124,9 +125,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     cost_batch_size : int, default=None
         Batch size at which run time is measured. Use 1 if samples arrive one at a time. None takes several
         full batches.
-    cost_weight : float, default=0.1
-        What one pass of the plain backbone is worth in units of the loss: at 0.1 a sample runs on only if
-        every tenth of a pass makes its answer 1 % likelier to be right.
+    cost_weight : float, default=0.02
+        What one pass of the plain backbone is worth in units of the loss: at 0.02 a sample runs on only if
+        every half of a pass makes its answer 1 % likelier to be right.
     budget : float, default=None
         Largest mean cost of a sample, on held-out samples; then ``cost_weight`` is not read.
     max_accuracy_drop : float, default=None
@@ -145,10 +146,13 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     exit_distribution : {"sequential", "direct"}, default="sequential"
         How gate values become exit probabilities: each takes its share of what is left, or its own value as
         far as it is left (the paper's).
-    max_epochs : int, default=100
-        Epochs of every network with its exits (of heads alone, where the backbone is frozen).
+    max_epochs : int or "auto", default="auto"
+        Epochs of every network with its exits (of heads alone, where the backbone is frozen). "auto" takes the
+        network's own ``max_epochs`` (ready networks for images: 20 to 100, by the number of images); others train in
+        cycles of 2, 4, 8, ... epochs, at most 126 in all, until a cycle hardly lowers the Brier score of held-out
+        samples [4]_ (100 epochs where an ``LRScheduler`` among ``callbacks`` or "bilevel" gates leave no cycles).
     lr : float, default=None
-        Largest learning rate; it rises and falls once over the training. None takes the network's own
+        Largest learning rate; it rises and falls once over the training, or in each cycle. None takes the network's own
         ``learning_rate``, else 0.002, more for fewer than 200 steps (0.01 for heads alone).
     batch_size : int, default=256
         Samples of a training step; -1 takes all.
@@ -240,6 +244,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
        ICLR 2024, arXiv 2310.09163.
     .. [2] Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531.
     .. [3] Zhou et al., "BERT Loses Patience: Fast and Robust Inference with Early Exit", NeurIPS 2020.
+    .. [4] Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017,
+       arXiv 1608.03983.
 
     Examples
     --------
@@ -274,7 +280,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "gate_training": [StrOptions({"joint", "bilevel"})],
         "gate_loss": [StrOptions(set(GATE_LOSSES))],
         "exit_distribution": [StrOptions(set(EXIT_DISTRIBUTIONS))],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [StrOptions({FOUND}), Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1})],
         "optimizer": [callable],
@@ -308,7 +314,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         companion_training: str = "labels",
         cost: Any = "multiply_adds",
         cost_batch_size: int | None = None,
-        cost_weight: float = 0.1,
+        cost_weight: float = 0.02,
         budget: float | None = None,
         max_accuracy_drop: float | None = None,
         risk_confidence: float | None = None,
@@ -316,7 +322,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         gate_training: str = "joint",
         gate_loss: str = "cross_entropy",
         exit_distribution: str = "sequential",
-        max_epochs: int = 100,
+        max_epochs: int | str = FOUND,
         lr: float | None = None,
         batch_size: int = 256,
         optimizer: Callable[..., Any] = torch.optim.AdamW,

@@ -1,7 +1,7 @@
 """Columns of a table as numbers, categories and missing values included, and back again (NumPy only)."""
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
@@ -96,6 +96,10 @@ class TableColumns:
         X : table
             With the columns of ``fit``, in their order.
         """
+        if self.library == "pandas" and not self.is_categorical.any() and _are_numbers(X.dtypes):
+            # One column after the other takes longer than the network.
+            numbers: np.ndarray = X.to_numpy(dtype=np.float64, copy=True)
+            return numbers
         columns = [
             as_numbers(name, values) if known is None else positions(name, values, known)
             for (name, values, _), known in zip(iter_columns(X), self.categories, strict=True)
@@ -156,6 +160,11 @@ class TableColumns:
         if known is not None:
             return words(numbers, known, self.missing[i])
         return written(numbers, self.missing[i]) if self.written[i] else numbers
+
+
+def _are_numbers(dtypes: Iterable[Any]) -> bool:
+    """Whether all columns of a frame are NumPy's numbers."""
+    return all(isinstance(dtype, np.dtype) and dtype.kind in NUMBERS for dtype in dtypes)
 
 
 def column_offsets(table: np.ndarray) -> np.ndarray | None:

@@ -146,9 +146,9 @@ class TabularResNet(nn.Module):
         Of categories and missing values.
     fill : array-like (n_features,), default=None
         What stands for a missing value, beside its indicator.
-    width : int, default=256
+    width : int, default=192
         Units of each layer.
-    n_blocks : int, default=6
+    n_blocks : int, default=3
         Residual blocks of two layers each.
     dropout : float, default=None
         Share of units dropped inside each block while training. If None, 0.3, and less if ``width``
@@ -171,8 +171,8 @@ class TabularResNet(nn.Module):
         scaling: RobustScaling | None = None,
         indicators: ColumnIndicators | None = None,
         fill: ArrayLike | None = None,
-        width: int = 256,
-        n_blocks: int = 6,
+        width: int = 192,
+        n_blocks: int = 3,
         dropout: float | None = None,
         noise: ArrayLike | None = None,
     ) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._fit import prices
+from sklearn_jeidnn._fit.assembly import Assembly
 from sklearn_jeidnn._operate import gate_descent
 
 torch.set_num_threads(1)
@@ -47,6 +48,12 @@ def gates_descend(n_steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gate_descent, "GATE_STEPS", n_steps)
         yield
+
+
+@pytest.fixture
+def no_trees(monkeypatch):
+    """Networks alone stand before and beside the ready network for tables."""
+    monkeypatch.setattr(Assembly, "tree_cuts", lambda assembly, weights: [])
 
 
 @pytest.fixture(autouse=True, scope="module")

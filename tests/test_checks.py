@@ -388,7 +388,7 @@ def test_a_parameter_that_is_not_read_is_named_in_a_warning(name, value, fit, be
     "params",
     [
         {"budget": 0.9},
-        {"budget": 0.9, "cost_weight": 0.1},
+        {"budget": 0.9, "cost_weight": 0.02},
         {"companion_training": "distilled", "module": [Tiny, Tiny]},
         {"gate_loss": "zero_one", "gate_training": "bilevel"},
         {"feature_passes": 2, "freeze_backbone": "after_warmup"},
@@ -481,7 +481,7 @@ def test_entries_of_exits_are_checked_one_by_one():
 
 
 @pytest.mark.parametrize("value", [-1, np.nan, np.inf, True])
-@pytest.mark.parametrize("name", ["width", "n_blocks", "n_bins", "noise", "dropout"])
+@pytest.mark.parametrize("name", ["width", "n_blocks", "n_bins", "noise", "dropout", "shift"])
 def test_numbers_of_which_no_ready_network_can_be_made_are_refused(name, value):
     refused(f"module__{name}={value!r}", module=None, **{f"module__{name}": value})
 

@@ -14,7 +14,8 @@ from torch.utils.data import WeightedRandomSampler
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._fit import folds, learning
-from sklearn_jeidnn._fit.training import count_kept_epochs, train_exits
+from sklearn_jeidnn._fit.callbacks import count_kept_epochs
+from sklearn_jeidnn._fit.training import train_exits
 from sklearn_jeidnn._history import CALIBRATION, TRAIN
 
 from .conftest import MaskedTokens, TinyConv
@@ -100,6 +101,7 @@ def mix_half(heads, held_out):
     heads.mix([0.0] + [0.5] * len(heads.heads), 0.0)
 
 
+@pytest.mark.usefixtures("no_trees")
 def test_companions_are_chosen_before_only_those_learn_again(table, monkeypatch):
     begun = recorded_starts(monkeypatch)
     monkeypatch.setattr(folds, "fit_mixing_weights", mix_half)
@@ -251,7 +253,8 @@ def test_members_that_come_fitted_are_refused(table):
         EarlyExitClassifier(members, cv=3).fit(*table)
 
 
-def test_a_network_that_has_learned_from_the_rows_is_refused(table, in_folds):
+def test_a_network_that_has_learned_from_the_rows_is_refused(table):
+    in_folds = EarlyExitClassifier(cv=4, companion=None, **SMALL).fit(*table)
     with pytest.raises(ValueError, match="cv=3.*earlier fit knew 120 of 120"):
         EarlyExitClassifier(in_folds.module_, cv=3).fit(*table)
 

@@ -292,6 +292,7 @@ def test_early_exits_weigh_more_in_training_if_the_budget_is_small(digits):
     assert losses[0] > 1.3 * losses[1] > 1.6 * losses[2] > 0
 
 
+@pytest.mark.usefixtures("no_trees")
 @pytest.mark.parametrize(
     "companion, companion_training", [("given", "distilled"), ("tabular", "labels")]
 )

@@ -12,7 +12,16 @@ import pytest
 import torch
 from skorch.callbacks import Callback, EarlyStopping
 
-from sklearn_jeidnn._fit import bilevel, features, held_out, joint, learning, memory, training
+from sklearn_jeidnn._fit import (
+    bilevel,
+    callbacks,
+    features,
+    held_out,
+    joint,
+    learning,
+    memory,
+    training,
+)
 
 from .conftest import TinyConv, quick_classifier
 
@@ -43,7 +52,7 @@ FROZEN = {"module": TinyConv().eval(), "freeze_backbone": True}
 PLACES = [
     (training.ExitsNet, "train_step", 3, {}),
     (training.ExitsNet, "validation_step", 0, {}),
-    (training.KeepBestEpoch, "on_train_end", 0, {}),
+    (callbacks.KeepBestEpoch, "on_train_end", 0, {}),
     (training.ExitsNet, "train_step", 3, FROZEN),
     (training.ExitsNet, "train_step", 11, {"freeze_backbone": "after_warmup", "module": TinyConv}),
     (training.ExitsNet, "train_step", 11, {"module": [TinyConv, TinyConv]}),

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -31,6 +31,30 @@ class Counting(ExtraTreesClassifier):
     def predict_proba(self, X):
         Counting.given = (*Counting.given, len(X))
         return super().predict_proba(X)
+
+
+class InContext(ClassifierMixin, BaseEstimator):
+    """Like TabPFN and TabICL: ``fit`` keeps the samples, and ``predict_proba`` reads them again."""
+
+    def __init__(self, n_estimators=4, device="cpu", random_state=None):
+        self.n_estimators = n_estimators
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        self.classes_, self.codes_ = np.unique(y, return_inverse=True)
+        self.context_ = np.asarray(X, dtype=float)
+        return self
+
+    def predict_proba(self, X):
+        X = np.asarray(X, dtype=float)
+        distances = np.square(X[:, None] - self.context_[None]).sum(2)
+        weights = np.exp(-distances / (0.1 * np.median(distances, axis=1, keepdims=True)))
+        votes = weights @ np.eye(len(self.classes_))[self.codes_]
+        return votes / votes.sum(1, keepdims=True)
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(1)]
 
 
 def slow():
@@ -178,3 +202,18 @@ def test_what_scikit_learn_does_not_clone_is_copied(digits):
         clone(given)
     clf = quick_classifier(module=[given, slow()], max_epochs=1).fit(*digits)
     assert clf.exits_ == ["0"] and not hasattr(given, "classes_")
+
+
+def test_a_classifier_that_reads_its_training_samples_again_is_the_last_member(
+    digits, fresh_digits
+):
+    X, y = digits
+    clf = quick_classifier(module=[SMALL, (InContext(), {"batch_size": 100})]).fit(X, y)
+    assert isinstance(clf.module_, InContext)
+    assert np.array_equal(
+        clf.predict_backbone(fresh_digits[0]), clf.module_.predict(fresh_digits[0])
+    )
+    assert clf.predict_set(fresh_digits[0][:5]).shape == (5, 10)
+    pickle.loads(pickle.dumps(clf)).predict(X[:5])
+    with pytest.raises(ValueError, match="takes no sample_weight"):
+        clone(clf).fit(X, y, sample_weight=np.linspace(0.5, 1, len(X)))

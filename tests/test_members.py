@@ -231,11 +231,12 @@ def shapes(candidates):
 def test_candidates_are_narrower_networks_of_the_datas_kind(digits):
     options = {"embeds": False, "image_shape": None}
     images = digits[0].reshape(-1, 8, 8)
-    for X, kind, count in ((images, ImageResNet, 1e7), (digits[0], TabularResNet, 1e6)):
-        candidates = companions_for(X, 10, counted=counted(count), **options)
-        assert all(candidate.module is kind for candidate in candidates)
-        (_, narrow), (_, wide) = shapes(candidates)
-        assert narrow < wide
+    candidates = companions_for(images, 10, counted=counted(1e7), **options)
+    assert all(candidate.module is ImageResNet for candidate in candidates)
+    (_, narrow), (_, wide) = shapes(candidates)
+    assert narrow < wide
+    (candidate,) = companions_for(digits[0], 10, counted=counted(1e6), **options)
+    assert candidate.module is TabularResNet and candidate.params["width"] < 192
     options["image_shape"] = (8, 8)
     (flat,) = {c.module for c in companions_for(digits[0], 10, counted=counted(1e7), **options)}
     assert flat is ImageResNet
@@ -253,7 +254,7 @@ def test_where_layers_take_the_time_candidates_are_shallow_and_wide(digits):
     ((n_blocks, width),) = shapes(companions_for(digits[0], 10, timed=single_row, **options))
     assert n_blocks == 1 and width >= 256
     deep = shapes(companions_for(digits[0], 10, timed=many_rows, **options))
-    assert len(deep) == 2 and deep[-1][0] == 3 and deep == sorted(deep, key=np.prod)
+    assert len(deep) == 1 and deep[0][0] == 3
 
 
 def test_no_candidate_takes_half_of_the_backbones_time(digits):
@@ -267,7 +268,7 @@ def test_shapes_are_chosen_by_the_clock_where_time_is_the_price(digits, monkeypa
 
     def times(assembly, modules):
         asked.append(len(modules))
-        return np.array([0.1 * len(module.blocks) for module in modules])
+        return np.array([0.1 * len(getattr(module, "blocks", "trees")) for module in modules])
 
     monkeypatch.setattr(Assembly, "_times", times)
     options = {"companion": "auto", "max_epochs": 1, **BACKBONE}

@@ -142,6 +142,7 @@ def test_companions_and_a_budget_go_with_seconds(digits, fresh_digits):
     assert clf.mean_cost(fresh_digits[0]) <= 3.1
 
 
+@pytest.mark.usefixtures("no_trees")
 def test_behind_companions_exits_that_take_more_time_than_they_save_are_left_out(
     digits, fresh_digits, monkeypatch
 ):

@@ -57,7 +57,7 @@ def test_a_fit_is_silent_in_a_log(digits, monkeypatch, capsys):
 
 def test_a_bar_counts_no_epoch_twice(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress.Progress(2, 3, 0) as told:
+    with progress.Progress([3, 3], 0) as told:
         with told.of_member(None):
             for _ in range(5):
                 told.epoch_done()

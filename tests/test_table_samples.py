@@ -39,7 +39,7 @@ def test_words_and_missing_values_are_learned_from(fitted_on_people):
     assert fitted_on_people.score(X, y) > 0.97
     assert fitted_on_people.feature_names_in_.tolist() == ["age", "job", "member"]
     sets = fitted_on_people.predict_set(X)
-    assert sets[np.arange(300), np.searchsorted(fitted_on_people.classes_, y)].mean() > 0.8
+    assert sets[np.arange(300), np.searchsorted(fitted_on_people.classes_, y)].mean() > 0.7
 
 
 def test_a_sample_is_answered_alike_in_any_company_and_in_other_dtypes(fitted_on_people):

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 
+from sklearn_jeidnn._fit.callbacks import KeepBestCycle, KeepBestEpoch, count_kept_epochs
 from sklearn_jeidnn._fit.datasets import SamplesDataset
-from sklearn_jeidnn._fit.training import KeepBestEpoch, WarmUpAndCosine, train_exits
+from sklearn_jeidnn._fit.schedules import WarmRestarts, WarmUpAndCosine, ends_of_cycles
+from sklearn_jeidnn._fit.training import train_exits
 
 from .conftest import quick_classifier
 
@@ -108,3 +110,94 @@ def test_a_short_training_learns_at_a_larger_rate_where_the_module_suggests_none
         quick_classifier(**params, batch_size=batch_size, max_epochs=max_epochs).fit(*digits)
     one_step, some_steps, many_steps = rates
     assert one_step == 0.01 and 0.002 < some_steps < 0.01 and many_steps == 0.002
+
+
+def test_a_network_suggests_its_number_of_epochs_unless_the_user_says_it(digits):
+    class Brief(nn.Sequential):
+        max_epochs = 2
+
+        def __init__(self):
+            super().__init__(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+    trained = {
+        given: len(
+            quick_classifier(module=Brief, exits=["1"], max_epochs=given).fit(*digits).history_
+        )
+        for given in ("auto", 3)
+    }
+    assert trained == {"auto": 2, 3: 3}
+
+
+def test_heads_alone_train_in_cycles_whatever_the_network_suggests(digits):
+    backbone = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    backbone.max_epochs = 3
+    options = {"exits": ["1"], "batch_size": -1, "max_epochs": "auto", "freeze_backbone": True}
+    with pytest.warns(UserWarning):
+        frozen = quick_classifier(module=backbone, **options).fit(*digits)
+    assert len(frozen.history_) in ends_of_cycles()
+
+
+@pytest.mark.parametrize("n_steps", [1, 7])
+def test_the_learning_rate_is_zero_at_the_end_of_each_cycle_and_only_there(n_steps):
+    shape = WarmRestarts(n_steps)
+    last_steps = [n_steps * end - 1 for end in ends_of_cycles()]
+    rates = [shape(step) for step in range(last_steps[-1] + 1)]
+    # Half a cosine of as many steps as the first cycle has falls below this in its last step.
+    lowest = 0.5 * (1 + np.cos(np.pi * (2 * n_steps - 1) / (2 * n_steps)))
+    assert all(rates[step] <= lowest + 1e-9 for step in last_steps)
+    after = [rates[step + n_steps] for step in last_steps[:-1]]
+    assert min(after) > 0.7
+
+
+class Scored(KeepBestCycle):
+    """Takes these mean scores at the ends of cycles, of samples that differ by ``noise``."""
+
+    def __init__(self, means, noise=0.0, **params):
+        super().__init__(**params)
+        self.means = dict(zip(ends_of_cycles(), means, strict=False))
+        drawn = np.random.RandomState(0).randn(len(means), 50)
+        self.noise = noise * (drawn - drawn.mean(axis=1, keepdims=True))
+
+    def on_epoch_end(self, net, **kwargs):
+        n_epochs = len(net.history)
+        mean = self.means.get(n_epochs, 0.0)
+        row = list(self.means).index(n_epochs) if n_epochs in self.means else 0
+        self.scores_ = [mean + self.noise[row]]
+        self.states = {**getattr(self, "states", {}), n_epochs: net.module_.linear.weight.clone()}
+        super().on_epoch_end(net, **kwargs)
+
+
+def trained_in_cycles(means, **params):
+    best = Scored(means, **params)
+    net = train(rows(300), rows(50, seed=1), max_epochs="auto", callbacks__best_epoch=best)
+    return net, best
+
+
+def test_a_training_ends_after_the_first_cycle_that_does_not_help_and_keeps_the_one_before():
+    net, best = trained_in_cycles([0.5, 0.4, 0.3, 0.31, 0.2], fewest_steps=1)
+    assert len(net.history) == 30
+    assert torch.equal(net.module_.linear.weight, best.states[14])
+    assert count_kept_epochs(net.history) == 14
+
+
+def test_a_gain_within_the_noise_of_few_samples_does_not_help():
+    net, best = trained_in_cycles([0.5, 0.4, 0.39, 0.1], noise=0.1, fewest_steps=1)
+    assert len(net.history) == 14
+    assert torch.equal(net.module_.linear.weight, best.states[14])
+
+
+def test_few_samples_are_trained_on_for_so_many_steps_at_least():
+    net, best = trained_in_cycles([0.2, 0.3, 0.4, 0.5, 0.6, 0.7], fewest_steps=100)
+    assert len(net.history) == 14
+    assert torch.equal(net.module_.linear.weight, best.states[2])
+
+
+def test_a_user_s_learning_rates_leave_no_cycles():
+    schedule = LRScheduler("ExponentialLR", gamma=0.99)
+    net = train(rows(20), rows(10, seed=1), max_epochs="auto", callbacks=[schedule])
+    assert len(net.history) == 100
+
+
+def test_without_held_out_samples_a_training_ends_with_a_cycle():
+    net = train(rows(20), None, max_epochs="auto", n_epochs=20)
+    assert len(net.history) == 14

@@ -59,6 +59,8 @@ class Stage(nn.Module):
     """
 
     evaluating: Any  # nn.Module or None
+    # Of a sample, where they are not those of torch's operations.
+    multiply_adds: float | None = None
 
     def __init__(
         self, evaluating: nn.Module | None, learning: nn.Module | None = None, *, info: CutInfo

@@ -1,10 +1,9 @@
 """Cut the members that a user gives, and join them into one network with priced exits."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +19,12 @@ from .._exits.building import (
 )
 from .._exits.network import EarlyExitNetwork
 from .._schema import InputSchema, Samples
+from .._tables import TabularResNet
 from .classifiers import ClassifierStage, fitted_stage
 from .companions import companions_for, companions_of_classifier
+from .exits import Exits, joined_names
 from .logit_order import logit_order
-from .member_prices import MemberPrices
+from .member_prices import MemberPrices, is_timed
 from .members import (
     Member,
     instantiate,
@@ -32,18 +33,14 @@ from .members import (
 )
 from .prices import (
     as_price_table,
+    count_stages,
     exits_worth,
     relative_exit_costs,
     relative_seconds,
     warn_of_uncounted,
 )
 from .spec import CascadeSpec
-
-# Exits inside a companion: a companion is cheap, and heads inside it are not.
-COMPANION_EXITS = 0
-
-# "auto", a number of exits, or names of submodules.
-Exits: TypeAlias = str | int | list[str]
+from .trees import MOST_TREE_TIME, trees_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +54,8 @@ class Cut:
         Submodules after which samples may leave.
     lr : float or None
         Largest learning rate that the module suggests, if it does.
+    max_epochs : int or None
+        Number of epochs that the module suggests, if it does.
     module : nn.Module or None, default=None
         What was cut; None if it is no torch module.
     member : Member or None, default=None
@@ -68,6 +67,7 @@ class Cut:
     network: EarlyExitNetwork
     names: list[str]
     lr: float | None = None
+    max_epochs: int | None = None
     module: nn.Module | None = None
     member: Member | None = None
     learns: dict[str, bool] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Assembly:
         """What members cost."""
         last = LogitsModule(self.module, self.schema.input_names)
         given = self.spec.companion_costs
-        return MemberPrices(last, self.ends_in_classifier, given, self.first_samples)
+        return MemberPrices(last, is_timed(self.module), given, self.first_samples)
 
     @property
     def shown_module(self) -> Any:
@@ -168,15 +168,55 @@ class Assembly:
             timed=None if self._timed_samples is None else self._times,
         )
 
+    def tree_cuts(self, weights: np.ndarray) -> list[Cut]:
+        """Return fitted trees that may stand beside the ready network for tables.
+
+        Parameters
+        ----------
+        weights : ndarray (n_samples,)
+            As in :meth:`cut_members`.
+        """
+        categorical = self.schema.categorical
+        if categorical is None or not self._takes_trees:
+            return []
+        (X,) = self.train.inputs
+        seed = torch.initial_seed() % 2**32
+        members = trees_for(X, self.schema.n_classes, categorical, seed)
+        cuts = [self._cut_companion(member, 0, weights) for member in members]
+        if self._timed_samples is None:
+            return cuts
+        times = self._times([cut.network.stages[0] for cut in cuts])
+        return [cut for cut, time in zip(cuts, times, strict=True) if time <= MOST_TREE_TIME]
+
+    @property
+    def _takes_trees(self) -> bool:
+        """Whether the backbone is the ready network for tables, on a processor that trees run on."""
+        return (
+            isinstance(self.module, TabularResNet)
+            and self.spec.is_joint
+            and torch.device(self.spec.device).type == "cpu"
+        )
+
+    def in_order(self, members: Sequence[Cut]) -> list[int]:
+        """Return the numbers of members in the order of what each of them costs by itself."""
+        if self._timed_samples is None:
+            costs = [count_stages(cut.network, self.probe) for cut in members]
+        else:
+            costs = list(self._times([cut.module or cut.network.stages[0] for cut in members]))
+        return sorted(range(len(members)), key=costs.__getitem__)
+
+    def ending_in(self, last: Cut) -> "Assembly":
+        """Return the assembly of members the last of which is this one, which costs are relative to."""
+        if last.member is None:
+            return self
+        return replace(self, backbone=last.member, module=last.network.stages[0])
+
     def _count(self, module: nn.Module) -> float:
         return multiply_adds(LogitsModule(module, self.schema.input_names), *self.probe)[1]
 
     def _times(self, modules: Sequence[nn.Module]) -> np.ndarray:
         """Return run times of modules on a call's samples, relative to the backbone's: (n_modules,)"""
-        plain, *others = (
-            self.as_single_stage(module).network.for_inference()
-            for module in (self.module, *modules)
-        )
+        plain, *others = (self._alone(module).for_inference() for module in (self.module, *modules))
         samples = repeat_samples(self.probe, self._timed_samples or plain.rows_at_once)
 
         def run(network: EarlyExitNetwork) -> torch.Tensor:
@@ -184,6 +224,11 @@ class Assembly:
             return network.plain(*samples).cpu()
 
         return relative_seconds([partial(run, network) for network in others], partial(run, plain))
+
+    def _alone(self, module: nn.Module) -> EarlyExitNetwork:
+        if isinstance(module, ClassifierStage):
+            return single_stage_network(module, *self._network_options)
+        return self.as_single_stage(module).network
 
     def cut_members(
         self,
@@ -226,7 +271,15 @@ class Assembly:
             exits = self._worth(module, frozen)
         network, names = self._cut(module, exits, frozen)
         lr: Any = getattr(module, "learning_rate", None)
-        return Cut(network=network, names=names, lr=lr, module=module, learns=learned)
+        max_epochs: Any = getattr(module, "max_epochs", None)
+        return Cut(
+            network=network,
+            names=names,
+            lr=lr,
+            max_epochs=max_epochs,
+            module=module,
+            learns=learned,
+        )
 
     def as_single_stage(self, module: nn.Module) -> Cut:
         """Return a member's module as one stage."""
@@ -285,7 +338,7 @@ class Assembly:
                 f"'auto', or 0 for this member."
             )
         # As the last member it is what costs are relative to.
-        cost = 1.0 if stage is self.module else None
+        cost = 1.0 if stage is self.module and is_timed(stage) else None
         network = single_stage_network(stage, *self._network_options, cost)
         return Cut(network=network.to(self.spec.device), names=[], member=member)
 
@@ -296,7 +349,7 @@ class Assembly:
         costs = self.prices.of_stages(networks)
         if len(cuts) > 1:
             network = concatenate(networks, *self._network_options, costs).to(self.spec.device)
-            names = _joined_names([cut.names for cut in cuts])
+            names = joined_names([cut.names for cut in cuts])
         exit_costs = relative_exit_costs(network, self.probe)
         if not isinstance(self.spec.cost, str):
             exit_costs = as_price_table(self.spec.cost, "cost", names)
@@ -305,48 +358,3 @@ class Assembly:
 
 def _is_classifier(cut: Cut) -> bool:
     return isinstance(cut.network.stages[-1], ClassifierStage)
-
-
-def exits_of_members(exits: Any, n_members: int, *, only_the_last: bool) -> list[Exits]:
-    """Return "auto", a number or names of exits for each member.
-
-    Parameters
-    ----------
-    exits : "auto", int or list
-        What a user gives as ``exits``.
-    n_members : int
-    only_the_last : bool
-        Whether ``exits`` is about the backbone alone.
-    """
-    if n_members == 1 or only_the_last or isinstance(exits, str):
-        return [COMPANION_EXITS] * (n_members - 1) + [_as_exits(exits)]
-    entries: Any = exits if np.iterable(exits) else [exits] * n_members
-    if len(entries) != n_members:
-        raise ValueError(
-            f"exits={exits!r} must be 'auto', a number, or have one entry ('auto', a number or a list of "
-            f"names) for each of the {n_members} members of module."
-        )
-    return [_as_exits(entry) for entry in entries]
-
-
-def _as_exits(exits: Any) -> Exits:
-    """Convert NumPy integers to Python's, and names to a list; "auto" stays."""
-    if isinstance(exits, str) and exits == "auto":
-        return exits
-    if isinstance(exits, Integral) and not isinstance(exits, bool) and int(exits) >= 0:
-        return int(exits)
-    if isinstance(exits, str | bytes | Mapping) or not np.iterable(exits):
-        raise ValueError(
-            f"exits has the entry {exits!r}; with several members each entry must be 'auto', a number from 0, or a "
-            f"list of names such as ['blocks.0']."
-        )
-    return list(exits)
-
-
-def _joined_names(names: Sequence[Sequence[str]]) -> list[str]:
-    """Return names of all exits but the last.
-
-    An exit inside member i is named "i.NAME", the exit at its end "i".
-    """
-    inside = [[f"{i}.{name}" for name in member_names] for i, member_names in enumerate(names)]
-    return [name for i, prefixed in enumerate(inside) for name in (*prefixed, str(i))][:-1]

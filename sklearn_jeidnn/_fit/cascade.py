@@ -23,7 +23,7 @@ from .._parts import Parts
 from .._samples import check_inputs
 from .._schema import Arrays, InputSchema
 from .._warn import warn_caller
-from .assembly import Assembly, Cut, PricedNetwork, exits_of_members
+from .assembly import Assembly, Cut, PricedNetwork
 from .backbone import instantiated_backbone
 from .checks import (
     check_held_out,
@@ -33,17 +33,19 @@ from .checks import (
 )
 from .choice import Choice, Subset
 from .datasets import SamplesDataset
+from .exits import exits_of_members
 from .folds import OutOfFold
 from .gates import check_heads
 from .held_out import Learning, OnHeldOut
 from .leakage import has_known_past, leakage_of
-from .learning import LearnedMember, MakesTrainer, MemberTrainer
+from .learning import LearnedMember, MakesTrainer, MemberTrainer, history_of
 from .lengths import with_length
 from .logit_order import warn_of_another_order
 from .members import Member, as_members
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .progress import Progress
+from .schedules import most_epochs
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
@@ -150,13 +152,16 @@ class _Fit:
     leakage: str | None
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
-        """Train the members, combine their exits, measure the costs and train the gates."""
+        """Train the members and choose those that are kept; then train the gates."""
         cuts = self._cut_members(companions)
         priced_network = self.assembly.chain(cuts)
         check_heads(self.spec, priced_network.network)
         self._refuse_hopeless_budget(cuts, priced_network)
-        n_trainings = len(cuts) * (1 + self.parts.n_folds)
-        with Progress(n_trainings, self.spec.max_epochs, self.spec.verbose) as progress:
+        trees = self._trees()
+        cuts = [*cuts[:-1], *trees, cuts[-1]]
+        # The backbone learns first.
+        epochs = [most_epochs(self.spec.epochs(cut.max_epochs)) for cut in reversed(cuts)]
+        with Progress(epochs * (1 + self.parts.n_folds), self.spec.verbose) as progress:
             trainer = partial(
                 MemberTrainer,
                 spec=self.spec,
@@ -168,9 +173,14 @@ class _Fit:
                 unlabeled=self._unlabeled(X_unlabeled),
             )
             learning = self._learning(trainer)
-            members = self._train_members(cuts, learning)
-        if self.spec.makes_companions(self.schema):
-            priced_network = self.assembly.chain([member.cut for member in members])
+            members = self._train_members(cuts, len(trees), learning)
+        # Trees may be the last member, which costs are relative to.
+        fit = replace(self, assembly=self.assembly.ending_in(members[-1].cut))
+        return fit._finish(members, learning)
+
+    def _finish(self, members: list[LearnedMember], learning: Learning) -> FittedCascade:
+        """Combine the exits of trained members, measure the costs and train the gates."""
+        priced_network = self.assembly.chain([member.cut for member in members])
         if len(members) == 1 or self.assembly.ends_in_classifier:
             self._warn_if_nothing_is_saved(priced_network)
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
@@ -200,7 +210,7 @@ class _Fit:
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
             plain_seconds=plain_seconds,
-            history=members[-1].history,
+            history=history_of(members),
             trained=trained,
         )
         answers = frontier.answers
@@ -230,10 +240,19 @@ class _Fit:
         try_collate_fns(self.spec, train, gates)
         return OnHeldOut(self.spec, trainer(train=train, gates=gates))
 
-    def _train_members(self, cuts: list[Cut], learning: Learning) -> list[LearnedMember]:
+    def _trees(self) -> list[Cut]:
+        """Return fitted trees that may stand beside the backbone."""
+        if not self.spec.makes_companions(self.schema):
+            return []
+        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
+        return self.assembly.tree_cuts(weights)
+
+    def _train_members(
+        self, cuts: list[Cut], n_trees: int, learning: Learning
+    ) -> list[LearnedMember]:
         """Return the trained members that are kept."""
         candidates = learning.candidates(cuts)
-        choice = Choice(self.spec, self.assembly, learning, self._with_measured_costs)
+        choice = Choice(self.spec, self.assembly, learning, self._with_measured_costs, n_trees)
         subset = Subset(tuple(range(len(cuts))))
         if self.spec.makes_companions(self.schema):
             subset = choice.best(candidates)

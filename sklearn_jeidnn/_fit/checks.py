@@ -43,6 +43,7 @@ REORDERING = ("shuffle", "drop_last", "sampler", "batch_sampler")
 READY_BOUNDS: dict[str, Any] = {
     **dict.fromkeys(("width", "n_blocks", "n_bins"), {"least": 1, "whole": True}),
     "noise": {"least": 0},
+    "shift": {"least": 0, "whole": True},
     "dropout": {"least": 0, "below": 1},
 }
 # Samples on which a user's functions are tried.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .._operate.frontier import objective_at
 from .assembly import Assembly, PricedNetwork
 from .companions import simplest_of_best
+from .ends import chosen_ends
 from .held_out import Learning
 from .learning import AnsweringMember, LearnedMember
 from .spec import CascadeSpec
@@ -37,22 +38,28 @@ class Choice(NamedTuple):
     learning : Learning
     with_measured_costs : callable
         Network with counted costs -> network with measured ones, if costs are measured.
+    n_trees : int, default=0
+        How many of the members before the last are trees that may stand beside it.
     """
 
     spec: CascadeSpec
     assembly: Assembly
     learning: Learning
     with_measured_costs: Callable[..., tuple[PricedNetwork, float | None]]
+    n_trees: int = 0
 
     def best(self, members: Sequence[AnsweringMember]) -> Subset:
-        """Return the backbone behind those companions with which the objective is least."""
+        """Return the backbone, and trees beside it, behind those companions with which the objective is least."""
         last = len(members) - 1
+        n_companions = last - self.n_trees
+        ends = chosen_ends(members, last, range(n_companions, last), self.assembly.in_order)
+        self = self._replace(assembly=self.assembly.ending_in(members[ends[-1]].cut))
         # A classifier has no exits of its own.
-        fewest = 1 if self.assembly.ends_in_classifier else 0
+        fewest = 1 if len(ends) == 1 and self.assembly.ends_in_classifier else 0
         subsets = [
-            Subset((*numbers, last))
-            for n_companions in range(fewest, last + 1)
-            for numbers in itertools.combinations(range(last), n_companions)
+            Subset((*numbers, *ends))
+            for n_kept in range(fewest, n_companions + 1)
+            for numbers in itertools.combinations(range(n_companions), n_kept)
         ]
         if self.spec.is_timed and isinstance(self.spec.exits, str) and members[-1].cut.names:
             # Behind companions, exits inside the backbone may take more time than they save.
@@ -64,12 +71,14 @@ class Choice(NamedTuple):
 
     def stripped(self, subset: Subset, members: Sequence[Any]) -> list[Any]:
         """Return the members of a subset, the backbone without its exits if it is to have none."""
-        *companions, backbone = members
-        return [*companions, backbone if subset.with_exits else self._without_exits(backbone)]
+        if subset.with_exits:
+            return list(members)
+        return [self._without_exits(member) if member.cut.names else member for member in members]
 
     def _without_exits(self, backbone: AnsweringMember) -> AnsweringMember:
         """Return the backbone, which was trained with its exits, as one stage."""
-        whole = self.assembly.as_single_stage(self.assembly.module)
+        module: Any = backbone.cut.module
+        whole = self.assembly.as_single_stage(module)
         stripped = replace(
             backbone,
             cut=replace(whole, learns=backbone.cut.learns),

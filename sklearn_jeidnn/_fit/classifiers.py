@@ -16,6 +16,7 @@ from .._given import as_numpy
 from .._schema import Arrays, InputSchema, Samples
 from .._warn import warn_caller
 from .members import AS_NUMBERS, LEAST_PROBABILITY, Member
+from .trees import multiply_adds_of
 from .turns import FIT_TURNS
 
 
@@ -30,6 +31,8 @@ class ClassifierStage(Stage):
         Most samples that it is given at once; None gives it all of a batch.
     as_numbers : bool, default=False
         Whether it is given the numbers of a table, not what the user gave.
+    least_probability : float
+        Floor of its probabilities.
     """
 
     def __init__(
@@ -39,12 +42,16 @@ class ClassifierStage(Stage):
         *,
         batch_size: int | None = None,
         as_numbers: bool = False,
+        least_probability: float = LEAST_PROBABILITY,
     ) -> None:
         super().__init__(None, info=CutInfo())
         self.classifier = classifier
         self.schema = schema
         self.batch_size = batch_size
         self.as_numbers = as_numbers
+        self.least_probability = least_probability
+        # A user's classifiers are timed.
+        self.multiply_adds = multiply_adds_of(classifier) if as_numbers else None
         self.columns = np.searchsorted(schema.classes, classifier.classes_)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no type hints here
@@ -59,7 +66,7 @@ class ClassifierStage(Stage):
             own = _as_given(self.schema, some, self.as_numbers)
             n_own = len(some[0])
             probs[start : start + step, self.columns] = probabilities(self.classifier, own, n_own)
-        logits = np.log(np.maximum(probs, LEAST_PROBABILITY))
+        logits = np.log(np.maximum(probs, self.least_probability))
         return torch.as_tensor(logits, device=inputs[0].device)
 
 

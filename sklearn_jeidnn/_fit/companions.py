@@ -8,16 +8,16 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
 from .._tables import MOST_CATEGORIES
 from ..backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 from .members import AS_NUMBERS, Member
+from .trees import boosted_trees
 
 TABLE_WIDTHS = (8, 10, 12, 16, 24, 32, 40, 64, 96, 128, 192, 256, 384)
 # Processors take eight channels at once: measured on a core with AVX2, width 10 takes as long as width 16.
@@ -35,8 +35,8 @@ TABLES_IN_FRONT: tuple[dict[str, int], ...] = (
     {"width": 128, "n_blocks": 3},
 )
 IMAGES_IN_FRONT: tuple[dict[str, int], ...] = (
-    {"width": 16, "n_blocks": 3},
-    {"width": 32, "n_blocks": 9},
+    {"width": 16, "n_blocks": 2},
+    {"width": 64, "n_blocks": 2},
 )
 TREES_IN_FRONT: tuple[dict[str, int], ...] = ({"max_leaf_nodes": 8, "max_iter": 50}, {})
 LINEAR_STEPS = 1000
@@ -60,8 +60,8 @@ class Shapes(NamedTuple):
     time_shares: tuple[float, ...]
 
 
-TABLES = Shapes(TabularResNet, TABLE_WIDTHS, 3, 1, (0.025, 0.15), (0.1, 0.25))
-IMAGES = Shapes(ImageResNet, IMAGE_WIDTHS, 9, 3, (0.1, 0.25), (0.15, 0.35))
+TABLES = Shapes(TabularResNet, TABLE_WIDTHS, 3, 1, (0.06,), (0.15,))
+IMAGES = Shapes(ImageResNet, IMAGE_WIDTHS, 2, 1, (0.1, 0.25), (0.15, 0.35))
 
 
 def companions_for(
@@ -157,7 +157,7 @@ def companions_of_classifier(
     return [
         Member(_linear(categorical), {AS_NUMBERS: True}),
         *(
-            Member(_trees(categorical, np.isnan(X).all(axis=0), seed, **size), {AS_NUMBERS: True})
+            Member(boosted_trees(X, categorical, seed, **size), {AS_NUMBERS: True})
             for size in TREES_IN_FRONT
         ),
         *networks,
@@ -179,23 +179,6 @@ def _linear(categorical: np.ndarray) -> Any:
 def _one_hot() -> OneHotEncoder:
     return OneHotEncoder(
         handle_unknown="infrequent_if_exist", max_categories=MOST_CATEGORIES, sparse_output=False
-    )
-
-
-def _trees(categorical: np.ndarray, empty: np.ndarray, seed: int, **size: int) -> Any:
-    """Boosted trees, which take no more categories, and no columns without any value."""
-    categories, numbers = (np.flatnonzero(~empty & own) for own in (categorical, ~categorical))
-    frequent = OrdinalEncoder(
-        handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MOST_CATEGORIES - 1
-    )
-    trees = HistGradientBoostingClassifier(
-        **size,
-        categorical_features=np.arange(len(categories)),
-        early_stopping=False,
-        random_state=seed,
-    )
-    return make_pipeline(
-        make_column_transformer((frequent, categories), ("passthrough", numbers)), trees
     )
 
 

@@ -10,6 +10,7 @@ from .bilevel import train_bilevel
 from .divergence import check_finite
 from .features import ExitFeatures
 from .joint import answers_of, train_jointly
+from .schedules import fixed_epochs
 from .spec import CascadeSpec
 
 
@@ -29,7 +30,7 @@ def train_gates(
         torch.as_tensor(exit_costs, dtype=torch.float32, device=spec.device),
         spec.cost_weight,
         gate_loss=spec.gate_loss,
-        max_epochs=spec.max_epochs,
+        max_epochs=fixed_epochs(spec.max_epochs),
         batch_size=batch_size,
     )
     check_finite(network.heads, network.gates)

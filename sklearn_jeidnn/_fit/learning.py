@@ -9,13 +9,15 @@ import torch
 
 from .._exits.network import EarlyExitNetwork
 from .assembly import Cut
+from .callbacks import count_kept_epochs
 from .code import describe
 from .datasets import SamplesDataset, count_steps
 from .features import ExitFeatures, exit_features
 from .memory import as_memory, fingerprint, remembered
 from .progress import Progress
+from .schedules import most_epochs
 from .spec import CascadeSpec
-from .training import count_kept_epochs, train_exits, train_heads
+from .training import train_exits, train_heads
 
 TEACHER_TEMPERATURE = 2.0
 # Largest learning rate of modules that suggest none. It grows where steps are fewer than FEW_STEPS (decision 40).
@@ -81,6 +83,12 @@ class _Training(NamedTuple):
     @property
     def n_epochs(self) -> tuple[int, ...]:
         return () if self.history is None else (count_kept_epochs(self.history),)
+
+
+def history_of(members: Sequence[LearnedMember]) -> Any:
+    """The history of the last member that learned; None if none did."""
+    histories = [member.history for member in members if member.history is not None]
+    return histories[-1] if histories else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +193,10 @@ class MemberTrainer:
     ) -> _Training:
         """Train a network with its exits."""
         network, options = cut.network, self.spec.net_options()
+        options["max_epochs"] = self.spec.epochs(cut.max_epochs)
         if self.spec.lr is None:
-            options["lr"] = self._default_lr(len(samples)) if cut.lr is None else cut.lr
+            default = self._default_lr(len(samples), options["max_epochs"])
+            options["lr"] = default if cut.lr is None else cut.lr
 
         def learn() -> tuple[dict[str, Any], _Training]:
             net = train_exits(
@@ -208,10 +218,10 @@ class MemberTrainer:
         network.load_state_dict(state)
         return training
 
-    def _default_lr(self, n_samples: int) -> float:
+    def _default_lr(self, n_samples: int, max_epochs: int | str) -> float:
         """Return the largest learning rate for a module that suggests none."""
         options = self.spec.net_options()
-        n_steps = count_steps(options, n_samples, options["batch_size"]) * self.spec.max_epochs
+        n_steps = count_steps(options, n_samples, options["batch_size"]) * most_epochs(max_epochs)
         return min(MOST_LR, LR * max(1.0, math.sqrt(FEW_STEPS / n_steps)))
 
     def _learn_heads(self, network: EarlyExitNetwork, n_epochs: int | None) -> _Training:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from .._cut import repeat_samples
 from .._exits.network import EarlyExitNetwork
@@ -19,6 +20,11 @@ from .prices import N_COUNTED_SAMPLES, TIMED_BATCHES, relative_seconds, shared_b
 
 # Most samples that are timed together, and into how many parts they are divided for a second call.
 MOST_TOGETHER, N_PARTS = 2048, 8
+
+
+def is_timed(stage: nn.Module) -> bool:
+    """Whether a stage is a classifier that counts no multiply-adds."""
+    return isinstance(stage, ClassifierStage) and stage.multiply_adds is None
 
 
 class MemberTime(NamedTuple):
@@ -92,7 +98,7 @@ class MemberPrices:
     last : callable
         The last member: tensors (n_samples, ...) -> logits.
     is_classifier : bool
-        Whether that is no torch module; then every member is timed.
+        Whether that counts no multiply-adds; then every member is timed.
     given : list of (float or None), or None
         The user's costs of the members before it.
     first_samples : callable
@@ -141,8 +147,7 @@ class MemberPrices:
 
     def _times_it(self, member: EarlyExitNetwork, cost: float | None) -> bool:
         """Whether the run time of a companion is its cost: nothing is told, and it or the last is a classifier."""
-        is_classifier = isinstance(member.stages[-1], ClassifierStage)
-        return cost is None and (self.is_classifier or is_classifier)
+        return cost is None and (self.is_classifier or is_timed(member.stages[-1]))
 
     def _given_for(self, companions: Sequence[EarlyExitNetwork]) -> list[float | None]:
         """Return the user's costs of companions, None where there is none."""

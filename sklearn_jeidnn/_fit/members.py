@@ -19,8 +19,9 @@ from .modules import copied, plain_module
 LEAST_PROBABILITY = 1e-6
 # What a pair of a classifier and a dict may say.
 CLASSIFIER_OPTIONS = ("batch_size",)
-# Beside it, of classifiers that are made here: whether they take a table as its numbers.
-AS_NUMBERS = "as_numbers"
+# Beside it, of classifiers that are made here: whether they take a table as its numbers, and the floor of their
+# probabilities.
+AS_NUMBERS, LEAST = "as_numbers", "least_probability"
 
 
 class Member(NamedTuple):
@@ -107,6 +108,9 @@ def as_backbone(module: Any) -> Any:
 
 
 def _as_member(entry: Any) -> Member:
+    # From an earlier fit.
+    if isinstance(entry, Member):
+        return entry
     if not isinstance(entry, tuple):
         return Member(entry, {})
     if not _is_pair(entry):

@@ -1,6 +1,7 @@
 """Combine each exit's answer with those before it: a log-linear pool, fitted on held-out samples."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -87,10 +88,33 @@ def _mean_errors(logits: torch.Tensor, held_out: ExitFeatures) -> float:
     return float(weights @ smoothed_errors(with_gaps(logits_of_exit), codes, weights)[:, 0])
 
 
+def pooled_log_loss(members: Sequence[ExitFeatures]) -> float:
+    """Least log-loss of a pool of several members' last exits, on samples that none was trained on.
+
+    Samples that a member has no answer for count as if it knew nothing of them.
+    """
+    first = members[0]
+    log_probs = [member.features[-1].log_softmax(-1) for member in members]
+    return _fit_pool(log_probs[0], log_probs[1:], first).log_loss
+
+
 def _fit_weights(
     head_logits: torch.Tensor, others: Sequence[torch.Tensor], held_out: ExitFeatures
 ) -> tuple[float, ...]:
-    """Fit softmax(a (head_logits + sum_i w_i others_i)) over a > 0 and w >= 0 by log-loss, and return w."""
+    return _fit_pool(head_logits, others, held_out).weights
+
+
+class _Pool(NamedTuple):
+    """A fitted pool."""
+
+    weights: tuple[float, ...]  # of all but the first
+    log_loss: float
+
+
+def _fit_pool(
+    head_logits: torch.Tensor, others: Sequence[torch.Tensor], held_out: ExitFeatures
+) -> _Pool:
+    """Fit softmax(a (head_logits + sum_i w_i others_i)) over a > 0 and w >= 0 by log-loss."""
     head, *previous = (
         with_gaps(tensor.cpu().double().numpy()) for tensor in (head_logits, *others)
     )
@@ -111,4 +135,6 @@ def _fit_weights(
         return value + penalty, np.array(gradient) + 2 * PENALTY * parameters
 
     least = [-MAX_LOG_TEMPERATURE] + [0.0] * len(others)
-    return tuple(map(float, bounded_minimum(log_loss, 1 + len(others), least)[1:]))
+    best = bounded_minimum(log_loss, 1 + len(others), least)
+    penalty = PENALTY * float(np.square(best).sum())
+    return _Pool(tuple(map(float, best[1:])), log_loss(best)[0] - penalty)

@@ -73,6 +73,11 @@ def relative_exit_costs(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, .
     return np.cumsum(shares) + np.cumsum(overhead_counts) / plain
 
 
+def count_stages(member: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...]) -> float:
+    """Count the multiply-adds of a member by itself, for a few samples (n_samples, ...)."""
+    return sum(_count_parts(member, tuple(tensor[:N_COUNTED_SAMPLES] for tensor in inputs))[0])
+
+
 def shared_by_counts(
     member: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...], cost: float
 ) -> list[float]:
@@ -93,7 +98,7 @@ def _count_parts(
     for exit_index, stage in enumerate(network.stages):
         stage_inputs = inputs if network.starts(exit_index) else carried
         carried, count = multiply_adds(stage, *stage_inputs)
-        stage_counts.append(count)
+        stage_counts.append(count + len(inputs[0]) * (stage.multiply_adds or 0))
         output, count = multiply_adds(network.run_exit, exit_index, stage.read(carried), before)
         before = output.passed_on
         overhead_counts.append(count + len(inputs[0]) * network.gates.weight.shape[1])

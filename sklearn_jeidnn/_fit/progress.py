@@ -1,7 +1,7 @@
 """How far a fit has come, for whoever waits at a terminal or reads a log."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,19 +19,17 @@ class Progress:
 
     Parameters
     ----------
-    n_members : int
-    max_epochs : int
-        Of each member.
+    epochs : sequence of int
+        Number of epochs of each member, in the order in which they are trained.
     verbose : int
     """
 
-    def __init__(self, n_members: int, max_epochs: int, verbose: int) -> None:
-        self.n_members = n_members
-        self.max_epochs = max_epochs
+    def __init__(self, epochs: Sequence[int], verbose: int) -> None:
+        self.epochs = epochs
         self.verbose = verbose
         self.n_begun = 0
         self.bar = tqdm(
-            total=n_members * max_epochs,
+            total=sum(epochs),
             unit=" epochs",
             delay=BAR_AFTER_SECONDS,
             # None shows nothing where standard error is no terminal.
@@ -44,21 +42,30 @@ class Progress:
         """Tell which member is being trained."""
         self.n_begun += 1
         name = _name(module)
-        where = f"member {self.n_begun} of {self.n_members}"
+        where = f"member {self.n_begun} of {len(self.epochs)}"
         self.bar.set_description(f"{name}, {where}", refresh=False)
         if self.verbose:
             fitted = isinstance(module, ClassifierStage)
-            what = "asked for its answers" if fitted else f"at most {self.max_epochs} epochs"
+            what = (
+                "asked for its answers"
+                if fitted
+                else f"at most {self.epochs[self.n_begun - 1]} epochs"
+            )
             print(f"{name}, {where}: {what}")
         start = time.perf_counter()
         yield
-        self.bar.update(self.n_begun * self.max_epochs - self.bar.n)
+        self.bar.update(self._end_of_member - self.bar.n)
         if self.verbose:
             print(f"{name}, {where}: done in {time.perf_counter() - start:.1f} s")
 
+    @property
+    def _end_of_member(self) -> int:
+        """Where the bar is when the member that is being trained is done."""
+        return sum(self.epochs[: self.n_begun])
+
     def epoch_done(self) -> None:
         """Move the bar by an epoch, up to the end of the member that is being trained."""
-        self.bar.update(min(1, self.n_begun * self.max_epochs - self.bar.n))
+        self.bar.update(min(1, self._end_of_member - self.bar.n))
 
     def __enter__(self) -> "Progress":
         return self

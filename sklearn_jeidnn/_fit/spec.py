@@ -13,6 +13,7 @@ from .._schema import InputSchema
 from .._warn import warn_caller
 from .members import is_lone_classifier
 from .prices import TIMED
+from .schedules import FOUND
 
 SKORCH_PREFIXES = ("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 MODULE_PREFIX = "module__"
@@ -48,7 +49,7 @@ class CascadeSpec:
     exit_distribution: str
     freeze_backbone: bool | str
     feature_passes: int
-    max_epochs: int
+    max_epochs: int | str
     lr: float | None
     batch_size: int
     optimizer: Callable[..., Any]
@@ -133,13 +134,19 @@ class CascadeSpec:
         # From 0.64 on the weight is the least, and the square of a huge budget would overflow.
         return float(np.clip(0.08 / min(self.budget, 1.0) ** 2, EARLY_WEIGHT, 1))
 
+    def epochs(self, suggested: int | None = None) -> int | str:
+        """Return the number of epochs of a network that may suggest one; "auto" if it is to be found."""
+        if self.max_epochs != FOUND or suggested is None:
+            return self.max_epochs
+        return suggested
+
     def net_options(self) -> dict[str, Any]:
         """Return the options of the skorch net."""
         of_skorch = {
             name: value for name, value in self.prefixed.items() if name.startswith(SKORCH_PREFIXES)
         }
         return dict(
-            max_epochs=self.max_epochs,
+            max_epochs=self.epochs(),
             lr=HEADS_LR if self.lr is None else self.lr,
             batch_size=self.batch_size,
             optimizer=self.optimizer,

@@ -1,0 +1,101 @@
+"""Trees among the members of a table: boosted and extremely randomised ones, and what an answer of theirs costs."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+from .._tables import MOST_CATEGORIES
+from .members import AS_NUMBERS, LEAST, Member
+
+# What a step from one node of a tree to the next takes, in multiply-adds of the ready network, one of which takes
+# 0.02 nanoseconds: boosted trees 5 to 9, and large ones, which no cache holds, 10 (AVX-512, one thread, large calls).
+BOOSTED_STEP, EXTRA_STEP = 300, 500
+# Steps to a leaf of a boosted tree of 31 leaves (7.2 to 7.9 on five tables).
+BOOSTED_DEPTH = 8
+# Boosted trees are one for each class: with more classes they take longer than all else, to fit and to ask.
+MOST_BOOSTED_CLASSES = 10
+# Trees that are grown to the last sample take memory in proportion to the samples.
+MOST_EXTRA_SAMPLES = 20_000
+N_EXTRA = 50
+# Most times as much time as the ready network that trees may take, where the clock says what members cost: for one
+# row ten to thirty times, in large calls one to six.
+MOST_TREE_TIME = 10
+# Classes that no tree votes for are as likely as half a vote.
+LEAST_VOTE = 0.5 / N_EXTRA
+
+
+class QuickExtraTrees(ExtraTreesClassifier):  # type: ignore[misc]  # scikit-learn has no type hints
+    """Extremely randomised trees that are asked one after the other, without a job for each.
+
+    A call of scikit-learn's takes 0.06 milliseconds for each tree, however few its samples are.
+    """
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """float32 (n_samples, n_features) -> probabilities (n_samples, n_classes)"""
+        votes = sum(tree.tree_.predict(X) for tree in self.estimators_)
+        probs: np.ndarray = votes / len(self.estimators_)
+        return probs
+
+
+def trees_for(X: np.ndarray, n_classes: int, categorical: np.ndarray, seed: int) -> list[Member]:
+    """Return the trees that may stand beside the ready network for tables.
+
+    Parameters
+    ----------
+    X : ndarray (n_samples, n_features)
+        Training samples; NaN where a value is missing.
+    n_classes : int
+    categorical : ndarray of bool (n_features,)
+        Which columns hold positions of categories.
+    seed : int
+        Of what they draw.
+    """
+    members = []
+    if len(X) <= MOST_EXTRA_SAMPLES:
+        extra = QuickExtraTrees(N_EXTRA, random_state=seed)
+        members.append(Member(extra, {AS_NUMBERS: True, LEAST: LEAST_VOTE}))
+    if n_classes <= MOST_BOOSTED_CLASSES:
+        members.append(Member(boosted_trees(X, categorical, seed), {AS_NUMBERS: True}))
+    return members
+
+
+def boosted_trees(X: np.ndarray, categorical: np.ndarray, seed: int, **size: int) -> Any:
+    """Boosted trees, which take no columns without any value, and of each column its most frequent categories."""
+    empty = np.isnan(X).all(axis=0)
+    highest = np.nanmax(X[:, categorical & ~empty], axis=0, initial=0)
+    if not empty.any() and (highest < MOST_CATEGORIES).all():
+        return _boosted(np.flatnonzero(categorical), seed, **size)
+    categories, numbers = (np.flatnonzero(~empty & own) for own in (categorical, ~categorical))
+    frequent = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MOST_CATEGORIES - 1
+    )
+    return make_pipeline(
+        make_column_transformer((frequent, categories), ("passthrough", numbers)),
+        _boosted(np.arange(len(categories)), seed, **size),
+    )
+
+
+def _boosted(categorical: np.ndarray, seed: int, **size: int) -> HistGradientBoostingClassifier:
+    return HistGradientBoostingClassifier(
+        **size, categorical_features=categorical, early_stopping=False, random_state=seed
+    )
+
+
+def multiply_adds_of(classifier: Any) -> float | None:
+    """Return about how many multiply-adds take as long as an answer of fitted trees; None of anything else."""
+    last = classifier[-1] if hasattr(classifier, "steps") else classifier
+    if isinstance(last, HistGradientBoostingClassifier):
+        return float(BOOSTED_STEP * BOOSTED_DEPTH * last.n_iter_ * last.n_trees_per_iteration_)
+    if isinstance(last, ExtraTreesClassifier):
+        return float(EXTRA_STEP * sum(_steps(tree.tree_) for tree in last.estimators_))
+    return None
+
+
+def _steps(tree: Any) -> float:
+    """Nodes that a training sample passes on average."""
+    counts = tree.weighted_n_node_samples
+    return float(counts.sum() / counts[0])
