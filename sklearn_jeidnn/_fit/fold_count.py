@@ -12,7 +12,7 @@ from .members import Member
 from .spec import CascadeSpec
 
 AUTO, CALLBACKS = "auto", "callbacks__"
-# Folds by default, of tables with so many samples: see decision 44.
+# Folds by default, of tables with so many samples: see decision 45.
 DEFAULT_FOLDS, FEWEST_SAMPLES, MOST_SAMPLES = 5, 500, 2000
 INSTEAD = "give cv=None, with which some samples set the gates alone"
 
