@@ -109,7 +109,7 @@ def report(rows):
     for row in rows:
         print(
             f"{row['data']:14}{row['classifier']:24}{row['accuracy']:.4f} at {row['mean_cost']:.3f}, fit "
-            f"{row['fit_cpu_seconds']:.0f} CPU s, {row['epochs_of_classifier']} epochs, flip {row['flip']}, shift {row['shift']}",
+            f"{row['fit_cpu_seconds']:.0f} CPU s, flip {row['flip']}, shift {row['shift']}",
             flush=True,
         )
 
