@@ -69,7 +69,7 @@ def run(name, quick):
     told = {
         "flip": getattr(changes, "flip", False),
         "shift": getattr(changes, "shift", 0),
-        "epochs": len(clf.history_),
+        "epochs_of_classifier": len(clf.history_),
     }
     return [{"data": name, "seed": SEED, **row, **told} for row in rows]
 
@@ -109,7 +109,7 @@ def report(rows):
     for row in rows:
         print(
             f"{row['data']:14}{row['classifier']:24}{row['accuracy']:.4f} at {row['mean_cost']:.3f}, fit "
-            f"{row['fit_cpu_seconds']:.0f} CPU s, {row['epochs']} epochs, flip {row['flip']}, shift {row['shift']}",
+            f"{row['fit_cpu_seconds']:.0f} CPU s, flip {row['flip']}, shift {row['shift']}",
             flush=True,
         )
 

@@ -312,7 +312,7 @@ def images_as_they_come():
                 ""
                 if np.isnan(plain["accuracy"])
                 else f"{percent(plain['accuracy'])} ({plain['fit_cpu_seconds']:.0f} s)",
-                f"{own['epochs']}",
+                f"{own['epochs_of_classifier']}",
                 changes,
             ]
         )
