@@ -18,7 +18,7 @@ from sklearn_jeidnn._fit.ends import chosen_ends
 from sklearn_jeidnn._fit.features import ExitFeatures
 
 NO_CATEGORIES = np.zeros(30, dtype=bool)
-TREES = (trees.QuickExtraTrees, HistGradientBoostingClassifier)
+TREES = (trees.QuickExtraTrees, trees.QuickBoostedTrees)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,25 @@ def test_quick_trees_answer_as_scikit_learn_s(tumours):
     assert trees.multiply_adds_of(quick) == pytest.approx(trees.EXTRA_STEP * steps)
 
 
+def test_boosted_trees_answer_as_scikit_learn_s_and_leave_the_threads_as_they_are(tumours):
+    X, X_test, y, _ = tumours
+    threads = trees._openmp().info()
+    quick, usual = (
+        kind(max_iter=5, random_state=0).fit(X, y)
+        for kind in (trees.QuickBoostedTrees, HistGradientBoostingClassifier)
+    )
+    assert np.array_equal(quick.predict_proba(X_test), usual.predict_proba(X_test))
+    assert trees._openmp().info() == threads
+
+
+@pytest.mark.parametrize("n_samples, n_threads", [(10, [1]), (11, None)])
+def test_few_samples_take_one_thread(n_samples, n_threads):
+    before = [lib["num_threads"] for lib in trees._openmp().info()]
+    with trees._one_thread_for(n_samples, 10):
+        inside = [lib["num_threads"] for lib in trees._openmp().info()]
+    assert inside == ([1] * len(before) if n_threads else before)
+
+
 def test_boosted_trees_cost_in_proportion_to_their_number(tumours):
     X, _, y, _ = tumours
     few, many = (
@@ -164,7 +183,7 @@ def test_there_are_as_many_trees_as_memory_and_time_bear():
         return [type(m.module) for m in trees.trees_for(X[:n_samples], n_classes, none, 0)]
 
     assert kinds(100, 2) == list(TREES)
-    assert kinds(len(X), 2) == [HistGradientBoostingClassifier]
+    assert kinds(len(X), 2) == [trees.QuickBoostedTrees]
     assert kinds(100, trees.MOST_BOOSTED_CLASSES + 1) == [trees.QuickExtraTrees]
 
 
