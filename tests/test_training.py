@@ -192,9 +192,16 @@ def test_few_samples_are_trained_on_for_so_many_steps_at_least():
     assert torch.equal(net.module_.linear.weight, best.states[2])
 
 
-def test_a_user_s_learning_rates_leave_no_cycles():
-    schedule = LRScheduler("ExponentialLR", gamma=0.99)
-    net = train(rows(20), rows(10, seed=1), max_epochs="auto", callbacks=[schedule])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"callbacks": [LRScheduler("ExponentialLR", gamma=0.99)]},
+        {"callbacks__lr_schedule": None},
+        {"callbacks__best_epoch": None},
+    ],
+)
+def test_a_user_s_learning_rates_or_kept_epochs_leave_no_cycles(options):
+    net = train(rows(20), rows(10, seed=1), max_epochs="auto", **options)
     assert len(net.history) == 100
 
 

@@ -154,7 +154,7 @@ def train_exits(
         **options,
     }
     n_steps = count_steps(options, len(train), batch_size)
-    is_found = max_epochs == FOUND and not has_own_schedule(callbacks, options)
+    is_found = max_epochs == FOUND and _has_cycles(callbacks, options)
     most = most_epochs(max_epochs) if is_found else fixed_epochs(max_epochs)
     shape = WarmRestarts(n_steps) if is_found else WarmUpAndCosine(n_steps * most)
     if n_epochs is not None:
@@ -211,6 +211,13 @@ def has_own_schedule(callbacks: Any, options: dict[str, Any]) -> bool:
     names = [entry[0] for entry in given if isinstance(entry, list | tuple)]
     is_kept = f"callbacks__{LR_SCHEDULE}" in options and LR_SCHEDULE not in names
     return any(map(_is_schedule, given)) and not is_kept
+
+
+def _has_cycles(callbacks: Any, options: dict[str, Any]) -> bool:
+    """Whether neither the schedule nor what ends a training after a cycle is replaced or left out."""
+    schedule, best = (f"callbacks__{name}" for name in (LR_SCHEDULE, "best_epoch"))
+    is_left_out = best in options and options[best] is None
+    return not (has_own_schedule(callbacks, options) or schedule in options or is_left_out)
 
 
 def _is_schedule(entry: Any) -> bool:
