@@ -17,7 +17,7 @@ from torch import nn
 from .._tables import MOST_CATEGORIES
 from ..backbones import BagOfEmbeddings, ImageResNet, TabularResNet
 from .members import AS_NUMBERS, Member
-from .trees import boosted_trees
+from .trees import boosted_trees, extra_trees
 
 TABLE_WIDTHS = (8, 10, 12, 16, 24, 32, 40, 64, 96, 128, 192, 256, 384)
 # Processors take eight channels at once: measured on a core with AVX2, width 10 takes as long as width 16.
@@ -160,6 +160,7 @@ def companions_of_classifier(
             Member(boosted_trees(X, categorical, seed, **size), {AS_NUMBERS: True})
             for size in TREES_IN_FRONT
         ),
+        extra_trees(seed),
         *networks,
     ]
 

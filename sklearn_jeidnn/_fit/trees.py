@@ -96,11 +96,16 @@ def trees_for(X: np.ndarray, n_classes: int, categorical: np.ndarray, seed: int)
     """
     members = []
     if len(X) <= MOST_EXTRA_SAMPLES:
-        extra = QuickExtraTrees(N_EXTRA, random_state=seed)
-        members.append(Member(extra, {AS_NUMBERS: True, LEAST: LEAST_VOTE}))
+        members.append(extra_trees(seed))
     if n_classes <= MOST_BOOSTED_CLASSES:
         members.append(Member(boosted_trees(X, categorical, seed), {AS_NUMBERS: True}))
     return members
+
+
+def extra_trees(seed: int) -> Member:
+    """Extremely randomised trees."""
+    extra = QuickExtraTrees(N_EXTRA, random_state=seed)
+    return Member(extra, {AS_NUMBERS: True, LEAST: LEAST_VOTE})
 
 
 def boosted_trees(X: np.ndarray, categorical: np.ndarray, seed: int, **size: int) -> Any:
