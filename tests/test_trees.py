@@ -196,3 +196,11 @@ def test_frames_with_words_and_gaps_reach_the_trees(tumours):
     clf = untaught().fit(X, y)
     assert isinstance(clf.module_, TREES)
     assert clf.at(budget=2.0).score(X_test, y_test) > 0.85
+
+
+@pytest.mark.parametrize("companion, n_epochs", [("tabular", 14), (None, 30)])
+def test_a_network_beside_trees_may_end_its_training_sooner(tumours, companion, n_epochs):
+    X, _, y, _ = tumours
+    # It learns nothing, so that no cycle helps: 24 steps an epoch, 300 or 700 at least.
+    params = {"max_epochs": "auto", "lr": 1e-30, "batch_size": 16, "companion": companion}
+    assert len(untaught(**params).fit(X, y).history_) == n_epochs

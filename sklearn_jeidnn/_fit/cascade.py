@@ -45,7 +45,7 @@ from .members import Member, as_members
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .progress import Progress
-from .schedules import most_epochs
+from .schedules import FEWEST_STEPS, FEWEST_STEPS_BESIDE_TREES, most_epochs
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
@@ -169,6 +169,7 @@ class _Fit:
                     self.spec.fixed_batch_size, priced_network.network.rows_at_once
                 ),
                 early_weight=self.spec.early_weight(len(cuts)),
+                fewest_steps=FEWEST_STEPS_BESIDE_TREES if trees else FEWEST_STEPS,
                 progress=progress,
                 unlabeled=self._unlabeled(X_unlabeled),
             )

@@ -102,6 +102,8 @@ class MemberTrainer:
         Training samples; held-out samples, on which the best epoch is chosen, or None.
     feature_batch_size : int
         Batch size for passes without training.
+    fewest_steps : int
+        As :func:`train_exits` takes it.
     early_weight : float
         See :func:`losses.exits_together`.
     progress : Progress
@@ -114,6 +116,7 @@ class MemberTrainer:
     gates: SamplesDataset | None
     feature_batch_size: int
     early_weight: float
+    fewest_steps: int
     progress: Progress
     unlabeled: SamplesDataset | None = None
 
@@ -194,6 +197,7 @@ class MemberTrainer:
         """Train a network with its exits."""
         network, options = cut.network, self.spec.net_options()
         options["max_epochs"] = self.spec.epochs(cut.max_epochs)
+        options["fewest_steps"] = self.fewest_steps
         if self.spec.lr is None:
             default = self._default_lr(len(samples), options["max_epochs"])
             options["lr"] = default if cut.lr is None else cut.lr

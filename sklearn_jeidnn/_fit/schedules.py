@@ -6,9 +6,10 @@ from itertools import accumulate
 
 # What ``max_epochs`` may be beside a number.
 FOUND = "auto"
-# Epochs of the cycles if their number is found, and the least number of steps after which a training may end.
+# Epochs of the cycles if their number is found, and the least number of steps after which a training may end. Beside
+# trees a network need not know everything itself.
 CYCLES = (2, 4, 8, 16, 32, 64)
-FEWEST_STEPS = 300
+FEWEST_STEPS, FEWEST_STEPS_BESIDE_TREES = 700, 300
 # Epochs where cycles make no sense: a user's learning rates, the paper's gates.
 USUAL_EPOCHS = 100
 

@@ -19,7 +19,15 @@ from .callbacks import FUSED_OPTION, EpochDone, KeepBestCycle, KeepBestEpoch, St
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
 from .features import ExitFeatures
 from .losses import exits_together
-from .schedules import FOUND, WarmRestarts, WarmUpAndCosine, end_of_cycle, fixed_epochs, most_epochs
+from .schedules import (
+    FEWEST_STEPS,
+    FOUND,
+    WarmRestarts,
+    WarmUpAndCosine,
+    end_of_cycle,
+    fixed_epochs,
+    most_epochs,
+)
 
 LR_SCHEDULE = "lr_schedule"
 # Optimizers that can update all parameters in one kernel.
@@ -118,6 +126,7 @@ def train_exits(
     batch_size: int,
     callbacks: Any,
     n_epochs: int | None = None,
+    fewest_steps: int = FEWEST_STEPS,
     epoch_done: Callable[[], None] | None = None,
     **options: Any,
 ) -> ExitsNet:
@@ -140,6 +149,8 @@ def train_exits(
     n_epochs : int, default=None
         Epoch after which the training ends, or after the cycle before; learning rates are those of a training of
         ``max_epochs``.
+    fewest_steps : int
+        Training steps before which a training that finds its number of epochs does not end.
     epoch_done : callable, default=None
         Called after each epoch.
 
@@ -161,7 +172,11 @@ def train_exits(
         most = end_of_cycle(n_epochs) if is_found else n_epochs
     schedule = LRScheduler(LambdaLR, lr_lambda=shape, step_every="batch", event_name=None)
     all_of_them = all_callbacks(
-        callbacks, options, train, schedule, KeepBestCycle() if is_found else KeepBestEpoch()
+        callbacks,
+        options,
+        train,
+        schedule,
+        KeepBestCycle(fewest_steps) if is_found else KeepBestEpoch(),
     )
     if held_out is None:
         all_of_them, options = _without_held_out(all_of_them, options)
