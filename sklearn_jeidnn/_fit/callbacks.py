@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from . import divergence
 from .datasets import SamplesDataset
+from .divergence import learns_finite, reason_of_divergence
 from .schedules import FEWEST_STEPS, ends_of_cycles
 
 # Key of an epoch's row in the history: whether its weights were kept.
@@ -102,25 +102,15 @@ class KeepBestCycle(KeepBestEpoch):
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_train_begin(net, **kwargs)
-        self.n_steps_, self.ends_ = 0, False
-
-    def on_batch_end(
-        self,
-        net: Any,
-        batch: Any = None,
-        training: Any = None,
-        y_pred: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().on_batch_end(net, batch=batch, training=training, y_pred=y_pred, **kwargs)
-        self.n_steps_ += bool(training)
+        self.ends_ = False
 
     def _keep_if_best(self, net: Any, mean: float) -> None:
         if len(net.history) not in ends_of_cycles():
             return
         goes_on = self.best_scores_ is None or _is_better(self.last_scores_, self.best_scores_)
         super()._keep_if_best(net, mean)
-        if not goes_on and self.n_steps_ >= self.fewest_steps:
+        n_steps = sum(net.history[:, "train_batch_count"])
+        if not goes_on and n_steps >= self.fewest_steps:
             self.ends_ = True
             raise KeyboardInterrupt
 
@@ -165,11 +155,11 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
         self.start_ = copy.deepcopy(net.module_.state_dict())
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        if divergence.learns_finite(net.module_):
+        if learns_finite(net.module_):
             return
         given = {name: value for name, value in vars(net).items() if name.startswith("optimizer__")}
         raise ValueError(
-            divergence.reason_of_divergence(
+            reason_of_divergence(
                 net.module_,
                 self.start_,
                 self.samples,

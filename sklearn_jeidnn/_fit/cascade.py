@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -245,8 +245,12 @@ class _Fit:
         """Return fitted trees that may stand beside the backbone."""
         if not self.spec.makes_companions(self.schema):
             return []
-        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
-        return self.assembly.tree_cuts(weights)
+        return self.assembly.tree_cuts(self._weights)
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """Of the training samples, including those of their classes."""
+        return normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
 
     def _train_members(
         self, cuts: list[Cut], n_trees: int, learning: Learning
@@ -306,8 +310,7 @@ class _Fit:
         *companion_exits, exits = exits_of_members(
             self.spec.exits, len(companions) + 1, only_the_last=makes_companions
         )
-        weights = normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
-        cuts = self.assembly.cut_members(companions, companion_exits, exits, weights)
+        cuts = self.assembly.cut_members(companions, companion_exits, exits, self._weights)
         if self.spec.trained is not None:
             self.spec.trained.load_heads(cuts)
         return cuts

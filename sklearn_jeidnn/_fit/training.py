@@ -14,9 +14,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
-from . import divergence
 from .callbacks import FUSED_OPTION, EpochDone, KeepBestCycle, KeepBestEpoch, StopIfNotFinite
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
+from .divergence import explaining_lone_samples, explaining_none_held_out
 from .features import ExitFeatures
 from .losses import exits_together
 from .schedules import (
@@ -196,8 +196,8 @@ def train_exits(
         **options,
     )
     with (
-        divergence.explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)),
-        divergence.explaining_none_held_out(callbacks if held_out is None else None),
+        explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)),
+        explaining_none_held_out(callbacks if held_out is None else None),
     ):
         net.fit(train, None)
     return net
