@@ -16,6 +16,7 @@ from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._fit import assembly, trees
 from sklearn_jeidnn._fit.ends import chosen_ends
 from sklearn_jeidnn._fit.features import ExitFeatures
+from sklearn_jeidnn._fit.learning import MemberTrainer
 
 NO_CATEGORIES = np.zeros(30, dtype=bool)
 TREES = (trees.QuickExtraTrees, trees.QuickBoostedTrees)
@@ -204,3 +205,20 @@ def test_a_network_beside_trees_may_end_its_training_sooner(tumours, companion, 
     # It learns nothing, so that no cycle helps: 24 steps an epoch, 300 or 700 at least.
     params = {"max_epochs": "auto", "lr": 1e-30, "batch_size": 16, "companion": companion}
     assert len(untaught(**params).fit(X, y).history_) == n_epochs
+
+
+def test_the_network_learns_labels_in_and_after_folds_where_trees_are_the_last(
+    tumours, monkeypatch
+):
+    X, _, y, _ = tumours
+    plain, of_labels = MemberTrainer._learn, []
+
+    def noted(trainer, cut, samples, known):
+        if cut.names:
+            of_labels.append(samples is trainer.train)
+        return plain(trainer, cut, samples, known)
+
+    monkeypatch.setattr(MemberTrainer, "_learn", noted)
+    clf = untaught(cv=2, companion_training="distilled").fit(X, y)
+    assert isinstance(clf.module_, TREES)
+    assert of_labels == [True] * 3

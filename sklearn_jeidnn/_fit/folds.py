@@ -106,7 +106,10 @@ class OutOfFold:
         for cut in cuts:
             # Those of the choice among companions.
             cut.network.heads.mix(0.0, 0.0)
-        return trainer.learn_all(cuts, members)
+        # As in the folds, companions learn from the backbone, behind which trees may stand.
+        order = sorted(range(len(cuts)), key=lambda i: cuts[i].module is self.assembly.module)
+        learned = trainer.learn_all([cuts[i] for i in order], [members[i] for i in order])
+        return [learned[i] for i in np.argsort(order)]
 
     def combine(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> None:
         heads = _heads_on_logits(network.heads)
