@@ -13,6 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._fit import member_prices
+from sklearn_jeidnn._fit.prices import N_COUNTED_SAMPLES
 
 from .conftest import quick_classifier
 from .test_table_samples import people
@@ -114,6 +116,36 @@ def test_companions_are_made_for_a_lone_classifier(digits, fresh_digits):
         ValueError, match="one classifier with nothing in front of it.*companion='auto'"
     ):
         quick_classifier(module=slow(), companion=None).fit(*digits)
+
+
+def test_a_slow_classifier_is_timed_once_and_never_asked_to_count(digits, monkeypatch):
+    timed = []
+    member_times = member_prices.member_times
+
+    def recorded(members, samples):
+        timed.append(len(members))
+        return member_times(members, samples)
+
+    monkeypatch.setattr(member_prices, "member_times", recorded)
+    Counting.given = ()
+    clf = quick_classifier(module=Counting(5, random_state=0), validation_fraction=0.3)
+    clf.set_params(companion="auto", max_epochs=2).fit(*digits)
+    # All that may stand in front, and itself.
+    assert len(timed) == 1 and timed[0] > 2
+    assert min(Counting.given) > N_COUNTED_SAMPLES
+
+
+def test_a_lone_classifier_is_imitated(digits, fresh_digits):
+    clf = quick_classifier(module=slow(), max_epochs=2, validation_fraction=0.3, companion="auto")
+    clf.fit(*digits)
+    answers = clf.exit_answers(*fresh_digits)
+    # Who reaches it gets its own answer.
+    assert np.array_equal(answers.logits[:, -1], answers.backbone_logits)
+    own = clf._predictor.frontier.answers
+    np.testing.assert_allclose(own.smoothed_errors.min(1), own.smoothed_errors[:, -1], rtol=1e-5)
+    # Which a member of a list does not, if its answer is better combined.
+    listed = quick_classifier(module=[GaussianNB(), slow()], validation_fraction=0.3).fit(*digits)
+    assert (listed._predictor.frontier.answers.smoothed_errors.argmin(1) == 0).any()
 
 
 def test_companions_of_a_classifier_take_words_and_missing_values():

@@ -60,17 +60,26 @@ def test_temperatures_of_leavers_follow_their_rows_and_where_few_leave_those_of_
 
 def test_expected_errors_of_calibrated_logits_are_the_errors_on_average():
     logits, codes = calibrated_logits(5000)
-    expected = expected_errors(logits[:, None], np.ones(1)).mean()
-    errors = (logits.argmax(1) != codes).mean()
-    assert abs(expected - errors) < 0.02
+    exits = np.stack([logits[:, ::-1], logits], axis=1)
+    expected = expected_errors(exits, np.ones(2)).mean(0)
+    errors = (exits.argmax(-1) != codes[:, None]).mean(0)
+    np.testing.assert_allclose(expected, errors, atol=0.02)
 
 
-def test_errors_are_counted_half_as_they_fell_half_as_calibrated_exits_expect():
+def test_an_exit_that_says_what_the_last_one_says_is_expected_to_be_as_often_wrong():
+    logits, _ = calibrated_logits(500)
+    exits = np.stack([3 * logits, logits], axis=1)
+    expected = expected_errors(exits, np.array([0.5, 1.0]))
+    assert np.array_equal(expected[:, 0], expected[:, 1])
+
+
+def test_errors_are_counted_partly_as_they_fell_partly_as_the_last_exit_expects():
     logits, codes = calibrated_logits(500)
-    exits = np.stack([logits, 3 * logits], axis=1)
-    counted = smoothed_errors(exits, codes, np.ones(500))
+    exits = np.stack([logits[:, ::-1], 3 * logits], axis=1)
+    counted = smoothed_errors(exits, codes, np.ones(500), 0.5)
     found = fit_temperatures(exits, codes, np.ones(500))
-    expected = 1 - softmax(exits / found[:, None]).max(-1)
+    of_last = softmax(exits[:, 1] / found[1])
+    expected = 1 - np.take_along_axis(of_last, exits.argmax(-1), axis=1)
     fell = exits.argmax(-1) != codes[:, None]
     np.testing.assert_allclose(counted, (fell + expected) / 2, rtol=1e-5)
     assert counted.dtype == exits.dtype

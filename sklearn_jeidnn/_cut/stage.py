@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .counting import multiply_adds
 from .fusion import fold_normalisation
 from .tensors import join_rows, take_rows
 
@@ -59,8 +60,6 @@ class Stage(nn.Module):
     """
 
     evaluating: Any  # nn.Module or None
-    # Of a sample, where they are not those of torch's operations.
-    multiply_adds: float | None = None
 
     def __init__(
         self, evaluating: nn.Module | None, learning: nn.Module | None = None, *, info: CutInfo
@@ -92,6 +91,10 @@ class Stage(nn.Module):
         )
         parts = [self.evaluating(*part) for part in zip(*columns, strict=False)]
         return torch.cat(parts) if self.info.row_axes is None else self.join_rows(parts)
+
+    def counted(self, *carried: torch.Tensor) -> tuple[Any, float]:
+        """What the stage returns, or something of that shape, and the number of multiply-adds that it takes."""
+        return multiply_adds(self, *carried)
 
     def read(self, carried: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """What the exit after this stage reads: the first tensor, samples first, or the logits."""

@@ -207,7 +207,8 @@ class Assembly:
 
     def ending_in(self, last: Cut) -> "Assembly":
         """Return the assembly of members the last of which is this one, which costs are relative to."""
-        if last.member is None:
+        # The same one is not timed again.
+        if last.member is None or last.network.stages[0] is self.module:
             return self
         return replace(self, backbone=last.member, module=last.network.stages[0])
 

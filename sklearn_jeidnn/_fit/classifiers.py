@@ -50,7 +50,7 @@ class ClassifierStage(Stage):
         self.batch_size = batch_size
         self.as_numbers = as_numbers
         self.least_probability = least_probability
-        # A user's classifiers are timed.
+        # Of a sample; a user's classifiers are timed.
         self.multiply_adds = multiply_adds_of(classifier) if as_numbers else None
         self.columns = np.searchsorted(schema.classes, classifier.classes_)
 
@@ -68,6 +68,12 @@ class ClassifierStage(Stage):
             probs[start : start + step, self.columns] = probabilities(self.classifier, own, n_own)
         logits = np.log(np.maximum(probs, self.least_probability))
         return torch.as_tensor(logits, device=inputs[0].device)
+
+    def counted(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Logits of the right shape, and the multiply-adds; a slow classifier is not asked to count them."""
+        n_samples = len(inputs[0])
+        logits = torch.zeros(n_samples, self.schema.n_classes, device=inputs[0].device)
+        return logits, n_samples * (self.multiply_adds or 0)
 
 
 def probabilities(classifier: Any, X: Any, n_samples: int) -> np.ndarray:

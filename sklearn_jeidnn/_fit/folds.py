@@ -113,11 +113,13 @@ class OutOfFold:
 
     def combine(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> None:
         heads = _heads_on_logits(network.heads)
-        fit_mixing_weights(heads, held_out_features(members))
+        plain_last = self.assembly.spec.imitates
+        fit_mixing_weights(heads, held_out_features(members), plain_last=plain_last)
         network.heads.mix(heads.mixing_weights, heads.member_mixing_weights)
 
     def answers(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> ExitAnswers:
-        return answers_of(_heads_on_logits(network.heads), held_out_features(members))
+        heads = _heads_on_logits(network.heads)
+        return answers_of(heads, held_out_features(members), self.assembly.spec.observed_share)
 
     def train_gates(
         self, priced_network: PricedNetwork, members: Sequence[LearnedMember]

@@ -21,8 +21,16 @@ def train_gates(
     network, exit_costs = priced_network.network, priced_network.exit_costs
     batch_size = spec.batch_size if spec.batch_size > 0 else len(train.y)
     if spec.is_joint:
-        target, exit_policy = spec.operating_target, spec.exit_policy
-        return train_jointly(network, train, held_out, exit_costs, target, batch_size, exit_policy)
+        return train_jointly(
+            network,
+            train,
+            held_out,
+            exit_costs,
+            spec.operating_target,
+            batch_size,
+            spec.exit_policy,
+            spec.observed_share,
+        )
     train_bilevel(
         network,
         train,

@@ -58,10 +58,11 @@ class OnHeldOut:
         return list(members)
 
     def combine(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> None:
-        fit_mixing_weights(network.heads, held_out_features(members))
+        held_out = held_out_features(members)
+        fit_mixing_weights(network.heads, held_out, plain_last=self.spec.imitates)
 
     def answers(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> ExitAnswers:
-        return answers_of(network.heads, held_out_features(members))
+        return answers_of(network.heads, held_out_features(members), self.spec.observed_share)
 
     def train_gates(
         self, priced_network: PricedNetwork, members: Sequence[LearnedMember]

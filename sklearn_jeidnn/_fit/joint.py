@@ -16,6 +16,7 @@ from .._operate.frontier import LEARNED, Frontier
 from .._operate.gate_descent import descend_gates
 from .._operate.objective import expected_cost
 from .._operate.operating_point import OperatingPoint
+from .._operate.temperatures import OBSERVED_SHARE
 from .features import ExitFeatures
 from .losses import cross_entropy, weighted_by_exit
 
@@ -32,6 +33,7 @@ def train_jointly(
     target: dict[str, float | None],
     batch_size: int,
     exit_policy: str = LEARNED,
+    observed_share: float = OBSERVED_SHARE,
 ) -> tuple[Frontier, OperatingPoint]:
     """Train gates for the whole frontier, then heads and gates in turns at the requested point.
 
@@ -51,22 +53,26 @@ def train_jointly(
     batch_size : int
         Batch size of the heads' training.
     exit_policy : str
+    observed_share : float
+        As in :class:`ExitAnswers`.
 
     Returns
     -------
     frontier : Frontier
     point : OperatingPoint
     """
-    answers = answers_of(network.heads, held_out)
+    answers = answers_of(network.heads, held_out, observed_share)
     frontier, point = train_gates_on(network, answers, exit_costs, target, exit_policy)
     if exit_policy != LEARNED or not any(True for _ in network.heads.parameters()):
         return frontier, point
     if math.isinf(point.cost_weight):
         # Every sample leaves at the first exit: there is nothing to weigh.
         return frontier, point
-    turns = HeadTurns(network, train, held_out, exit_costs, point.cost_weight, batch_size)
+    turns = HeadTurns(
+        network, train, held_out, exit_costs, point.cost_weight, batch_size, observed_share
+    )
     if turns.take(frontier.answers, point.gates):
-        answers = answers_of(network.heads, held_out)
+        answers = answers_of(network.heads, held_out, observed_share)
         return train_gates_on(network, answers, exit_costs, target, exit_policy)
     return frontier, point
 
@@ -91,8 +97,13 @@ def train_gates_on(
 
 
 @torch.no_grad()
-def answers_of(heads: ExitHeads, held_out: ExitFeatures) -> ExitAnswers:
-    """Return the answers of every exit for held-out samples, from their exit features."""
+def answers_of(
+    heads: ExitHeads, held_out: ExitFeatures, observed_share: float = OBSERVED_SHARE
+) -> ExitAnswers:
+    """Return the answers of every exit for held-out samples, from their exit features.
+
+    ``observed_share`` is that of :class:`ExitAnswers`.
+    """
     logits = heads(held_out.features)
     return ExitAnswers(
         logits=with_gaps(logits.cpu().numpy()),
@@ -100,6 +111,7 @@ def answers_of(heads: ExitHeads, held_out: ExitFeatures) -> ExitAnswers:
         gate_inputs=all_gate_inputs(logits).cpu().numpy(),
         codes=held_out.y.cpu().numpy(),
         weights=held_out.weight.cpu().numpy(),
+        observed_share=observed_share,
     )
 
 
@@ -108,7 +120,7 @@ class HeadTurns:
 
     Parameters
     ----------
-    network, train, held_out, exit_costs, batch_size
+    network, train, held_out, exit_costs, batch_size, observed_share
         As in :func:`train_jointly`.
     cost_weight : float
     """
@@ -121,10 +133,12 @@ class HeadTurns:
         exit_costs: np.ndarray,
         cost_weight: float,
         batch_size: int,
+        observed_share: float,
     ) -> None:
         self.network, self.train, self.held_out = network, train, held_out
         self.exit_costs, self.cost_weight = exit_costs, cost_weight
         self.batch_size = batch_size
+        self.observed_share = observed_share
 
     def take(self, answers: ExitAnswers, gates: GatePoints) -> bool:
         """Take turns until one does not lower the objective, and undo that one.
@@ -155,7 +169,7 @@ class HeadTurns:
     def _take_turn(self) -> float:
         """Train the heads, then the gates; return the objective that they reach."""
         self._descend_heads()
-        answers = answers_of(self.network.heads, self.held_out)
+        answers = answers_of(self.network.heads, self.held_out, self.observed_share)
         gates = descend_gates(answers, self.network.exit_mass, self.exit_costs, [self.cost_weight])
         self.network.gates.load(gates)
         return self._objective(answers, gates)

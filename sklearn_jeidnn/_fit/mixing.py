@@ -17,10 +17,14 @@ from .._operate.temperatures import (
 from .features import ExitFeatures
 
 PENALTY = 1e-3
+# Share of the observed errors among those that choose whether exits are combined at all.
+OBSERVED_SHARE = 0.5
 
 
 @torch.no_grad()
-def fit_mixing_weights(heads: ExitHeads, held_out: ExitFeatures) -> None:
+def fit_mixing_weights(
+    heads: ExitHeads, held_out: ExitFeatures, *, plain_last: bool = False
+) -> None:
     """Learn the weights with which each exit's log-probabilities are combined with those of earlier exits.
 
     The weights have the least log-loss on samples that no member was trained on. The weight of the previous
@@ -30,6 +34,8 @@ def fit_mixing_weights(heads: ExitHeads, held_out: ExitFeatures) -> None:
     ----------
     heads : ExitHeads
     held_out : ExitFeatures
+    plain_last : bool, default=False
+        Whether the last exit's answer stays as it is.
     """
     n_exits = len(held_out.features)
     weights = np.zeros((2, n_exits))
@@ -38,7 +44,7 @@ def fit_mixing_weights(heads: ExitHeads, held_out: ExitFeatures) -> None:
     before = None
     for exit_index, feature in enumerate(held_out.features):
         output = heads.one(exit_index, feature, before)
-        if before is not None:
+        if before is not None and not (plain_last and exit_index == n_exits - 1):
             best = _best_weights(output, before, held_out, exit_index not in heads.first_exits)
             weights[:, exit_index] = best
             output = output.combined(before, *best)
@@ -85,7 +91,8 @@ def _best_weights(
 def _mean_errors(logits: torch.Tensor, held_out: ExitFeatures) -> float:
     tensors = (logits[:, None], held_out.y, held_out.weight)
     logits_of_exit, codes, weights = (tensor.cpu().numpy() for tensor in tensors)
-    return float(weights @ smoothed_errors(with_gaps(logits_of_exit), codes, weights)[:, 0])
+    errors = smoothed_errors(with_gaps(logits_of_exit), codes, weights, OBSERVED_SHARE)
+    return float(weights @ errors[:, 0])
 
 
 def pooled_log_loss(members: Sequence[ExitFeatures]) -> float:

@@ -97,8 +97,8 @@ def _count_parts(
     before = None
     for exit_index, stage in enumerate(network.stages):
         stage_inputs = inputs if network.starts(exit_index) else carried
-        carried, count = multiply_adds(stage, *stage_inputs)
-        stage_counts.append(count + len(inputs[0]) * (stage.multiply_adds or 0))
+        carried, count = stage.counted(*stage_inputs)
+        stage_counts.append(count)
         output, count = multiply_adds(network.run_exit, exit_index, stage.read(carried), before)
         before = output.passed_on
         overhead_counts.append(count + len(inputs[0]) * network.gates.weight.shape[1])

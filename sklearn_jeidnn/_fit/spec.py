@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._operate.temperatures import OBSERVED_SHARE
 from .._schema import InputSchema
 from .._warn import warn_caller
 from .members import is_lone_classifier
@@ -105,6 +106,16 @@ class CascadeSpec:
         }
 
     @property
+    def imitates(self) -> bool:
+        """Whether the last member is a classifier that is to be made fast: what it answers is taken for right."""
+        return is_lone_classifier(self.module)
+
+    @property
+    def observed_share(self) -> float:
+        """That of :class:`ExitAnswers`."""
+        return 0.0 if self.imitates else OBSERVED_SHARE
+
+    @property
     def fixed_batch_size(self) -> int | None:
         """Batch size of passes without training; None takes the fastest one, -1 all samples."""
         return self.prefixed.get("iterator_valid__batch_size")
@@ -116,7 +127,7 @@ class CascadeSpec:
         """
         if self.companion != "tabular":
             return self.companion == "auto"
-        if is_lone_classifier(self.module):
+        if self.imitates:
             return True
         is_table = schema.input_names is None and len(schema.sample_shapes[0]) == 1
         is_ready = self.module is None and self.module_params.get("image_shape") is None

@@ -8,7 +8,7 @@ import numpy as np
 from .._exits.gate_points import GatePoints
 from .._exits.policy import ExitMass
 from .operating_point import OperatingPoint
-from .temperatures import fit_temperatures, log_losses, smoothed_errors
+from .temperatures import OBSERVED_SHARE, fit_temperatures, log_losses, smoothed_errors
 
 # Instead of minus infinity, of which differences and products are NaN.
 LEAST_LOGIT = np.float32(-1e30)
@@ -42,6 +42,8 @@ class ExitAnswers:
     codes : ndarray of int (n_samples,)
         Column of each sample's label in ``classes_``.
     weights : ndarray (n_samples,)
+    observed_share : float
+        Share of the observed errors in ``smoothed_errors``; 0 if the last exit's probabilities are to be imitated.
     """
 
     logits: np.ndarray
@@ -49,6 +51,7 @@ class ExitAnswers:
     gate_inputs: np.ndarray
     codes: np.ndarray
     weights: np.ndarray
+    observed_share: float = OBSERVED_SHARE
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -112,8 +115,8 @@ class ExitAnswers:
 
     @cached_property
     def smoothed_errors(self) -> np.ndarray:
-        """Errors, half observed and half expected by calibrated exits: (n_samples, n_exits)."""
-        smoothed = smoothed_errors(self.without_gaps, self.codes, self.weights)
+        """Errors, some observed, the rest expected by the last exit: (n_samples, n_exits)."""
+        smoothed = smoothed_errors(self.without_gaps, self.codes, self.weights, self.observed_share)
         return np.where(self.answered, smoothed, np.float32(1))
 
     @cached_property
@@ -131,7 +134,8 @@ class ExitAnswers:
 
     def take(self, rows: np.ndarray) -> "ExitAnswers":
         """Answers for some of the samples."""
-        return ExitAnswers(
+        return replace(
+            self,
             logits=self.logits[rows],
             backbone_logits=self.backbone_logits[rows],
             gate_inputs=self.gate_inputs[rows],
