@@ -1,5 +1,7 @@
 """The slow classifier of the benchmarks: a stack of bags, as it wins competitions and as AutoGluon makes it."""
 
+import time
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
@@ -54,11 +56,13 @@ class BaggedStack(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X, y):
+        start = time.process_time()
         self.bags_ = [Bag(own, self.random_state).fit(X, y) for own in self.estimators]
         answers = [bag.oob_decision_function_ for bag in self.bags_]
         self.final_ = LogisticRegression(max_iter=1000).fit(_as_columns(answers), y)
         self.classes_ = self.final_.classes_
         self.oob_decision_function_ = self.final_.predict_proba(_as_columns(answers))
+        self.fit_cpu_seconds_ = time.process_time() - start
         return self
 
     def predict_proba(self, X):

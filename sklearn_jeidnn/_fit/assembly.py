@@ -22,6 +22,7 @@ from .._schema import InputSchema, Samples
 from .._tables import TabularResNet
 from .classifiers import ClassifierStage, fitted_stage
 from .companions import companions_for, companions_of_classifier
+from .distillation import soft_labels
 from .exits import Exits, joined_names
 from .logit_order import logit_order
 from .member_prices import MemberPrices, is_timed
@@ -40,7 +41,7 @@ from .prices import (
     warn_of_uncounted,
 )
 from .spec import CascadeSpec
-from .trees import MOST_TREE_TIME, trees_for
+from .trees import MOST_TREE_TIME, distilled_extra_trees, trees_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +149,34 @@ class Assembly:
     def _network_options(self) -> tuple[int, str, str]:
         return (self.schema.n_classes, self.spec.exit_distribution, self.spec.precision)
 
-    def candidates(self) -> list[Member]:
-        """Return members that could stand in front of the backbone (see :func:`companions_for`)."""
+    def soft_labels(self, weights: np.ndarray) -> np.ndarray | None:
+        """Return what companions learn from a last member that is a classifier: (n_samples, n_classes), or None.
+
+        Parameters
+        ----------
+        weights : ndarray (n_samples,)
+            As in :meth:`cut_members`.
+        """
+        if not (isinstance(self.module, ClassifierStage) and self.spec.distils):
+            return None
+        return soft_labels(self.backbone, self.module, self.train, weights)
+
+    def candidates(self, weights: np.ndarray, labels: np.ndarray | None) -> list[Member]:
+        """Return members that could stand in front of the backbone (see :func:`companions_for`).
+
+        ``labels`` are the soft ones, if companions learn from them; ``weights`` as in :meth:`cut_members`.
+        """
         if self.ends_in_classifier:
+            seed = torch.initial_seed() % 2**32
+            classes = self.schema.classes
             return companions_of_classifier(
                 self.schema.as_module_input(self.train.inputs),
                 self.schema.categorical,
                 self.backbone.params.get("image_shape"),
-                seed=torch.initial_seed() % 2**32,
+                seed=seed,
+                distilled=None
+                if labels is None
+                else lambda X: distilled_extra_trees(X, labels, classes, weights, seed),
             )
         count = self._count(self.module)
         return companions_for(

@@ -172,6 +172,7 @@ class _Fit:
                 fewest_steps=FEWEST_STEPS_BESIDE_TREES if trees else FEWEST_STEPS,
                 progress=progress,
                 unlabeled=self._unlabeled(X_unlabeled),
+                soft_labels=self._soft_labels,
             )
             learning = self._learning(trainer)
             members = self._train_members(cuts, len(trees), learning)
@@ -248,6 +249,11 @@ class _Fit:
         return self.assembly.tree_cuts(self._weights)
 
     @cached_property
+    def _soft_labels(self) -> np.ndarray | None:
+        """What companions learn from a last member that is a classifier."""
+        return self.assembly.soft_labels(self._weights)
+
+    @cached_property
     def _weights(self) -> np.ndarray:
         """Of the training samples, including those of their classes."""
         return normalised_weights(self.spec.class_weight, self.schema, self.parts.train)
@@ -301,7 +307,7 @@ class _Fit:
         makes_companions = self.spec.makes_companions(self.schema)
         if makes_companions:
             check_no_companions(self.spec, len(companions))
-            companions = self.assembly.candidates()
+            companions = self.assembly.candidates(self._weights, self._soft_labels)
         elif self.assembly.ends_in_classifier and not companions:
             raise ValueError(
                 f"module={self.assembly.shown_module!r} is one classifier with nothing in front of it, so that nothing "
@@ -319,7 +325,7 @@ class _Fit:
         """Return samples without labels, with codes that nothing reads; None if there are none."""
         if X is None:
             return None
-        if self.spec.companion_training != "distilled":
+        if not self.spec.distils:
             raise ValueError(
                 f"X_unlabeled is given, but only companions with companion_training='distilled' learn from it; got "
                 f"companion_training={self.spec.companion_training!r}."

@@ -122,6 +122,7 @@ def companions_of_classifier(
     categorical: np.ndarray | None,
     image_shape: tuple[int, ...] | None,
     seed: int,
+    distilled: Callable[[np.ndarray], Member] | None = None,
 ) -> list[Member]:
     """Return candidates to stand in front of a classifier that is no torch network, which nothing is known of.
 
@@ -137,6 +138,8 @@ def companions_of_classifier(
     image_shape : tuple or None
     seed : int
         Of what the trees draw.
+    distilled : callable, default=None
+        Table -> fitted trees that have learned from the classifier's probabilities, which are tried, too.
 
     Raises
     ------
@@ -161,6 +164,7 @@ def companions_of_classifier(
             for size in TREES_IN_FRONT
         ),
         extra_trees(seed),
+        *([] if distilled is None else [distilled(X)]),
         *networks,
     ]
 

@@ -108,6 +108,11 @@ def _why_not(
             bool(fitted),
             f"trains members without each fold in turn, but {fitted[:1]} come fitted",
         ),
+        (
+            spec.distils and members[-1].is_classifier,
+            "trains members without each fold in turn, but with companion_training='distilled' companions learn what "
+            "the last member, a classifier, answers in folds of its own",
+        ),
         (bool(samplers), f"trains on some of the samples, but {samplers} are made for all of them"),
     ]
     return next((reason for holds, reason in reasons if holds), None)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from .._exits.network import EarlyExitNetwork
@@ -109,6 +110,8 @@ class MemberTrainer:
     progress : Progress
     unlabeled : SamplesDataset or None, default=None
         Samples without labels from which companions learn, too.
+    soft_labels : ndarray (n_train, n_classes) or None, default=None
+        What companions learn of the training samples, if that is not the backbone's answers to them.
     """
 
     spec: CascadeSpec
@@ -119,6 +122,7 @@ class MemberTrainer:
     fewest_steps: int
     progress: Progress
     unlabeled: SamplesDataset | None = None
+    soft_labels: np.ndarray | None = None
 
     def learn_all(
         self, cuts: Sequence[Cut], found: Sequence[OutOfFoldMember | None] | None = None
@@ -136,7 +140,7 @@ class MemberTrainer:
         (*companions, backbone), (*of_companions, of_backbone) = cuts, found
         last = self._learn(backbone, self.train, of_backbone)
         samples = self.train
-        if self.spec.companion_training == "distilled" and companions:
+        if self.spec.distils and companions:
             samples = self.with_teacher_labels(last)
         pairs = list(zip(companions, of_companions, strict=True))
         reversed_members = [self._learn(cut, samples, known) for cut, known in reversed(pairs)]
@@ -180,16 +184,21 @@ class MemberTrainer:
 
     def with_teacher_labels(self, teacher: LearnedMember) -> SamplesDataset:
         """Return the training samples and the unlabeled ones, with a member's probabilities as labels."""
-        logits = teacher.train.features[-1][: len(self.train)]
+        temperature = TEACHER_TEMPERATURE if self.soft_labels is None else 1.0
+        if self.soft_labels is None:
+            logits = teacher.train.features[-1][: len(self.train)]
+            labels = (logits / temperature).softmax(1)
+        else:
+            labels = torch.as_tensor(self.soft_labels)
         inputs, weight = self.train.inputs, self.train.weight
         unlabeled = self.unlabeled
         if unlabeled is not None:
             further = self._features(teacher.cut.network, unlabeled).features[-1]
             _check_teacher(further)
-            logits = torch.cat([logits, further])
+            labels = torch.cat([labels, (further / temperature).softmax(1)])
             inputs = tuple(torch.cat(pair) for pair in zip(inputs, unlabeled.inputs, strict=True))
             weight = torch.cat([weight, unlabeled.weight])
-        return SamplesDataset(inputs, (logits / TEACHER_TEMPERATURE).softmax(1), weight)
+        return SamplesDataset(inputs, labels, weight)
 
     def _learn_network(
         self, cut: Cut, samples: SamplesDataset, early_weight: float, n_epochs: int | None

@@ -111,6 +111,11 @@ class CascadeSpec:
         return is_lone_classifier(self.module)
 
     @property
+    def distils(self) -> bool:
+        """Whether companions learn from the last member's probabilities."""
+        return self.companion_training == "distilled"
+
+    @property
     def observed_share(self) -> float:
         """That of :class:`ExitAnswers`."""
         return 0.0 if self.imitates else OBSERVED_SHARE

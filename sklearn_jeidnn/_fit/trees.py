@@ -6,8 +6,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from sklearn.base import ClassifierMixin
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 from threadpoolctl import ThreadpoolController
@@ -108,6 +113,31 @@ def extra_trees(seed: int) -> Member:
     return Member(extra, {AS_NUMBERS: True, LEAST: LEAST_VOTE})
 
 
+class DistilledExtraTrees(ClassifierMixin, ExtraTreesRegressor):  # type: ignore[misc]
+    """Extra trees that have learned probabilities.
+
+    Boosted trees are worse for it: they take each class of a sample for a sample.
+    """
+
+    classes_: np.ndarray
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """float32 (n_samples, n_features) -> probabilities (n_samples, n_classes)"""
+        votes = sum(tree.tree_.predict(X) for tree in self.estimators_)
+        probs: np.ndarray = votes.reshape(len(X), -1) / len(self.estimators_)
+        return probs
+
+
+def distilled_extra_trees(
+    X: np.ndarray, probabilities: np.ndarray, classes: np.ndarray, weights: np.ndarray, seed: int
+) -> Member:
+    """Extra trees, fitted on the probabilities (n_samples, n_classes) of samples."""
+    trees = DistilledExtraTrees(N_EXTRA, random_state=seed)
+    trees.fit(X, probabilities, sample_weight=weights)
+    trees.classes_ = classes
+    return Member(trees, {AS_NUMBERS: True, LEAST: LEAST_VOTE})
+
+
 def boosted_trees(X: np.ndarray, categorical: np.ndarray, seed: int, **size: int) -> Any:
     """Boosted trees, which take no columns without any value, and of each column its most frequent categories."""
     empty = np.isnan(X).all(axis=0)
@@ -135,7 +165,7 @@ def multiply_adds_of(classifier: Any) -> float | None:
     last = classifier[-1] if hasattr(classifier, "steps") else classifier
     if isinstance(last, HistGradientBoostingClassifier):
         return float(BOOSTED_STEP * BOOSTED_DEPTH * last.n_iter_ * last.n_trees_per_iteration_)
-    if isinstance(last, ExtraTreesClassifier):
+    if isinstance(last, ExtraTreesClassifier | DistilledExtraTrees):
         return float(EXTRA_STEP * sum(_steps(tree.tree_) for tree in last.estimators_))
     return None
 
