@@ -14,6 +14,10 @@ from .learning import AnsweringMember, LearnedMember
 from .spec import CascadeSpec
 
 
+# Most companions that are kept: more of them hardly ever help, and subsets are tried one by one.
+MOST_COMPANIONS = 3
+
+
 class Subset(NamedTuple):
     """Some of the members, the backbone among them.
 
@@ -58,7 +62,7 @@ class Choice(NamedTuple):
         fewest = 1 if len(ends) == 1 and self.assembly.ends_in_classifier else 0
         subsets = [
             Subset((*numbers, *ends))
-            for n_kept in range(fewest, n_companions + 1)
+            for n_kept in range(fewest, min(n_companions, MOST_COMPANIONS) + 1)
             for numbers in itertools.combinations(range(n_companions), n_kept)
         ]
         if self.spec.is_timed and isinstance(self.spec.exits, str) and members[-1].cut.names:
