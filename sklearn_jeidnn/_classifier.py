@@ -118,7 +118,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         multiply-adds of networks and measures the time of other classifiers.
     companion_training : {"labels", "distilled"}, default="labels"
         What companions that are networks learn: the labels, or the backbone's probabilities [2]_, which need
-        no labels (``X_unlabeled`` in :meth:`fit`).
+        no labels (``X_unlabeled`` in :meth:`fit`). Of a last member that is a classifier they learn half from
+        the labels, half from its answers to samples that it has not learned from: its
+        ``oob_decision_function_`` if it keeps one, else from five more fits of it.
     cost : {"multiply_adds", "seconds"} or array-like (n_exits,), default="multiply_adds"
         Unit of costs, relative to one pass of the plain backbone. "seconds" times ``predict`` on this
         machine; an array is a price table, such as :meth:`measure_costs` returns.
