@@ -128,7 +128,8 @@ def mean(rows, data, classifier, key="accuracy"):
 
 
 def measured(rows):
-    return list(dict.fromkeys(row["data"] for row in rows))
+    found = {row["data"] for row in rows}
+    return [name for name in DATA if name in found]
 
 
 def targets(rows):
@@ -167,6 +168,9 @@ if __name__ == "__main__":
     parser.add_argument("--classifiers", nargs="+", help="only these, by name; nothing is written")
     options = claims.parse(parser, CLAIMS)
     rows = []
+    if not options.classifiers and records.is_there(QUESTION, options.quick):
+        stored = records.read(QUESTION, options.quick)
+        rows = [row for row in stored if row["data"] not in options.data]
     for name in options.data:
         for seed in options.splits or range(1 if options.quick else N_SPLITS.get(name, 1)):
             for row in run(name, seed, options.classifiers, options.quick):

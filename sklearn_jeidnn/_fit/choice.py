@@ -13,7 +13,6 @@ from .held_out import Learning
 from .learning import AnsweringMember, LearnedMember
 from .spec import CascadeSpec
 
-
 # Most companions that are kept: more of them hardly ever help, and subsets are tried one by one.
 MOST_COMPANIONS = 3
 
