@@ -97,7 +97,7 @@ def test_every_training_begins_with_the_weights_that_the_member_came_with(table,
     assert [told for _, *told in begun] == [[n_train * 2 // 3, True]] * 3 + [[n_train, False]]
 
 
-def mix_half(heads, held_out, *, imitates):
+def mix_half(heads, held_out, *, plain_last):
     heads.mix([0.0] + [0.5] * len(heads.heads), 0.0)
 
 

@@ -113,8 +113,8 @@ class OutOfFold:
 
     def combine(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> None:
         heads = _heads_on_logits(network.heads)
-        imitates = self.assembly.spec.imitates
-        fit_mixing_weights(heads, held_out_features(members), imitates=imitates)
+        plain_last = self.assembly.spec.imitates
+        fit_mixing_weights(heads, held_out_features(members), plain_last=plain_last)
         network.heads.mix(heads.mixing_weights, heads.member_mixing_weights)
 
     def answers(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> ExitAnswers:

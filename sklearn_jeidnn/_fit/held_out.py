@@ -59,7 +59,7 @@ class OnHeldOut:
 
     def combine(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> None:
         held_out = held_out_features(members)
-        fit_mixing_weights(network.heads, held_out, imitates=self.spec.imitates)
+        fit_mixing_weights(network.heads, held_out, plain_last=self.spec.imitates)
 
     def answers(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> ExitAnswers:
         return answers_of(network.heads, held_out_features(members), self.spec.observed_share)

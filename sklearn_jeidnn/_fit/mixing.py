@@ -11,9 +11,8 @@ from .._operate.exit_answers import with_gaps
 from .._operate.temperatures import (
     MAX_LOG_TEMPERATURE,
     bounded_minimum,
-    expected_errors,
-    fit_temperatures,
     log_softmax,
+    smoothed_errors,
 )
 from .features import ExitFeatures
 
@@ -23,29 +22,30 @@ OBSERVED_SHARE = 0.5
 
 
 @torch.no_grad()
-def fit_mixing_weights(heads: ExitHeads, held_out: ExitFeatures, *, imitates: bool = False) -> None:
+def fit_mixing_weights(
+    heads: ExitHeads, held_out: ExitFeatures, *, plain_last: bool = False
+) -> None:
     """Learn the weights with which each exit's log-probabilities are combined with those of earlier exits.
 
     The weights have the least log-loss on samples that no member was trained on. The weight of the previous
-    member, or both weights, are 0 if that makes fewer errors, of which half are observed, half expected by the exit.
+    member, or both weights, are 0 if that makes fewer errors, as :func:`smoothed_errors` counts them.
 
     Parameters
     ----------
     heads : ExitHeads
     held_out : ExitFeatures
-    imitates : bool, default=False
-        Whether the last exit's answer stays as it is, and the others learn its probabilities instead of labels.
+    plain_last : bool, default=False
+        Whether the last exit's answer stays as it is.
     """
     n_exits = len(held_out.features)
     weights = np.zeros((2, n_exits))
     heads.mix(0.0, 0.0)
     held_out = _answered(heads, held_out)
-    goal = _Goal.of_last(held_out) if imitates else _Goal.of_labels(held_out)
     before = None
     for exit_index, feature in enumerate(held_out.features):
         output = heads.one(exit_index, feature, before)
-        if before is not None and not (imitates and exit_index == n_exits - 1):
-            best = _best_weights(output, before, goal, exit_index not in heads.first_exits)
+        if before is not None and not (plain_last and exit_index == n_exits - 1):
+            best = _best_weights(output, before, held_out, exit_index not in heads.first_exits)
             weights[:, exit_index] = best
             output = output.combined(before, *best)
         before = heads.passed_on(exit_index, output, before)
@@ -65,27 +65,8 @@ def _answered(heads: ExitHeads, held_out: ExitFeatures) -> ExitFeatures:
     return held_out.take(answered.nonzero().flatten())
 
 
-class _Goal(NamedTuple):
-    """What the combined answers are to be."""
-
-    probabilities: np.ndarray  # (n_samples, n_classes), of labels 0 and 1
-    weights: np.ndarray  # (n_samples,)
-    observed_share: float  # of the errors; the rest are those that an exit itself expects
-
-    @classmethod
-    def of_labels(cls, held_out: ExitFeatures) -> "_Goal":
-        n_classes = held_out.features[-1].shape[-1]
-        labels = np.eye(n_classes)[held_out.y.cpu().numpy()]
-        return cls(labels, held_out.weight.cpu().double().numpy(), OBSERVED_SHARE)
-
-    @classmethod
-    def of_last(cls, held_out: ExitFeatures) -> "_Goal":
-        last = held_out.features[-1].double().softmax(-1)
-        return cls(last.cpu().numpy(), held_out.weight.cpu().double().numpy(), 1.0)
-
-
 def _best_weights(
-    output: ExitOutput, before: PreviousExit, goal: _Goal, reads_member: bool
+    output: ExitOutput, before: PreviousExit, held_out: ExitFeatures, reads_member: bool
 ) -> tuple[float, float]:
     """Return the weights of the previous exit and of the previous member that make fewest errors.
 
@@ -93,29 +74,25 @@ def _best_weights(
     ----------
     output : ExitOutput
     before : PreviousExit
-    goal : _Goal
+    held_out : ExitFeatures
     reads_member : bool
         False at the first exit of a member: there the previous exit is the previous member's last one.
     """
-    (weight,) = _fit_weights(output.head_logits, [before.log_probs], goal)
+    (weight,) = _fit_weights(output.head_logits, [before.log_probs], held_out)
     candidates = [(weight, 0.0), (0.0, 0.0)]
     if reads_member and before.previous_member_log_probs is not None:
         others = [before.log_probs, before.previous_member_log_probs]
-        weight, member_weight = _fit_weights(output.head_logits, others, goal)
+        weight, member_weight = _fit_weights(output.head_logits, others, held_out)
         candidates.insert(0, (weight, member_weight))
-    errors = [_mean_errors(output.combined(before, *pair).logits, goal) for pair in candidates]
+    errors = [_mean_errors(output.combined(before, *pair).logits, held_out) for pair in candidates]
     return candidates[int(np.argmin(errors))]
 
 
-def _mean_errors(logits: torch.Tensor, goal: _Goal) -> float:
-    answers = with_gaps(logits[:, None].cpu().numpy())
-    observed = 1 - np.take_along_axis(goal.probabilities, answers.argmax(-1), axis=1)
-    if goal.observed_share < 1:
-        codes = goal.probabilities.argmax(1)
-        temperatures = fit_temperatures(answers, codes, goal.weights)
-        expected = expected_errors(answers, temperatures)
-        observed = goal.observed_share * observed + (1 - goal.observed_share) * expected
-    return float(goal.weights @ observed[:, 0])
+def _mean_errors(logits: torch.Tensor, held_out: ExitFeatures) -> float:
+    tensors = (logits[:, None], held_out.y, held_out.weight)
+    logits_of_exit, codes, weights = (tensor.cpu().numpy() for tensor in tensors)
+    errors = smoothed_errors(with_gaps(logits_of_exit), codes, weights, OBSERVED_SHARE)
+    return float(weights @ errors[:, 0])
 
 
 def pooled_log_loss(members: Sequence[ExitFeatures]) -> float:
@@ -125,13 +102,13 @@ def pooled_log_loss(members: Sequence[ExitFeatures]) -> float:
     """
     first = members[0]
     log_probs = [member.features[-1].log_softmax(-1) for member in members]
-    return _fit_pool(log_probs[0], log_probs[1:], _Goal.of_labels(first)).log_loss
+    return _fit_pool(log_probs[0], log_probs[1:], first).log_loss
 
 
 def _fit_weights(
-    head_logits: torch.Tensor, others: Sequence[torch.Tensor], goal: _Goal
+    head_logits: torch.Tensor, others: Sequence[torch.Tensor], held_out: ExitFeatures
 ) -> tuple[float, ...]:
-    return _fit_pool(head_logits, others, goal).weights
+    return _fit_pool(head_logits, others, held_out).weights
 
 
 class _Pool(NamedTuple):
@@ -141,22 +118,26 @@ class _Pool(NamedTuple):
     log_loss: float
 
 
-def _fit_pool(head_logits: torch.Tensor, others: Sequence[torch.Tensor], goal: _Goal) -> _Pool:
+def _fit_pool(
+    head_logits: torch.Tensor, others: Sequence[torch.Tensor], held_out: ExitFeatures
+) -> _Pool:
     """Fit softmax(a (head_logits + sum_i w_i others_i)) over a > 0 and w >= 0 by log-loss."""
     head, *previous = (
         with_gaps(tensor.cpu().double().numpy()) for tensor in (head_logits, *others)
     )
-    n_samples, weights = len(head), goal.weights
+    codes, weights = held_out.y.cpu().numpy(), held_out.weight.cpu().double().numpy()
+    samples = np.arange(len(codes))
 
     def log_loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scale, mixing = np.exp(parameters[0]), parameters[1:]
         logits = scale * (head + sum(w * before for w, before in zip(mixing, previous)))
         log_probs = log_softmax(logits)
-        residuals = np.exp(log_probs) - goal.probabilities
-        residuals *= weights[:, None] / n_samples
+        residuals = np.exp(log_probs)
+        residuals[samples, codes] -= 1
+        residuals *= weights[:, None] / len(codes)
         gradient = [np.vdot(residuals, logits)]
         gradient += [scale * np.vdot(residuals, before) for before in previous]
-        value = -weights @ (goal.probabilities * log_probs).sum(1) / n_samples
+        value = -(weights * log_probs[samples, codes]).mean()
         penalty = PENALTY * np.square(parameters).sum()
         return value + penalty, np.array(gradient) + 2 * PENALTY * parameters
 
