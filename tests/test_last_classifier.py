@@ -1,6 +1,7 @@
 """Any classifier may be the last member, which costs are relative to."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,7 +143,9 @@ def test_a_lone_classifier_is_imitated(digits, fresh_digits):
     # Who reaches it gets its own answer.
     assert np.array_equal(answers.logits[:, -1], answers.backbone_logits)
     own = clf._predictor.frontier.answers
-    np.testing.assert_allclose(own.smoothed_errors.min(1), own.smoothed_errors[:, -1], rtol=1e-5)
+    # By its probabilities alone it is known what going on gains, so labels do not matter.
+    other_labels = replace(own, codes=(own.codes + 1) % 10).smoothed_errors
+    assert (other_labels >= other_labels[:, -1:] - 1e-6).all()
     # Which a member of a list does not, if its answer is better combined.
     listed = quick_classifier(module=[GaussianNB(), slow()], validation_fraction=0.3).fit(*digits)
     assert (listed._predictor.frontier.answers.smoothed_errors.argmin(1) == 0).any()
