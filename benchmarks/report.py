@@ -320,7 +320,7 @@ def images_as_they_come():
 
 
 def rivals_on_tables():
-    """Accuracy, and microseconds a row in one call, of the default classifier and what users have; means over splits."""
+    """Accuracy, and microseconds a row in one call, of the default and what users have; means over splits."""
     rows = records.read("tables")
     names = list(dict.fromkeys(row["classifier"] for row in rows))
     cells = []
