@@ -68,9 +68,7 @@ def train_jointly(
     if math.isinf(point.cost_weight):
         # Every sample leaves at the first exit: there is nothing to weigh.
         return frontier, point
-    turns = HeadTurns(
-        network, train, held_out, exit_costs, point.cost_weight, batch_size, observed_share
-    )
+    turns = HeadTurns(network, train, held_out, exit_costs, point.cost_weight, batch_size)
     if turns.take(frontier.answers, point.gates):
         answers = answers_of(network.heads, held_out, observed_share)
         return train_gates_on(network, answers, exit_costs, target, exit_policy)
@@ -120,7 +118,7 @@ class HeadTurns:
 
     Parameters
     ----------
-    network, train, held_out, exit_costs, batch_size, observed_share
+    network, train, held_out, exit_costs, batch_size
         As in :func:`train_jointly`.
     cost_weight : float
     """
@@ -133,12 +131,10 @@ class HeadTurns:
         exit_costs: np.ndarray,
         cost_weight: float,
         batch_size: int,
-        observed_share: float,
     ) -> None:
         self.network, self.train, self.held_out = network, train, held_out
         self.exit_costs, self.cost_weight = exit_costs, cost_weight
         self.batch_size = batch_size
-        self.observed_share = observed_share
 
     def take(self, answers: ExitAnswers, gates: GatePoints) -> bool:
         """Take turns until one does not lower the objective, and undo that one.
@@ -157,7 +153,7 @@ class HeadTurns:
         for _ in range(HEAD_ROUNDS):
             modules = (self.network.heads, self.network.gates)
             states = [copy.deepcopy(module.state_dict()) for module in modules]
-            objective = self._take_turn()
+            objective = self._take_turn(answers.observed_share)
             # Also where it is NaN.
             if not objective < least:
                 for module, state in zip(modules, states, strict=True):
@@ -166,10 +162,10 @@ class HeadTurns:
             least, has_moved = objective, True
         return has_moved
 
-    def _take_turn(self) -> float:
+    def _take_turn(self, observed_share: float) -> float:
         """Train the heads, then the gates; return the objective that they reach."""
         self._descend_heads()
-        answers = answers_of(self.network.heads, self.held_out, self.observed_share)
+        answers = answers_of(self.network.heads, self.held_out, observed_share)
         gates = descend_gates(answers, self.network.exit_mass, self.exit_costs, [self.cost_weight])
         self.network.gates.load(gates)
         return self._objective(answers, gates)

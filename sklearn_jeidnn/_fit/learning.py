@@ -184,11 +184,11 @@ class MemberTrainer:
 
     def with_teacher_labels(self, teacher: LearnedMember) -> SamplesDataset:
         """Return the training samples and the unlabeled ones, with a member's probabilities as labels."""
-        temperature = TEACHER_TEMPERATURE if self.soft_labels is None else 1.0
         if self.soft_labels is None:
-            logits = teacher.train.features[-1][: len(self.train)]
-            labels = (logits / temperature).softmax(1)
+            temperature = TEACHER_TEMPERATURE
+            labels = (teacher.train.features[-1][: len(self.train)] / temperature).softmax(1)
         else:
+            temperature = 1.0
             labels = torch.as_tensor(self.soft_labels)
         inputs, weight = self.train.inputs, self.train.weight
         unlabeled = self.unlabeled
