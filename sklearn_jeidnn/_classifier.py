@@ -197,7 +197,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Go on from the networks of the last :meth:`fit` (backbone, companions and heads, with their exits) instead
         of new ones. Samples that were held out stay held out.
     random_state : int, RandomState instance or None, default=None
-        Pass an int for the same result in every call.
+        Pass an int for the same result in every call, but for what run times that ``fit`` measures change
+        (``cost="seconds"``; classifiers of yours whose cost ``companion_costs`` does not give).
     **kwargs
         ``module__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``, as
         in skorch.
