@@ -168,7 +168,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     cv : int, "auto" or None, default="auto"
         Number of stratified folds. Every training sample sets the gates, as members answer it that were trained
         without its fold, and then all members learn from all folds. None holds samples out that set the gates
-        alone. "auto" takes five folds for tables of 500 to 2,000 samples that the ready network takes.
+        alone. "auto" takes five folds for tables of 500 to 2,000 samples that the ready network takes, three up to
+        5,000.
     validation_fraction : float, default=0.1
         Share of the samples held out if :meth:`fit` is given no ``X_val``: half sets the gates and the epoch,
         half calibrates. With folds only the half that calibrates is held out; 0 holds none out, and there are no

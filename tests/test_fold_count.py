@@ -8,9 +8,8 @@ from skorch.callbacks import EarlyStopping
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._fit.fold_count import (
     AUTO,
-    DEFAULT_FOLDS,
     FEWEST_SAMPLES,
-    MOST_SAMPLES,
+    FOLDS_UP_TO,
     folds_of,
 )
 from sklearn_jeidnn._fit.members import as_members
@@ -51,12 +50,18 @@ def found(n_samples, *, cv=AUTO, is_table=True, X_val=None, **params):
 
 def test_small_tables_take_folds_by_default():
     assert EarlyExitClassifier().cv == AUTO
-    sizes = [FEWEST_SAMPLES - 1, FEWEST_SAMPLES, MOST_SAMPLES, MOST_SAMPLES + 1]
-    assert [found(size) for size in sizes] == [0, DEFAULT_FOLDS, DEFAULT_FOLDS, 0]
+    few, many = FOLDS_UP_TO[5], FOLDS_UP_TO[3]
+    sizes = [FEWEST_SAMPLES - 1, FEWEST_SAMPLES, few, few + 1, many, many + 1]
+    assert [found(size) for size in sizes] == [0, 5, 5, 3, 3, 0]
+
+
+def test_a_slow_classifier_is_not_fitted_again_on_many_samples():
+    sizes = [FOLDS_UP_TO[5], FOLDS_UP_TO[5] + 1]
+    assert [found(size, module=LogisticRegression()) for size in sizes] == [5, 0]
 
 
 def test_a_number_holds_for_any_size():
-    assert [found(size, cv=3) for size in (20, MOST_SAMPLES + 1)] == [3, 3]
+    assert [found(size, cv=3) for size in (20, FOLDS_UP_TO[3] + 1)] == [3, 3]
     assert found(FEWEST_SAMPLES, cv=None) == 0
 
 

@@ -6,7 +6,12 @@ from torch import nn
 
 from sklearn_jeidnn._fit.callbacks import KeepBestCycle, KeepBestEpoch, count_kept_epochs
 from sklearn_jeidnn._fit.datasets import SamplesDataset
-from sklearn_jeidnn._fit.schedules import WarmRestarts, WarmUpAndCosine, ends_of_cycles
+from sklearn_jeidnn._fit.schedules import (
+    StepLimits,
+    WarmRestarts,
+    WarmUpAndCosine,
+    ends_of_cycles,
+)
 from sklearn_jeidnn._fit.training import train_exits
 
 from .conftest import quick_classifier
@@ -174,22 +179,29 @@ def trained_in_cycles(means, **params):
 
 
 def test_a_training_ends_after_the_first_cycle_that_does_not_help_and_keeps_the_one_before():
-    net, best = trained_in_cycles([0.5, 0.4, 0.3, 0.31, 0.2], fewest_steps=1)
+    net, best = trained_in_cycles([0.5, 0.4, 0.3, 0.31, 0.2], steps=StepLimits(1))
     assert len(net.history) == 30
     assert torch.equal(net.module_.linear.weight, best.states[14])
     assert count_kept_epochs(net.history) == 14
 
 
 def test_a_gain_within_the_noise_of_few_samples_does_not_help():
-    net, best = trained_in_cycles([0.5, 0.4, 0.39, 0.1], noise=0.1, fewest_steps=1)
+    net, best = trained_in_cycles([0.5, 0.4, 0.39, 0.1], noise=0.1, steps=StepLimits(1))
     assert len(net.history) == 14
     assert torch.equal(net.module_.linear.weight, best.states[14])
 
 
 def test_few_samples_are_trained_on_for_so_many_steps_at_least():
-    net, best = trained_in_cycles([0.2, 0.3, 0.4, 0.5, 0.6, 0.7], fewest_steps=100)
+    net, best = trained_in_cycles([0.2, 0.3, 0.4, 0.5, 0.6, 0.7], steps=StepLimits(100))
     assert len(net.history) == 14
     assert torch.equal(net.module_.linear.weight, best.states[2])
+
+
+def test_where_steps_are_enough_a_training_ends_however_much_each_cycle_helps():
+    limits = StepLimits(fewest=1, enough=100)
+    net, best = trained_in_cycles([0.7, 0.6, 0.5, 0.4, 0.3, 0.2], steps=limits)
+    assert len(net.history) == 14
+    assert torch.equal(net.module_.linear.weight, best.states[14])
 
 
 @pytest.mark.parametrize(

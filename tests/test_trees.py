@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 
 from sklearn_jeidnn import EarlyExitClassifier
-from sklearn_jeidnn._fit import assembly, trees
+from sklearn_jeidnn._fit import assembly, callbacks, trees
 from sklearn_jeidnn._fit.ends import chosen_ends
 from sklearn_jeidnn._fit.features import ExitFeatures
 from sklearn_jeidnn._fit.learning import MemberTrainer
@@ -205,6 +205,17 @@ def test_a_network_beside_trees_may_end_its_training_sooner(tumours, companion, 
     # It learns nothing, so that no cycle helps: 24 steps an epoch, 300 or 700 at least.
     params = {"max_epochs": "auto", "lr": 1e-30, "batch_size": 16, "companion": companion}
     assert len(untaught(**params).fit(X, y).history_) == n_epochs
+
+
+@pytest.mark.parametrize("cv, n_epochs", [(None, 126), (2, 30)])
+def test_beside_trees_in_folds_a_training_ends_however_much_each_cycle_helps(
+    tumours, monkeypatch, cv, n_epochs
+):
+    X, _, y, _ = tumours
+    monkeypatch.setattr(callbacks, "_is_better", lambda scores, before: True)
+    # In a fold 14 steps an epoch, and 240 are enough.
+    params = {"max_epochs": "auto", "lr": 1e-30, "batch_size": 16}
+    assert len(untaught(cv=cv, **params).fit(X, y).history_) == n_epochs
 
 
 def test_the_network_learns_labels_in_and_after_folds_where_trees_are_the_last(

@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 
 from .datasets import SamplesDataset
 from .divergence import learns_finite, reason_of_divergence
-from .schedules import FEWEST_STEPS, ends_of_cycles
+from .schedules import ALONE, StepLimits, ends_of_cycles
 
 # Key of an epoch's row in the history: whether its weights were kept.
 KEPT = "kept"
@@ -91,14 +91,14 @@ class KeepBestCycle(KeepBestEpoch):
 
     Parameters
     ----------
-    fewest_steps : int
-        Training steps before which it does not end: samples so few that these are many epochs are trained on fast,
-        and cannot tell one cycle from the next.
+    steps : StepLimits
+        Before the fewest it does not end: samples so few that these are many epochs are trained on fast, and cannot
+        tell one cycle from the next.
     """
 
-    def __init__(self, fewest_steps: int = FEWEST_STEPS) -> None:
+    def __init__(self, steps: StepLimits = ALONE) -> None:
         super().__init__(n_errors=0.0)
-        self.fewest_steps = fewest_steps
+        self.steps = steps
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_train_begin(net, **kwargs)
@@ -110,7 +110,7 @@ class KeepBestCycle(KeepBestEpoch):
         goes_on = self.best_scores_ is None or _is_better(self.last_scores_, self.best_scores_)
         super()._keep_if_best(net, mean)
         n_steps = sum(net.history[:, "train_batch_count"])
-        if not goes_on and n_steps >= self.fewest_steps:
+        if n_steps >= (self.steps.enough if goes_on else self.steps.fewest):
             self.ends_ = True
             raise KeyboardInterrupt
 

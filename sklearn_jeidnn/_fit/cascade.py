@@ -34,6 +34,7 @@ from .checks import (
 from .choice import Choice, Subset
 from .datasets import SamplesDataset
 from .exits import exits_of_members
+from .fold_count import MOST_SAMPLES
 from .folds import OutOfFold
 from .gates import check_heads
 from .held_out import Learning, OnHeldOut
@@ -45,7 +46,7 @@ from .members import Member, as_members
 from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .progress import Progress
-from .schedules import FEWEST_STEPS, FEWEST_STEPS_BESIDE_TREES, most_epochs
+from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits, most_epochs
 from .spec import CascadeSpec, check_budget, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
@@ -169,7 +170,7 @@ class _Fit:
                     self.spec.fixed_batch_size, priced_network.network.rows_at_once
                 ),
                 early_weight=self.spec.early_weight(len(cuts)),
-                fewest_steps=FEWEST_STEPS_BESIDE_TREES if trees else FEWEST_STEPS,
+                steps=self._step_limits(trees),
                 progress=progress,
                 unlabeled=self._unlabeled(X_unlabeled),
                 soft_labels=self._soft_labels,
@@ -241,6 +242,13 @@ class _Fit:
         )
         try_collate_fns(self.spec, train, gates)
         return OnHeldOut(self.spec, trainer(train=train, gates=gates))
+
+    def _step_limits(self, trees: list[Cut]) -> StepLimits:
+        if not trees:
+            return ALONE
+        is_small = len(self.parts.train) <= MOST_SAMPLES
+        in_folds = self.parts.folds is not None
+        return BESIDE_TREES_IN_FOLDS if is_small and in_folds else BESIDE_TREES
 
     def _trees(self) -> list[Cut]:
         """Return fitted trees that may stand beside the backbone."""

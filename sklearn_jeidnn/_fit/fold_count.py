@@ -12,8 +12,10 @@ from .members import Member
 from .spec import CascadeSpec
 
 AUTO, CALLBACKS = "auto", "callbacks__"
-# Folds by default, of tables with so many samples: see decision 45.
-DEFAULT_FOLDS, FEWEST_SAMPLES, MOST_SAMPLES = 5, 500, 2000
+# Fewest samples of a table with folds by default, and the most of one with so many folds: see decisions 45 and 50.
+FEWEST_SAMPLES = 500
+FOLDS_UP_TO = {5: 2000, 3: 5000}
+MOST_SAMPLES = max(FOLDS_UP_TO.values())
 INSTEAD = "give cv=None, with which some samples set the gates alone"
 
 
@@ -55,12 +57,16 @@ def folds_of(
         return None if found is None else int(found)
 
     def by_default(schema: InputSchema, n_samples: int) -> int | None:
-        is_small_table = schema.columns is not None and FEWEST_SAMPLES <= n_samples <= MOST_SAMPLES
+        if schema.columns is None or n_samples < FEWEST_SAMPLES:
+            return None
         comes_untrained = not any(isinstance(member.module, nn.Module) for member in members)
         # Callbacks may read what is measured on held-out samples, of which the last training has none.
         has_callbacks = spec.callbacks or any(name.startswith(CALLBACKS) for name in spec.prefixed)
         is_plain = reason is None and comes_untrained and not has_callbacks
-        return DEFAULT_FOLDS if is_small_table and is_plain else None
+        # A slow classifier would be fitted in each fold, too.
+        up_to = {5: FOLDS_UP_TO[5]} if spec.imitates else FOLDS_UP_TO
+        fitting = [n_folds for n_folds, most in up_to.items() if n_samples <= most]
+        return max(fitting) if fitting and is_plain else None
 
     return n_folds
 

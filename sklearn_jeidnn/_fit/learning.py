@@ -16,7 +16,7 @@ from .datasets import SamplesDataset, count_steps
 from .features import ExitFeatures, exit_features
 from .memory import as_memory, fingerprint, remembered
 from .progress import Progress
-from .schedules import most_epochs
+from .schedules import StepLimits, most_epochs
 from .spec import CascadeSpec
 from .training import train_exits, train_heads
 
@@ -103,8 +103,8 @@ class MemberTrainer:
         Training samples; held-out samples, on which the best epoch is chosen, or None.
     feature_batch_size : int
         Batch size for passes without training.
-    fewest_steps : int
-        As :func:`train_exits` takes it.
+    steps : StepLimits
+        Of trainings that find their number of epochs.
     early_weight : float
         See :func:`losses.exits_together`.
     progress : Progress
@@ -119,7 +119,7 @@ class MemberTrainer:
     gates: SamplesDataset | None
     feature_batch_size: int
     early_weight: float
-    fewest_steps: int
+    steps: StepLimits
     progress: Progress
     unlabeled: SamplesDataset | None = None
     soft_labels: np.ndarray | None = None
@@ -206,7 +206,7 @@ class MemberTrainer:
         """Train a network with its exits."""
         network, options = cut.network, self.spec.net_options()
         options["max_epochs"] = self.spec.epochs(cut.max_epochs)
-        options["fewest_steps"] = self.fewest_steps
+        options["steps"] = self.steps
         if self.spec.lr is None:
             default = self._default_lr(len(samples), options["max_epochs"])
             options["lr"] = default if cut.lr is None else cut.lr

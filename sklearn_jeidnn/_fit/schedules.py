@@ -3,15 +3,29 @@
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 # What ``max_epochs`` may be beside a number.
 FOUND = "auto"
-# Epochs of the cycles if their number is found, and the least number of steps after which a training may end. Beside
-# trees a network need not know everything itself.
+# Epochs of the cycles if their number is found.
 CYCLES = (2, 4, 8, 16, 32, 64)
-FEWEST_STEPS, FEWEST_STEPS_BESIDE_TREES = 700, 300
 # Epochs where cycles make no sense: a user's learning rates, the paper's gates.
 USUAL_EPOCHS = 100
+
+
+class StepLimits(NamedTuple):
+    """Training steps between which a training ends that finds its number of epochs: with a cycle.
+
+    Held-out samples decide from ``fewest`` on whether it goes on, until ``enough`` are done.
+    """
+
+    fewest: int
+    enough: float = math.inf
+
+
+# Beside trees a network need not know everything itself; in the folds of a small table trainings are many, and the more
+# samples are held out, the longer they would take for less (decision 50).
+ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS = StepLimits(700), StepLimits(300), StepLimits(240, 240)
 
 
 def most_epochs(max_epochs: int | str) -> int:

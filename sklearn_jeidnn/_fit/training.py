@@ -20,8 +20,9 @@ from .divergence import explaining_lone_samples, explaining_none_held_out
 from .features import ExitFeatures
 from .losses import exits_together
 from .schedules import (
-    FEWEST_STEPS,
+    ALONE,
     FOUND,
+    StepLimits,
     WarmRestarts,
     WarmUpAndCosine,
     end_of_cycle,
@@ -126,7 +127,7 @@ def train_exits(
     batch_size: int,
     callbacks: Any,
     n_epochs: int | None = None,
-    fewest_steps: int = FEWEST_STEPS,
+    steps: StepLimits = ALONE,
     epoch_done: Callable[[], None] | None = None,
     **options: Any,
 ) -> ExitsNet:
@@ -149,8 +150,8 @@ def train_exits(
     n_epochs : int, default=None
         Epoch after which the training ends, or after the cycle before; learning rates are those of a training of
         ``max_epochs``.
-    fewest_steps : int
-        Training steps before which a training that finds its number of epochs does not end.
+    steps : StepLimits
+        Of a training that finds its number of epochs.
     epoch_done : callable, default=None
         Called after each epoch.
 
@@ -176,7 +177,7 @@ def train_exits(
         options,
         train,
         schedule,
-        KeepBestCycle(fewest_steps) if is_found else KeepBestEpoch(),
+        KeepBestCycle(steps) if is_found else KeepBestEpoch(),
     )
     if held_out is None:
         all_of_them, options = _without_held_out(all_of_them, options)
