@@ -151,7 +151,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     max_epochs : int or "auto", default="auto"
         Epochs of every network with its exits (of heads alone, where the backbone is frozen). "auto" takes the
         network's own ``max_epochs`` (ready networks for images: 20 to 100, by the number of images); others train in
-        cycles of 2, 4, 8, ... epochs, at most 126 in all, until a cycle hardly lowers the Brier score of held-out
+        cycles of 2, 4, 8, ... epochs, at most 254 in all, until a cycle hardly lowers the Brier score of held-out
         samples [4]_ (100 epochs where an ``LRScheduler`` among ``callbacks`` or "bilevel" gates leave no cycles).
     lr : float, default=None
         Largest learning rate; it rises and falls once over the training, or in each cycle. None takes the network's own

@@ -151,7 +151,8 @@ def test_the_learning_rate_is_zero_at_the_end_of_each_cycle_and_only_there(n_ste
     lowest = 0.5 * (1 + np.cos(np.pi * (2 * n_steps - 1) / (2 * n_steps)))
     assert all(rates[step] <= lowest + 1e-9 for step in last_steps)
     after = [rates[step + n_steps] for step in last_steps[:-1]]
-    assert min(after) > 0.7
+    # An epoch into the longest cycle it still rises.
+    assert min(after) > 0.3
 
 
 class Scored(KeepBestCycle):

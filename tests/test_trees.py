@@ -207,7 +207,7 @@ def test_a_network_beside_trees_may_end_its_training_sooner(tumours, companion, 
     assert len(untaught(**params).fit(X, y).history_) == n_epochs
 
 
-@pytest.mark.parametrize("cv, n_epochs", [(None, 126), (2, 30)])
+@pytest.mark.parametrize("cv, n_epochs", [(None, 254), (2, 30)])
 def test_beside_trees_in_folds_a_training_ends_however_much_each_cycle_helps(
     tumours, monkeypatch, cv, n_epochs
 ):

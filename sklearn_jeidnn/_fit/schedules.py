@@ -8,7 +8,7 @@ from typing import NamedTuple
 # What ``max_epochs`` may be beside a number.
 FOUND = "auto"
 # Epochs of the cycles if their number is found.
-CYCLES = (2, 4, 8, 16, 32, 64)
+CYCLES = (2, 4, 8, 16, 32, 64, 128)
 # Epochs where cycles make no sense: a user's learning rates, the paper's gates.
 USUAL_EPOCHS = 100
 
