@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_jeidnn._exits import routing
+from sklearn_jeidnn._exits import steps
 from sklearn_jeidnn._exits.building import build_network, concatenate
 from sklearn_jeidnn._exits.gate_points import CONFIDENCE, GatePoints, mean_and_scale
 from sklearn_jeidnn._exits.gates import all_gate_inputs
@@ -159,7 +159,7 @@ def test_rows_that_leave_where_they_are_told_are_looked_at_for_ties_as_others_ar
 ):
     """What is timed so must take as long as a prediction does."""
     asked = []
-    monkeypatch.setattr(routing, "has_tie", lambda logits: asked.append(1) or logits[:, 0] > 1e9)
+    monkeypatch.setattr(steps, "has_tie", lambda logits: asked.append(1) or logits[:, 0] > 1e9)
     network.route(rows, exits=torch.full((len(rows),), 2))
     assert asked
 

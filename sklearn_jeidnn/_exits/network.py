@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._cut import Stage
+from .._cut import Stage, take_rows
 from .exit_heads import ExitHeads, ExitOutput, PreviousExit
 from .gate_points import GatePoints
-from .gates import Gates, all_gate_inputs
+from .gates import Gate, Gates, all_gate_inputs
 from .policy import EXIT_DISTRIBUTIONS, exit_distribution
-from .routing import ExitStep, RoutedLogits, exit_step, route
+from .routing import ExitStep, RoutedLogits, route
+from .steps import exit_step
 
 MOST_ROWS = 1024
 # Stages run a large batch in parts, so it may have so many samples that the fixed cost of an exit
@@ -163,8 +164,28 @@ class EarlyExitNetwork(nn.Module):
         return other
 
     def exit_step(self, exit_index: int) -> Callable[..., ExitStep]:
-        """:func:`_exits.routing.exit_step` of one exit."""
+        """:func:`_exits.steps.exit_step` of one exit."""
         return self._maybe_compiled(("exit", exit_index), exit_step, self, exit_index)
+
+    def per_exit_gates(self) -> list[Gate]:
+        return self.gates.per_exit_gates()
+
+    def take_inputs(
+        self, inputs: Sequence[torch.Tensor], rows: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        return tuple(take_rows(tensor, rows) for tensor in inputs)
+
+    def keep_rows(
+        self, exit_index: int, carried: Sequence[torch.Tensor], rows: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        kept: tuple[torch.Tensor, ...] = self.stages[exit_index].keep_rows(carried, rows)
+        return kept
+
+    def join_rows(
+        self, exit_index: int, parts: Sequence[Sequence[torch.Tensor]]
+    ) -> tuple[torch.Tensor, ...]:
+        joined: tuple[torch.Tensor, ...] = self.stages[exit_index].join_rows(parts)
+        return joined
 
     def _maybe_compiled(self, key: Hashable, function: Any, *bound: Any) -> Callable[..., Any]:
         """Bind first arguments, and compile if asked, once for all operating points."""
