@@ -1,0 +1,312 @@
+"""Run the exits of a cascade in ONNX Runtime."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._exits.gate_points import MARGIN, ROUNDING, GatePoints
+from .._exits.gates import all_gate_inputs
+from .._exits.network import EarlyExitNetwork
+from .._exits.policy import decide
+from .._exits.routing import ActiveBatch, ExitStep, route
+from .._exits.usual_torch import usual_defaults
+from .._operate.cascade import AnsweredArrays, RoutedArrays
+from .._operate.exit_answers import with_gaps
+from .._operate.operating_point import OperatingPoint
+from .._schema import Arrays
+from .onnx_export import (
+    ANSWER,
+    BIAS,
+    INPUT,
+    LOGITS,
+    MEMBER_MIXING,
+    MIXING,
+    PLAIN,
+    WEIGHT,
+    CascadeGraph,
+    numbered,
+)
+from .onnx_sessions import ExitSession, Sessions
+from .torch_engine import TorchEngine, as_tensors
+
+
+class ArrayGate(NamedTuple):
+    """One gate, of NumPy arrays."""
+
+    weight: np.ndarray  # (n_inputs,)
+    bias: np.ndarray  # ()
+    rounding_margin: float  # largest rounding error of the score
+
+
+class OnnxNetwork:
+    """The exits of a network in ONNX Runtime, as :func:`_exits.routing.route` runs them.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        Whose gates and mixing weights are taken, and stages that are no part of the graph.
+    graph : CascadeGraph
+    sessions : list of ExitSession
+    """
+
+    lossy = False
+
+    def __init__(
+        self, network: EarlyExitNetwork, graph: CascadeGraph, sessions: Sequence[ExitSession]
+    ) -> None:
+        self.exit_mass, self.plain_last_exit = network.exit_mass, network.plain_last_exit
+        self.graph, self.sessions, self.stages = graph, sessions, network.stages
+        self.gates = [
+            ArrayGate(gate.weight.numpy(), gate.bias.numpy(), float(gate.rounding_margin))
+            for gate in network.gates.per_exit_gates()
+        ]
+        heads = network.heads
+        weights = {MIXING: heads.mixing_weights, MEMBER_MIXING: heads.member_mixing_weights}
+        self.mixing = [
+            {
+                numbered(name, i): np.array(of_exits[i], dtype=np.float32)
+                for name, of_exits in weights.items()
+                if numbered(name, i) in sessions[i].inputs
+            }
+            for i in range(graph.n_exits)
+        ]
+
+    def per_exit_gates(self) -> list[ArrayGate]:
+        return self.gates
+
+    def exit_step(self, exit_index: int) -> Callable[..., ExitStep]:
+        return partial(self._step, exit_index)
+
+    def take_inputs(
+        self, inputs: Sequence[np.ndarray], rows: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        return tuple(array.take(rows, 0) for array in inputs)
+
+    def keep_rows(
+        self, exit_index: int, carried: Sequence[np.ndarray], rows: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        axes = self.sessions[exit_index].carried_axes
+        return tuple(
+            array if axis is None else array.take(rows, axis)
+            for array, axis in zip(carried, axes, strict=True)
+        )
+
+    def join_rows(
+        self, exit_index: int, parts: Sequence[Sequence[np.ndarray]]
+    ) -> tuple[np.ndarray, ...]:
+        axes = self.sessions[exit_index].carried_axes
+        return tuple(
+            arrays[0] if axis is None else np.concatenate(arrays, axis)
+            for *arrays, axis in zip(*parts, axes, strict=True)
+        )
+
+    def _step(
+        self,
+        exit_index: int,
+        batch: ActiveBatch,
+        taken: Sequence[np.ndarray],
+        gate: ArrayGate | None,
+        flag_borderline: bool,
+    ) -> ExitStep:
+        """See :meth:`_exits.routing.Network.exit_step`."""
+        session = self.sessions[exit_index]
+        feeds = self._feeds(exit_index, batch, taken)
+        if gate is None:
+            name = PLAIN if self.plain_last_exit else numbered(LOGITS, exit_index)
+            (logits,) = session.run([name], feeds)
+            if flag_borderline:
+                batch = batch._replace(borderline=batch.borderline | has_tie(logits))
+            return ExitStep(logits, batch)
+        feeds[numbered(WEIGHT, exit_index)] = gate.weight
+        feeds[numbered(BIAS, exit_index)] = gate.bias
+        outputs = session.run(session.outputs, feeds)
+        logits, score, gate_inputs = outputs[:3]
+        leave, survival = decide(score, batch.survival, self.exit_mass)
+        borderline = batch.borderline
+        if flag_borderline:
+            tied = gate_inputs[:, MARGIN] < _rounding_of(logits.max(1))
+            borderline = borderline | (np.abs(score) < gate.rounding_margin) | tied
+        before = batch.passed_on or ()
+        active = ActiveBatch(
+            rows=batch.rows,
+            survival=survival,
+            borderline=borderline,
+            passed_on=_chosen(session.next_passed_on, outputs, before),
+            carried=self._carried(exit_index, outputs, taken),
+        )
+        return ExitStep(logits, active, leave)
+
+    def _feeds(
+        self, exit_index: int, batch: ActiveBatch, taken: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Inputs of an exit's graph, but for its gate."""
+        session = self.sessions[exit_index]
+        feeds = dict(self.mixing[exit_index])
+        if self.graph.is_given[exit_index]:
+            with usual_defaults():
+                answers = self.stages[exit_index](*as_tensors(tuple(taken)))
+            feeds[numbered(ANSWER, exit_index)] = answers.numpy()
+        for k, name in session.taken:
+            feeds[name] = taken[k]
+        for k, name in session.passed_on:
+            feeds[name] = batch.passed_on[k]
+        return feeds
+
+    def _carried(
+        self, exit_index: int, outputs: Sequence[np.ndarray], taken: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, ...] | None:
+        """What crosses the cut after an exit; None if the next stage takes the inputs."""
+        if self.graph.starts[exit_index + 1]:
+            return None
+        return _chosen(self.sessions[exit_index].next_carried, outputs, taken)
+
+    def every_exit(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """Logits of every exit, which no sample leaves, and of the plain backbone.
+
+        Where an exit has no answer for a sample (NaN), later exits read uniform probabilities instead.
+        """
+        rows = np.arange(len(inputs[0]))
+        batch, logits = ActiveBatch(rows, np.ones(len(rows)), rows < 0), []
+        for i, gate in enumerate(self.gates):
+            taken = inputs if batch.carried is None else batch.carried
+            step = self._step(i, batch, taken, gate, False)
+            logits.append(step.logits)
+            batch = step.batch._replace(passed_on=self._without_gaps(i, step.batch.passed_on))
+        taken, last = (inputs if batch.carried is None else batch.carried), len(self.gates)
+        feeds = self._feeds(last, batch, taken)
+        of_last, plain = self.sessions[last].run([numbered(LOGITS, last), PLAIN], feeds)
+        return [*logits, of_last], plain
+
+    def _without_gaps(
+        self, exit_index: int, passed_on: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, ...]:
+        session = self.sessions[exit_index]
+        return tuple(
+            np.nan_to_num(array, nan=-math.log(array.shape[1])) if is_log_probs else array
+            for array, is_log_probs in zip(passed_on, session.is_log_probs, strict=True)
+        )
+
+
+def has_tie(logits: np.ndarray) -> np.ndarray:
+    """Whether rounding might change the label of each sample."""
+    second, first = np.partition(logits, -2, axis=1)[:, -2:].T
+    near: np.ndarray = first - second < _rounding_of(first)
+    return near
+
+
+def _rounding_of(logits: np.ndarray) -> np.ndarray:
+    """Largest rounding error of logits."""
+    rounding: np.ndarray = ROUNDING * (1 + np.abs(logits))
+    return rounding
+
+
+def _chosen(
+    sources: Sequence[tuple[bool, int]],
+    outputs: Sequence[np.ndarray],
+    before: Sequence[np.ndarray],
+) -> tuple[np.ndarray, ...]:
+    return tuple(outputs[k] if is_new else before[k] for is_new, k in sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxEngine:
+    """Run a network in ONNX Runtime (see :class:`~sklearn_jeidnn._operate.cascade.Engine`).
+
+    Parameters
+    ----------
+    in_torch : TorchEngine
+        The same network in torch, whose gates and mixing weights are taken.
+    sessions : Sessions
+        Of its graph.
+    """
+
+    in_torch: TorchEngine
+    sessions: Sessions
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def network(self) -> EarlyExitNetwork:
+        return self.in_torch.network
+
+    @property
+    def module(self) -> nn.Module:
+        return self.in_torch.module
+
+    @property
+    def device(self) -> str | torch.device:
+        return self.in_torch.device
+
+    @property
+    def batch_size(self) -> int:
+        return self.in_torch.batch_size
+
+    @property
+    def gates(self) -> GatePoints:
+        return self.in_torch.gates
+
+    def at(self, point: OperatingPoint) -> "OnnxEngine":
+        """Return an engine for the same network at an operating point."""
+        return replace(self, in_torch=self.in_torch.at(point))
+
+    def with_batch_size(self, batch_size: int | None) -> "OnnxEngine":
+        return replace(self, in_torch=self.in_torch.with_batch_size(batch_size))
+
+    @property
+    def _exits(self) -> OnnxNetwork:
+        sessions = self.sessions.of_exits()
+        if self._last_exits.sessions is not sessions:
+            self._last_exits.__init__(self.network, self.sessions.graph, sessions)
+        return self._last_exits
+
+    @cached_property
+    def _last_exits(self) -> OnnxNetwork:
+        return OnnxNetwork(self.network, self.sessions.graph, self.sessions.of_exits())
+
+    def route(self, arrays: Arrays, exits: torch.Tensor | None = None) -> RoutedArrays:
+        """Run samples stage by stage, without those that left.
+
+        For timing, ``exits`` sets the exit of each sample.
+        """
+        forced = None if exits is None else exits.numpy()
+        routed = route(self._exits, arrays, self.batch_size, forced)
+        return RoutedArrays(logits=routed.logits, exit_index=routed.exit_index)
+
+    def answer(self, arrays: Arrays) -> AnsweredArrays:
+        """Return the answers of every exit, and of the plain backbone."""
+        exits = self._exits
+        batches = [exits.every_exit(batch) for batch in self._batches(arrays)]
+        of_exits, plain = zip(*batches, strict=True)
+        logits = np.stack([np.concatenate(parts) for parts in zip(*of_exits, strict=True)], 1)
+        with usual_defaults(), torch.no_grad():
+            gate_inputs = all_gate_inputs(torch.from_numpy(logits)).numpy()
+        return AnsweredArrays(
+            logits=with_gaps(logits),
+            backbone_logits=with_gaps(np.concatenate(plain)),
+            gate_inputs=gate_inputs,
+        )
+
+    def backbone_logits(self, arrays: Arrays) -> np.ndarray:
+        """Logits of the plain backbone (n_samples, n_classes)."""
+        if self.sessions.graph.is_given[-1]:
+            return self.in_torch.backbone_logits(arrays)
+        session = self.sessions.of_plain()
+        names = {value.name for value in session.get_inputs()}
+        parts = []
+        for batch in self._batches(arrays):
+            feeds = {numbered(INPUT, k): array for k, array in enumerate(batch)}
+            own = {name: array for name, array in feeds.items() if name in names}
+            parts += session.run([PLAIN], own)
+        return np.concatenate(parts)
+
+    def _batches(self, arrays: Arrays) -> Iterator[tuple[np.ndarray, ...]]:
+        n_samples = len(arrays[0])
+        for start in range(0, max(1, n_samples), self.batch_size):
+            yield tuple(array[start : start + self.batch_size] for array in arrays)

@@ -1,0 +1,211 @@
+"""All exits of a network as one ONNX graph."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .._cut import Stage
+from .._exits.exit_heads import ExitOutput, PreviousExit
+from .._exits.gates import Summary, summarise
+from .._exits.network import EarlyExitNetwork
+
+# Of the operators; ONNX Runtime has it since version 1.17.
+OPSET = 20
+INPUT, ANSWER, WEIGHT, BIAS = "input", "answer", "gate_weight", "gate_bias"
+MIXING, MEMBER_MIXING = "mixing", "member_mixing"
+CARRIED, LOGITS, SCORE, GATE_INPUTS, PLAIN = "carried", "logits", "score", "gate_inputs", "plain"
+# What the next exits need of an exit, for each sample.
+HEAD, LOG_PROBS, LABEL = "head_log_probs", "log_probs", "label"
+
+
+def numbered(name: str, *numbers: int) -> str:
+    """Name of a tensor of an exit."""
+    return ".".join([name, *map(str, numbers)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeGraph:
+    """All exits of a network as one ONNX graph, whose tensors are named after what they are (see :func:`numbered`).
+
+    Weights of gates and of the log-linear pool are inputs, so that one graph serves all operating points.
+
+    Parameters
+    ----------
+    model : bytes
+        A serialised ``onnx.ModelProto``.
+    n_inputs : int
+        Of the network.
+    n_exits : int
+    starts : tuple of bool (n_exits,)
+        Whether the stage before an exit takes the inputs of the network.
+    is_given : tuple of bool (n_exits,)
+        Whether a stage is no part of the graph, which takes its logits instead.
+    row_axes : tuple of tuple (n_exits,)
+        Axis of the samples in each tensor that crosses the cut after an exit; None if a tensor has none.
+    """
+
+    model: bytes
+    n_inputs: int
+    n_exits: int
+    starts: tuple[bool, ...]
+    is_given: tuple[bool, ...]
+    row_axes: tuple[tuple[int | None, ...], ...]
+
+
+class _AllExits(nn.Module):
+    """Every exit of a network, with everything that :class:`CascadeGraph` names."""
+
+    def __init__(self, network: EarlyExitNetwork, names: list[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.names = names
+
+    def forward(
+        self,
+        inputs: Sequence[torch.Tensor],
+        answers: Sequence[torch.Tensor],
+        gates: Sequence[Sequence[torch.Tensor]],
+        mixing: Sequence[Sequence[torch.Tensor]],
+    ) -> list[torch.Tensor]:
+        network, heads = self.network, self.network.heads
+        outputs: dict[str, torch.Tensor] = {}
+        given = iter(answers)
+        carried = tuple(inputs)
+        before: PreviousExit | None = None
+        summary: Summary | None = None
+        for i, stage in enumerate(network.stages):
+            taken = tuple(inputs) if network.starts(i) else carried
+            carried = _run(stage, taken) if _is_graph(stage) else (next(given),)
+            feature = heads.pool(i, _read(stage, carried))
+            output = heads.alone(i, feature, before)
+            if before is not None:
+                weight, of_member = mixing[i]
+                has_member = before.previous_member_log_probs is not None
+                output = output.combined(before, weight, of_member if has_member else None)
+            before = heads.passed_on(i, output, before)
+            outputs[numbered(LOGITS, i)] = output.logits
+            if i == network.n_exits - 1:
+                outputs[PLAIN] = feature.float()
+                break
+            summary = summarise(before.log_probs, summary)
+            weight, bias = gates[i]
+            outputs |= _of_exit(i, output, before, summary)
+            outputs[numbered(SCORE, i)] = torch.addmv(bias, summary.inputs, weight)
+            if not network.starts(i + 1):
+                outputs |= {numbered(CARRIED, i, k): tensor for k, tensor in enumerate(carried)}
+        self.names[:] = outputs
+        return list(outputs.values())
+
+
+def _of_exit(
+    i: int, output: ExitOutput, before: PreviousExit, summary: Summary
+) -> dict[str, torch.Tensor]:
+    """What later exits may need of an exit, by name."""
+    return {
+        numbered(HEAD, i): before.head_log_probs,
+        numbered(LOG_PROBS, i): summary.log_probs,
+        numbered(LABEL, i): summary.label,
+        numbered(GATE_INPUTS, i): summary.inputs,
+    }
+
+
+def _is_graph(stage: Stage) -> bool:
+    """Whether a stage is a torch graph, not a classifier that answers in Python."""
+    return stage.evaluating is not None
+
+
+def _run(stage: Stage, taken: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    if stage.info.writes_into_inputs:
+        taken = tuple(tensor.clone() for tensor in taken)
+    carried = stage.evaluating(*taken)
+    return (carried,) if isinstance(carried, torch.Tensor) else tuple(carried)
+
+
+def _read(stage: Stage, carried: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    is_last_of_member = stage.info.row_axes is None
+    return stage.read(carried[0] if is_last_of_member else carried)
+
+
+def export_exits(
+    network: EarlyExitNetwork, samples: Sequence[torch.Tensor], n_classes: int
+) -> CascadeGraph:
+    """Write all exits of a network into one ONNX graph.
+
+    Parameters
+    ----------
+    network : EarlyExitNetwork
+        For inference, on the CPU.
+    samples : sequence of tensor (n_samples, ...)
+        A few samples, at least two; their values do not matter.
+    n_classes : int
+
+    Raises
+    ------
+    Exception
+        Whatever torch raises if it cannot export an operation.
+    """
+    n_samples, n_exits = len(samples[0]), network.n_exits
+    is_given = tuple(not _is_graph(stage) for stage in network.stages)
+    n_inputs = network.gates.weight.shape[1]
+    arguments = {
+        INPUT: tuple(samples),
+        ANSWER: tuple(torch.zeros(n_samples, n_classes) for given in is_given if given),
+        WEIGHT: tuple((torch.zeros(n_inputs), torch.zeros(())) for _ in range(n_exits - 1)),
+        MIXING: tuple((torch.zeros(()), torch.zeros(())) for _ in range(n_exits)),
+    }
+    any_number = {0: torch.export.Dim.DYNAMIC}
+    dynamic = tuple(
+        tuple(any_number if name in (INPUT, ANSWER) else (None, None) for _ in tensors)
+        for name, tensors in arguments.items()
+    )
+    given = [i for i in range(n_exits) if is_given[i]]
+    input_names = [
+        *(numbered(INPUT, k) for k in range(len(samples))),
+        *(numbered(ANSWER, i) for i in given),
+        *(numbered(name, i) for i in range(n_exits - 1) for name in (WEIGHT, BIAS)),
+        *(numbered(name, i) for i in range(n_exits) for name in (MIXING, MEMBER_MIXING)),
+    ]
+    names: list[str] = []
+    module = _AllExits(network, names).eval()
+    with torch.no_grad():
+        # Names of the outputs are those of the exits that there are.
+        module(*arguments.values())
+    with _quietly(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            tuple(arguments.values()),
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            input_names=input_names,
+            output_names=list(names),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    return CascadeGraph(
+        model=program.model_proto.SerializeToString(),
+        n_inputs=len(samples),
+        n_exits=n_exits,
+        starts=tuple(network.starts(i) for i in range(n_exits)),
+        is_given=is_given,
+        row_axes=tuple(stage.info.row_axes or () for stage in network.stages),
+    )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep torch from telling how it exports, and which packages it does without."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

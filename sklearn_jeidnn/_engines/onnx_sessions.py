@@ -1,0 +1,107 @@
+"""Sessions of ONNX Runtime for the exits of a graph."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .onnx_export import INPUT, PLAIN, CascadeGraph, numbered
+from .onnx_parts import graphs_of_exits, plain_graph
+
+Run = Callable[[Sequence[str], dict[str, np.ndarray]], list[np.ndarray]]
+
+
+class ExitSession(NamedTuple):
+    """One exit, ready to run; names come with positions among tensors that are known by their order."""
+
+    run: Run
+    outputs: list[str]  # logits first, then the gate's score and inputs, then what later exits need
+    inputs: tuple[str, ...]
+    taken: list[tuple[int, str]]  # among what the stage takes
+    passed_on: list[tuple[int, str]]  # among what earlier exits passed on
+    # Where what later exits need is found: among the outputs (True), or among what was there before (False).
+    next_carried: list[tuple[bool, int]]
+    next_passed_on: list[tuple[bool, int]]
+    carried_axes: tuple[int | None, ...]  # axis of the samples in what is carried on
+    is_log_probs: list[bool]  # of what is passed on
+
+
+class Sessions:
+    """Sessions of a graph, made when they are first asked for, in each process and for each number of threads.
+
+    Parameters
+    ----------
+    graph : CascadeGraph
+    """
+
+    def __init__(self, graph: CascadeGraph) -> None:
+        self.graph = graph
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sessions can be neither copied nor stored.
+        return {**vars(self), "_made": {}}
+
+    def of_exits(self) -> list[ExitSession]:
+        made: list[ExitSession] = self._once("exits", lambda: _sessions_of_exits(self.graph))
+        return made
+
+    def of_plain(self) -> Any:
+        """The last member alone, from the inputs of the network."""
+        return self._once("plain", lambda: session(plain_graph(self.graph)))
+
+    def _once(self, what: str, make: Callable[[], Any]) -> Any:
+        # They survive no fork, since their threads stay with the parent.
+        key = (what, os.getpid(), torch.get_num_threads())
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def session(model: bytes) -> Any:
+    """Return a session of as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    # Errors are raised; warnings are of the graph, which nobody wrote.
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _sessions_of_exits(graph: CascadeGraph) -> list[ExitSession]:
+    sessions = []
+    carried: tuple[str, ...] = ()
+    passed_on: tuple[str, ...] = ()
+    network_inputs = tuple(numbered(INPUT, k) for k in range(graph.n_inputs))
+    for i, part in enumerate(graphs_of_exits(graph)):
+        taken = network_inputs if graph.starts[i] else carried
+        outputs = [name for name in part.outputs if name != PLAIN]
+        sessions.append(
+            ExitSession(
+                run=session(part.model).run,
+                outputs=outputs,
+                inputs=part.inputs,
+                taken=[(k, name) for k, name in enumerate(taken) if name in part.inputs],
+                passed_on=[(k, name) for k, name in enumerate(passed_on) if name in part.inputs],
+                next_carried=_sources(part.carried, outputs, carried),
+                next_passed_on=_sources(part.passed_on, outputs, passed_on),
+                carried_axes=part.carried_axes,
+                is_log_probs=[name.partition(".")[0].endswith("log_probs") for name in part.passed_on],
+            )
+        )
+        carried, passed_on = part.carried, part.passed_on
+    return sessions
+
+
+def _sources(
+    names: Sequence[str], outputs: Sequence[str], before: Sequence[str]
+) -> list[tuple[bool, int]]:
+    """Where to find tensors: among the outputs of an exit, or among what was there before it."""
+    return [
+        (True, outputs.index(name)) if name in outputs else (False, before.index(name))
+        for name in names
+    ]
