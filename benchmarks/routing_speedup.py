@@ -285,7 +285,7 @@ def companions_regressions(rows):
 
 
 def compiled(n_threads, quick, only=None):
-    """At half the multiply-adds, with ``compile=True`` and without: the plain backbone's time and ours."""
+    """At half the multiply-adds, with ``engine="torch.compile"`` and without: the plain backbone's time and ours."""
     for name in IN_FRONT if only is None else [only]:
         if name == "cifar10":
             params, rows, held_out, (X_test, _) = load(NETWORKS[0])
@@ -295,8 +295,8 @@ def compiled(n_threads, quick, only=None):
         with tempfile.TemporaryDirectory() as memory:
             options = {"budget": 0.5, "memory": MEMORY or memory, "random_state": SEED}
             eager, fast = (
-                EarlyExitClassifier(**params, **options, compile=compile).fit(*rows, **held_out)
-                for compile in (False, True)
+                EarlyExitClassifier(**params, **options, engine=engine).fit(*rows, **held_out)
+                for engine in ("torch", "torch.compile")
             )
         for batch_size in (WHOLE, *BATCHES):
             X = X_test[: N_ROWS[batch_size]]

@@ -30,6 +30,7 @@ from ._fit.checks import (
     warn_of_small_classes,
     warn_of_unread,
 )
+from ._fit.engine_choice import ENGINES, TORCH
 from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
@@ -188,8 +189,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         do not train again.
     precision : {"float32", "bfloat16"}, default="float32"
         What networks compute in outside of training. In bfloat16 an answer may depend on the batch.
-    compile : bool, default=False
-        Compile stages, heads and gates with ``torch.compile`` for prediction; needs a C++ compiler.
+    engine : {"torch", "torch.compile", "onnxruntime", "auto"}, default="torch"
+        What runs stages, heads and gates in prediction. "torch.compile" needs a C++ compiler, "onnxruntime" the
+        extra ``onnx``; "auto" takes it if it is there and faster than torch on this machine.
     device : str or torch.device, default="cpu"
     verbose : int, default=0
         1 prints which member is being trained, skorch's line for each epoch, and what the operating point does to
@@ -297,7 +299,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "precision": [StrOptions(set(PRECISIONS))],
-        "compile": ["boolean"],
+        "engine": [StrOptions(set(ENGINES))],
         "device": [str, torch.device],
         "verbose": ["verbose"],
         "warm_start": ["boolean"],
@@ -339,7 +341,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         condition_on: str | Callable[..., Any] = "pooled",
         memory: Any = None,
         precision: str = "float32",
-        compile: bool = False,
+        engine: str = TORCH,
         device: str | torch.device = "cpu",
         verbose: int = 0,
         warm_start: bool = False,
@@ -378,7 +380,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         self.condition_on = condition_on
         self.memory = memory
         self.precision = precision
-        self.compile = compile
+        self.engine = engine
         self.device = device
         self.verbose = verbose
         self.warm_start = warm_start

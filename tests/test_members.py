@@ -372,7 +372,7 @@ def test_compiled_networks_stand_behind_a_classifier(digits):
     options |= {"module__width": 32, "module__n_blocks": 2, "cost_weight": 0.05, "random_state": 0}
     options["companion_costs"] = [0.1]
     clf = EarlyExitClassifier(**options).fit(X, y)
-    compiled = EarlyExitClassifier(**options, compile=True).fit(X, y)
+    compiled = EarlyExitClassifier(**options, engine="torch.compile").fit(X, y)
     assert len(np.unique(clf.predict_exit(X))) > 1
     assert (clf.predict_exit(X) == compiled.predict_exit(X)).all()
     np.testing.assert_allclose(clf.predict_proba(X), compiled.predict_proba(X), atol=5e-6)

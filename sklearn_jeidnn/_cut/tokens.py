@@ -80,7 +80,7 @@ def takes_other_lengths(
     length = token_length(inputs)
     if length is None:
         return False
-    shorter, longer = (tuple(_resized(inputs, length, length + step)) for step in (-1, 1))
+    shorter, longer = (tuple(resized(inputs, length, length + step)) for step in (-1, 1))
     # A module with a position for each token takes no longer sentences, which the module itself then says.
     return (
         _same_answers(run, plain, shorter) is True
@@ -88,7 +88,7 @@ def takes_other_lengths(
     )
 
 
-def _resized(
+def resized(
     inputs: tuple[torch.Tensor, ...], length: int, new_length: int
 ) -> Iterator[torch.Tensor]:
     """Inputs with sentences of another length, whose tokens come round again."""

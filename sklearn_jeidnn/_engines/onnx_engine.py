@@ -13,7 +13,7 @@ from torch import nn
 from .._exits.gate_points import MARGIN, ROUNDING, GatePoints
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
-from .._exits.policy import decide
+from .._exits.policy import ExitMass, decide
 from .._exits.routing import ActiveBatch, ExitStep, route
 from .._exits.usual_torch import usual_defaults
 from .._operate.cascade import AnsweredArrays, RoutedArrays
@@ -44,48 +44,56 @@ class ArrayGate(NamedTuple):
     rounding_margin: float  # largest rounding error of the score
 
 
+class OfPoint(NamedTuple):
+    """What the graphs of exits take as inputs, and routing reads, at an operating point."""
+
+    gates: list[ArrayGate]
+    mixing: list[dict[str, np.ndarray]]  # mixing weights of each exit, by name
+    exit_mass: ExitMass
+    plain_last_exit: bool
+    stages: Sequence[Any]  # of which some are no part of a graph
+
+    @classmethod
+    def of(cls, network: EarlyExitNetwork, graph: CascadeGraph) -> "OfPoint":
+        gates = [
+            ArrayGate(gate.weight.numpy(), gate.bias.numpy(), float(gate.rounding_margin))
+            for gate in network.gates.per_exit_gates()
+        ]
+        heads, mixing = network.heads, []
+        for i in range(graph.n_exits):
+            weights = {MIXING: heads.mixing_weights[i]} if i else {}
+            if any(graph.starts[1 : i + 1]):
+                weights[MEMBER_MIXING] = heads.member_mixing_weights[i]
+            mixing.append(
+                {numbered(name, i): np.array(w, dtype=np.float32) for name, w in weights.items()}
+            )
+        return cls(gates, mixing, network.exit_mass, network.plain_last_exit, network.stages)
+
+
 class OnnxNetwork:
     """The exits of a network in ONNX Runtime, as :func:`_exits.routing.route` runs them.
 
     Parameters
     ----------
-    network : EarlyExitNetwork
-        Whose gates and mixing weights are taken, and stages that are no part of the graph.
     graph : CascadeGraph
     sessions : list of ExitSession
+    point : OfPoint
     """
 
     lossy = False
 
     def __init__(
-        self, network: EarlyExitNetwork, graph: CascadeGraph, sessions: Sequence[ExitSession]
+        self, graph: CascadeGraph, sessions: Sequence[ExitSession], point: OfPoint
     ) -> None:
-        self.exit_mass, self.plain_last_exit = network.exit_mass, network.plain_last_exit
-        self.graph, self.sessions, self.stages = graph, sessions, network.stages
-        self.gates = [
-            ArrayGate(gate.weight.numpy(), gate.bias.numpy(), float(gate.rounding_margin))
-            for gate in network.gates.per_exit_gates()
-        ]
-        heads = network.heads
-        weights = {MIXING: heads.mixing_weights, MEMBER_MIXING: heads.member_mixing_weights}
-        self.mixing = [
-            {
-                numbered(name, i): np.array(of_exits[i], dtype=np.float32)
-                for name, of_exits in weights.items()
-                if numbered(name, i) in sessions[i].inputs
-            }
-            for i in range(graph.n_exits)
-        ]
+        self.graph, self.sessions, self.point = graph, sessions, point
 
     def per_exit_gates(self) -> list[ArrayGate]:
-        return self.gates
+        return self.point.gates
 
     def exit_step(self, exit_index: int) -> Callable[..., ExitStep]:
         return partial(self._step, exit_index)
 
-    def take_inputs(
-        self, inputs: Sequence[np.ndarray], rows: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
+    def take_inputs(self, inputs: Sequence[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(array.take(rows, 0) for array in inputs)
 
     def keep_rows(
@@ -118,7 +126,7 @@ class OnnxNetwork:
         session = self.sessions[exit_index]
         feeds = self._feeds(exit_index, batch, taken)
         if gate is None:
-            name = PLAIN if self.plain_last_exit else numbered(LOGITS, exit_index)
+            name = PLAIN if self.point.plain_last_exit else numbered(LOGITS, exit_index)
             (logits,) = session.run([name], feeds)
             if flag_borderline:
                 batch = batch._replace(borderline=batch.borderline | has_tie(logits))
@@ -127,7 +135,7 @@ class OnnxNetwork:
         feeds[numbered(BIAS, exit_index)] = gate.bias
         outputs = session.run(session.outputs, feeds)
         logits, score, gate_inputs = outputs[:3]
-        leave, survival = decide(score, batch.survival, self.exit_mass)
+        leave, survival = decide(score, batch.survival, self.point.exit_mass)
         borderline = batch.borderline
         if flag_borderline:
             tied = gate_inputs[:, MARGIN] < _rounding_of(logits.max(1))
@@ -147,10 +155,10 @@ class OnnxNetwork:
     ) -> dict[str, np.ndarray]:
         """Inputs of an exit's graph, but for its gate."""
         session = self.sessions[exit_index]
-        feeds = dict(self.mixing[exit_index])
+        feeds = dict(self.point.mixing[exit_index])
         if self.graph.is_given[exit_index]:
             with usual_defaults():
-                answers = self.stages[exit_index](*as_tensors(tuple(taken)))
+                answers = self.point.stages[exit_index](*as_tensors(tuple(taken)))
             feeds[numbered(ANSWER, exit_index)] = answers.numpy()
         for k, name in session.taken:
             feeds[name] = taken[k]
@@ -173,12 +181,12 @@ class OnnxNetwork:
         """
         rows = np.arange(len(inputs[0]))
         batch, logits = ActiveBatch(rows, np.ones(len(rows)), rows < 0), []
-        for i, gate in enumerate(self.gates):
+        for i, gate in enumerate(self.point.gates):
             taken = inputs if batch.carried is None else batch.carried
             step = self._step(i, batch, taken, gate, False)
             logits.append(step.logits)
             batch = step.batch._replace(passed_on=self._without_gaps(i, step.batch.passed_on))
-        taken, last = (inputs if batch.carried is None else batch.carried), len(self.gates)
+        taken, last = (inputs if batch.carried is None else batch.carried), len(self.point.gates)
         feeds = self._feeds(last, batch, taken)
         of_last, plain = self.sessions[last].run([numbered(LOGITS, last), PLAIN], feeds)
         return [*logits, of_last], plain
@@ -261,14 +269,11 @@ class OnnxEngine:
 
     @property
     def _exits(self) -> OnnxNetwork:
-        sessions = self.sessions.of_exits()
-        if self._last_exits.sessions is not sessions:
-            self._last_exits.__init__(self.network, self.sessions.graph, sessions)
-        return self._last_exits
+        return OnnxNetwork(self.sessions.graph, self.sessions.of_exits(), self._of_point)
 
     @cached_property
-    def _last_exits(self) -> OnnxNetwork:
-        return OnnxNetwork(self.network, self.sessions.graph, self.sessions.of_exits())
+    def _of_point(self) -> OfPoint:
+        return OfPoint.of(self.network, self.sessions.graph)
 
     def route(self, arrays: Arrays, exits: torch.Tensor | None = None) -> RoutedArrays:
         """Run samples stage by stage, without those that left.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._cut import Stage
+from .._cut import Stage, has_length
 from .._exits.exit_heads import ExitOutput, PreviousExit
 from .._exits.gates import Summary, summarise
 from .._exits.network import EarlyExitNetwork
@@ -87,7 +87,7 @@ class _AllExits(nn.Module):
             if before is not None:
                 weight, of_member = mixing[i]
                 has_member = before.previous_member_log_probs is not None
-                output = output.combined(before, weight, of_member if has_member else None)
+                output = output.combined(before, weight, of_member if has_member else 0.0)
             before = heads.passed_on(i, output, before)
             outputs[numbered(LOGITS, i)] = output.logits
             if i == network.n_exits - 1:
@@ -133,7 +133,10 @@ def _read(stage: Stage, carried: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 
 def export_exits(
-    network: EarlyExitNetwork, samples: Sequence[torch.Tensor], n_classes: int
+    network: EarlyExitNetwork,
+    samples: Sequence[torch.Tensor],
+    n_classes: int,
+    length: int | None = None,
 ) -> CascadeGraph:
     """Write all exits of a network into one ONNX graph.
 
@@ -144,6 +147,8 @@ def export_exits(
     samples : sequence of tensor (n_samples, ...)
         A few samples, at least two; their values do not matter.
     n_classes : int
+    length : int, default=None
+        Length of the sentences among the samples, where the graph shall take other lengths, too.
 
     Raises
     ------
@@ -159,10 +164,12 @@ def export_exits(
         WEIGHT: tuple((torch.zeros(n_inputs), torch.zeros(())) for _ in range(n_exits - 1)),
         MIXING: tuple((torch.zeros(()), torch.zeros(())) for _ in range(n_exits)),
     }
-    any_number = {0: torch.export.Dim.DYNAMIC}
-    dynamic = tuple(
-        tuple(any_number if name in (INPUT, ANSWER) else (None, None) for _ in tensors)
-        for name, tensors in arguments.items()
+    varies = torch.export.Dim.DYNAMIC
+    dynamic = (
+        tuple({0: varies, 1: varies} if has_length(t, length) else {0: varies} for t in samples),
+        tuple({0: varies} for _ in arguments[ANSWER]),
+        tuple((None, None) for _ in arguments[WEIGHT]),
+        tuple((None, None) for _ in arguments[MIXING]),
     )
     given = [i for i in range(n_exits) if is_given[i]]
     input_names = [

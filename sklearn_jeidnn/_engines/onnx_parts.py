@@ -63,22 +63,20 @@ def graphs_of_exits(graph: CascadeGraph) -> list[ExitGraph]:
     crossing = [_crossing(graph, i) for i in range(graph.n_exits)]
     outputs: list[list[str]] = [[] for _ in crossing]
     inputs: list[list[str]] = [[] for _ in crossing]
-    read_later: set[str] = set()
     for i in reversed(range(graph.n_exits)):
         is_last = i == graph.n_exits - 1
         outputs[i] = [numbered(LOGITS, i)]
         outputs[i] += [PLAIN] if is_last else [numbered(SCORE, i), numbered(GATE_INPUTS, i)]
-        outputs[i] += [
-            name for name in crossing[i] if name in read_later and name not in outputs[i]
-        ]
+        read_later = {name for names in inputs[i + 1 :] for name in names}
+        own = [name for name in crossing[i] if name in read_later]
+        outputs[i] += [name for name in own if name not in outputs[i]]
         before = {name for names in crossing[:i] for name in names}
         inputs[i] = whole.inputs_of(outputs[i], before)
-        read_later |= set(inputs[i])
     return [_exit_graph(whole, graph, i, inputs, outputs[i], crossing) for i in range(len(inputs))]
 
 
 def _crossing(graph: CascadeGraph, i: int) -> list[str]:
-    """Names of all tensors that may cross the cut after an exit."""
+    """Names of all tensors of an exit that may cross the cut after it."""
     if i == graph.n_exits - 1:
         return []
     axes = () if graph.starts[i + 1] else graph.row_axes[i]
@@ -96,21 +94,30 @@ def _exit_graph(
 ) -> ExitGraph:
     later = {name for names in inputs[i + 1 :] for name in names}
     so_far = [name for names in crossing[: i + 1] for name in names if name in later]
-    axes = {numbered(CARRIED, i, k): axis for k, axis in enumerate(graph.row_axes[i])}
-    carried = tuple(name for name in so_far if name in axes)
-    earlier_axes = {
+    axes = {
         numbered(CARRIED, j, k): axis
-        for j in range(i)
+        for j in range(i + 1)
         for k, axis in enumerate(graph.row_axes[j])
     }
+    carried = [name for name in so_far if name in axes]
+    # What later stages of the same member still read of the network's inputs.
+    carried += sorted(
+        {name for j in _of_same_member(graph, i) for name in inputs[j] if name.startswith(INPUT)}
+    )
     return ExitGraph(
-        model=whole.part(inputs[i], outputs, earlier_axes),
+        model=whole.part(inputs[i], outputs, axes),
         inputs=tuple(inputs[i]),
         outputs=tuple(outputs),
-        carried=carried,
-        carried_axes=tuple(axes[name] for name in carried),
-        passed_on=tuple(name for name in so_far if not name.startswith(CARRIED)),
+        carried=tuple(carried),
+        carried_axes=tuple(axes.get(name, 0) for name in carried),
+        passed_on=tuple(name for name in so_far if name not in axes),
     )
+
+
+def _of_same_member(graph: CascadeGraph, i: int) -> list[int]:
+    """Exits of an exit's member that come after it."""
+    n_exits = graph.n_exits
+    return list(range(i + 1, next((j for j in range(i + 1, n_exits) if graph.starts[j]), n_exits)))
 
 
 def plain_graph(graph: CascadeGraph) -> bytes:

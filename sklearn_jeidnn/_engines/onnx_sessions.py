@@ -87,10 +87,12 @@ def _sessions_of_exits(graph: CascadeGraph) -> list[ExitSession]:
                 inputs=part.inputs,
                 taken=[(k, name) for k, name in enumerate(taken) if name in part.inputs],
                 passed_on=[(k, name) for k, name in enumerate(passed_on) if name in part.inputs],
-                next_carried=_sources(part.carried, outputs, carried),
+                next_carried=_sources(part.carried, outputs, taken),
                 next_passed_on=_sources(part.passed_on, outputs, passed_on),
                 carried_axes=part.carried_axes,
-                is_log_probs=[name.partition(".")[0].endswith("log_probs") for name in part.passed_on],
+                is_log_probs=[
+                    name.partition(".")[0].endswith("log_probs") for name in part.passed_on
+                ],
             )
         )
         carried, passed_on = part.carried, part.passed_on

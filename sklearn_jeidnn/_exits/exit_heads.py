@@ -44,11 +44,17 @@ class ExitOutput(NamedTuple):
         return cls(head_logits, head_logits, PreviousExit(log_probs, log_probs))
 
     def combined(
-        self, before: PreviousExit, mixing_weight: float, member_mixing_weight: float
+        self,
+        before: PreviousExit,
+        mixing_weight: float | torch.Tensor,
+        member_mixing_weight: float | torch.Tensor,
     ) -> "ExitOutput":
-        """Add the weighted log-probabilities of the previous exit and of the previous member."""
+        """Add the weighted log-probabilities of the previous exit and of the previous member.
+
+        There need be no previous member where its weight is the number 0.
+        """
         logits = self.head_logits + mixing_weight * before.log_probs
-        if member_mixing_weight:
+        if isinstance(member_mixing_weight, torch.Tensor) or member_mixing_weight:
             assert before.previous_member_log_probs is not None
             logits = logits + member_mixing_weight * before.previous_member_log_probs
         passed_on = self.passed_on._replace(log_probs=log_probabilities(logits))
@@ -144,6 +150,15 @@ class ExitHeads(nn.Module):
         """Stage output -> exit feature, ``(n_samples, d)``."""
         return self._head(exit_index).pool(output)
 
+    def alone(
+        self, exit_index: int, feature: torch.Tensor, before: PreviousExit | None
+    ) -> ExitOutput:
+        """Output of one exit's head, not combined; parameters as in :meth:`one`."""
+        previous = None
+        if before is not None and exit_index not in self.first_exits:
+            previous = before.head_log_probs
+        return ExitOutput.of_head(self._head(exit_index)(feature, previous).float())
+
     def one(
         self, exit_index: int, feature: torch.Tensor, before: PreviousExit | None
     ) -> ExitOutput:
@@ -156,14 +171,11 @@ class ExitHeads(nn.Module):
         before : PreviousExit or None
             None at the first exit.
         """
-        previous = None
-        if before is not None and exit_index not in self.first_exits:
-            previous = before.head_log_probs
-        output = ExitOutput.of_head(self._head(exit_index)(feature, previous).float())
-        weights = self.mixing_weights[exit_index], self.member_mixing_weights[exit_index]
-        if any(weights):
+        output = self.alone(exit_index, feature, before)
+        weight, of_member = self.mixing_weights[exit_index], self.member_mixing_weights[exit_index]
+        if weight or of_member:
             assert before is not None
-            output = output.combined(before, *weights)
+            output = output.combined(before, weight, of_member)
         if self.reads_member:
             output = output._replace(passed_on=self.passed_on(exit_index, output, before))
         return output

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .policy import Array, ExitMass, exits_taken, namespace_of
+from .policy import Array, ExitMass, exits_taken, namespace_of, sigmoid
 
 # Columns of a gate's inputs.
 CONFIDENCE, ENTROPY, MARGIN, STREAK = 0, 1, 2, -1
 # Logit of a gate that is as good as certain.
 SATURATED_LOGIT = 50.0
+# Largest rounding error of a gate's inputs, but for those that are whole numbers, and of logits, relative to them.
+ROUNDING = 1e-6
 
 
 def mean_and_scale(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +47,7 @@ class GatePoints:
         """(n_gates, n_samples, n_inputs) -> probabilities (n_samples, n_points, n_gates) of leaving"""
         moveaxis = namespace_of(standardised).moveaxis
         scores = standardised @ moveaxis(self.weight, 0, -1) + self.bias.T[:, None]
-        return moveaxis(_sigmoid(scores), 0, -1)
+        return moveaxis(sigmoid(scores), 0, -1)
 
     def exits(self, inputs: Array, exit_mass: ExitMass) -> Array:
         """(n_samples, n_gates, n_inputs) -> exits of the samples at each point (n_samples, n_points)"""
@@ -84,11 +86,3 @@ class GatePoints:
         return GatePoints(
             weight=self.weight, bias=self.bias - logits, mean=self.mean, scale=self.scale
         )
-
-
-def _sigmoid(scores: Array) -> Array:
-    if not isinstance(scores, np.ndarray):
-        return scores.sigmoid()
-    # NaN, of an exit without an answer, stays NaN.
-    with np.errstate(invalid="ignore"):
-        return np.exp(-np.logaddexp(0, -scores))

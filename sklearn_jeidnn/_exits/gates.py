@@ -7,15 +7,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from .gate_points import STREAK, GatePoints
+from .gate_points import ROUNDING, STREAK, GatePoints
 
 N_LARGEST = 4
 # No probability counts as less than 1e-12, so that no logarithm is infinite.
 LEAST_LOG = math.log(1e-12)
 # Columns without rounding error: whether two exits agree, and the streak.
 WHOLE_NUMBERS = (-3, -1)
-# Largest rounding error of the other columns.
-ROUNDING = 1e-6
 
 
 def uncertainty_statistics(
@@ -83,7 +81,7 @@ def summarise(log_probs: torch.Tensor, previous: Summary | None) -> Summary:
     # All classes at once: a slice of them takes twice as long.
     statistics = uncertainty_statistics(log_probs, probs, largest.exp()[:, :2])
     if previous is None:
-        columns = [statistics, largest, probs.new_zeros(len(probs), 7)]
+        columns = [statistics, largest, probs.new_zeros(probs.shape[0], 7)]
     else:
         agree = (previous.label == label).to(probs.dtype)
         given_before = previous.log_probs.gather(-1, label).exp()

@@ -18,6 +18,15 @@ def namespace_of(array: Array) -> Any:
     return sys.modules[type(array).__module__.partition(".")[0]]
 
 
+def sigmoid(scores: Array) -> Array:
+    """Probabilities whose logits these are; NaN stays NaN."""
+    if hasattr(scores, "sigmoid"):
+        return scores.sigmoid()
+    numpy = namespace_of(scores)
+    with numpy.errstate(invalid="ignore"):
+        return numpy.exp(-numpy.logaddexp(0, -scores))
+
+
 def sequential_mass(gate_prob: Array, survival: Array) -> Array:
     """Mass of a gate that takes its share of what is left: ``P_l = g_l prod_{j<l} (1 - g_j)``."""
     return gate_prob * survival
@@ -72,23 +81,23 @@ def decide(score: Array, survival: Array, exit_mass: ExitMass) -> tuple[Array, A
 
     Parameters
     ----------
-    score : tensor (n_samples,)
+    score : array or tensor (n_samples,)
         Logits of the gate's probabilities.
-    survival : tensor (n_samples,)
+    survival : array or tensor (n_samples,)
         Mass that no earlier exit has taken.
     exit_mass : callable
         A value of ``EXIT_DISTRIBUTIONS``.
 
     Returns
     -------
-    leave : tensor of bool (n_samples,)
-    survival : tensor (n_samples,)
+    leave : array or tensor of bool (n_samples,)
+    survival : array or tensor (n_samples,)
     """
     if exit_mass is sequential_mass:
         # Half of what is left is half of the gate's own probability, whatever is left.
         return score >= 0, survival
     # A gate without an answer, of an exit without one, takes nothing.
-    mass = exit_mass(namespace_of(score).nan_to_num(score.sigmoid()), survival)
+    mass = exit_mass(namespace_of(score).nan_to_num(sigmoid(score)), survival)
     return leaves(mass, survival), survival - mass
 
 

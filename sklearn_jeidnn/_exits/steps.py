@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from .exit_heads import ExitOutput, PreviousExit
-from .gate_points import MARGIN
-from .gates import ROUNDING, Gate, Summary, summarise
+from .gate_points import MARGIN, ROUNDING
+from .gates import Gate, Summary, summarise
 from .policy import ExitMass, decide
 from .routing import ActiveBatch, ExitStep
 

@@ -15,7 +15,7 @@ from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
 from .._given import naming
 from .._history import SampleHistory
-from .._operate.cascade import Cascade
+from .._operate.cascade import Cascade, Engine
 from .._operate.frontier import Frontier
 from .._operate.operating_point import OperatingPoint
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
@@ -33,6 +33,7 @@ from .checks import (
 )
 from .choice import Choice, Subset
 from .datasets import SamplesDataset
+from .engine_choice import COMPILED, check_engine, engine_of
 from .exits import exits_of_members
 from .fold_count import MOST_SAMPLES
 from .folds import OutOfFold
@@ -109,6 +110,7 @@ def fit_cascade(
     FittedCascade
     """
     device = usable_device(spec.device)
+    check_engine(spec)
     with usual_torch():
         check_parameters(spec, schema, parts)
     with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
@@ -189,9 +191,7 @@ class _Fit:
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
         if self.spec.is_joint or len(members) > 1:
             learning.combine(priced_network.network, members)
-        priced_network, plain_seconds = self._with_measured_costs(
-            priced_network, compiles=self.spec.compile
-        )
+        priced_network, plain_seconds = self._with_measured_costs(priced_network, self._engine)
         why = " as timed after training" if self.spec.is_timed else ""
         check_budget(self.spec.budget, priced_network.exit_costs, why)
         frontier, point = learning.train_gates(priced_network, members)
@@ -207,8 +207,10 @@ class _Fit:
         forget_results(self.assembly.module)
         cuts = [member.cut for member in members]
         trained = keep_for_later(self.spec, cuts, self.history, frontier.answers)
+        module, probe = self.assembly.module, self.assembly.probe
+        schema = with_length(self.schema, module, priced_network.network, probe)
         cascade = Cascade(
-            engine=self._engine(priced_network.network.eval(), self.spec.compile),
+            engine=self._engine(priced_network.network.eval(), schema),
             exits=priced_network.names,
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
@@ -219,8 +221,6 @@ class _Fit:
         answers = frontier.answers
         what = "held-out samples that set the gates"
         warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
-        module, probe = self.assembly.module, self.assembly.probe
-        schema = with_length(self.schema, module, priced_network.network, probe)
         return FittedCascade(
             schema=schema,
             cascade=cascade,
@@ -271,7 +271,9 @@ class _Fit:
     ) -> list[LearnedMember]:
         """Return the trained members that are kept."""
         candidates = learning.candidates(cuts)
-        choice = Choice(self.spec, self.assembly, learning, self._with_measured_costs, n_trees)
+        # Which members are kept does not wait for the export of each chain that they could make.
+        measured = partial(self._with_measured_costs, make_engine=self._in_torch)
+        choice = Choice(self.spec, self.assembly, learning, measured, n_trees)
         subset = Subset(tuple(range(len(cuts))))
         if self.spec.makes_companions(self.schema):
             subset = choice.best(candidates)
@@ -306,7 +308,8 @@ class _Fit:
         networks = [priced_network]
         if self.spec.makes_companions(self.schema) and isinstance(self.spec.cost, str):
             networks.append(self.assembly.chain(cuts[-1:]))
-        priced = [self._with_measured_costs(network, compiles=False)[0] for network in networks]
+        as_it_is = partial(self._in_torch, compiles=False)
+        priced = [self._with_measured_costs(network, as_it_is)[0] for network in networks]
         least = min(network.exit_costs[0] for network in priced)
         if budget < (HOPELESS if is_timed else 1) * least:
             check_budget(budget, [least], " as timed before training" if is_timed else "")
@@ -344,7 +347,9 @@ class _Fit:
         no_codes = torch.zeros(n_samples, dtype=torch.long)
         return SamplesDataset(inputs, no_codes, torch.ones(n_samples))
 
-    def _engine(self, network: EarlyExitNetwork, compiles: bool) -> TorchEngine:
+    def _in_torch(self, network: EarlyExitNetwork, compiles: bool | None = None) -> TorchEngine:
+        if compiles is None:
+            compiles = self.spec.engine == COMPILED
         return TorchEngine(
             network=network.for_inference(compiles),
             module=self.assembly.shown_module,
@@ -352,8 +357,13 @@ class _Fit:
             fixed_batch_size=self.spec.fixed_batch_size,
         )
 
+    def _engine(self, network: EarlyExitNetwork, schema: InputSchema | None = None) -> Engine:
+        """Return what runs a network in prediction, on samples as a schema knows them."""
+        few = tuple(tensor.cpu().numpy() for tensor in self.assembly.probe)
+        return engine_of(self.spec, self._in_torch(network), few, schema or self.schema)
+
     def _with_measured_costs(
-        self, priced_network: PricedNetwork, *, compiles: bool
+        self, priced_network: PricedNetwork, make_engine: Callable[[EarlyExitNetwork], Engine]
     ) -> tuple[PricedNetwork, float | None]:
         """Replace the costs by run times, and return the plain backbone's seconds, if costs are timed."""
         if not self.spec.is_timed:
@@ -361,7 +371,7 @@ class _Fit:
         arrays = tuple(array[:N_PROBE_SAMPLES] for array in self.parts.train.inputs)
         exit_costs, plain_seconds = time_exits(
             self.schema,
-            self._engine(priced_network.network, compiles),
+            make_engine(priced_network.network),
             arrays,
             self.spec.cost_batch_size,
         )

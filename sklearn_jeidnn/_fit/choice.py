@@ -95,7 +95,7 @@ class Choice(NamedTuple):
         """Return the objective that members would reach on samples that they have not learned from."""
         priced_network = self.assembly.chain([member.cut for member in members])
         self.learning.combine(priced_network.network, members)
-        priced_network, _ = self.with_measured_costs(priced_network, compiles=self.spec.compile)
+        priced_network, _ = self.with_measured_costs(priced_network)
         return objective_at(
             self.learning.answers(priced_network.network, members),
             priced_network.network.exit_mass,

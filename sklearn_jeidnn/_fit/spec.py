@@ -58,7 +58,7 @@ class CascadeSpec:
     class_weight: Any
     memory: Any
     precision: str
-    compile: bool
+    engine: str
     device: str | torch.device
     verbose: int
     prefixed: dict[str, Any]

@@ -1,0 +1,163 @@
+"""Which engine answers once everything is learned."""
+
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+
+from .._cut import resized
+from .._engines.onnx_engine import OnnxEngine
+from .._engines.onnx_export import export_exits
+from .._engines.onnx_sessions import Sessions
+from .._engines.torch_engine import TorchEngine
+from .._operate.cascade import Engine
+from .._schema import Arrays, InputSchema
+from .prices import MOST_TIMED_SAMPLES, TIMED_BATCHES, relative_seconds
+from .spec import CascadeSpec
+
+TORCH, COMPILED, ONNX_RUNTIME, FASTEST = "torch", "torch.compile", "onnxruntime", "auto"
+ENGINES = (FASTEST, TORCH, COMPILED, ONNX_RUNTIME)
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Largest difference between what engines answer, relative to the largest logit or 1: rounding.
+MOST_ROUNDING = 1e-3
+
+
+def engine_of(
+    spec: CascadeSpec, in_torch: TorchEngine, samples: Arrays, schema: InputSchema
+) -> Engine:
+    """Return the engine that a user asks for.
+
+    Parameters
+    ----------
+    spec : CascadeSpec
+    in_torch : TorchEngine
+    samples : tuple of ndarray (n_samples, ...)
+        A few, on which engines are compared and timed.
+    schema : InputSchema
+
+    Raises
+    ------
+    ValueError
+        If ONNX Runtime is asked for, and cannot run the network.
+    """
+    if spec.engine in (TORCH, COMPILED) or _why_torch(spec) is not None:
+        return in_torch
+    try:
+        in_onnx = _in_onnx(in_torch, samples, schema)
+    except Exception as error:
+        if spec.engine == ONNX_RUNTIME:
+            raise ValueError(
+                f"engine={ONNX_RUNTIME!r} cannot run the module: {_first_line(error)}. Give engine={TORCH!r}."
+            ) from error
+        _tell(spec, f"cannot run the module ({_first_line(error)})")
+        return in_torch
+    if spec.engine == FASTEST and not _is_faster(in_onnx, in_torch, samples, spec.cost_batch_size):
+        _tell(spec, "is no faster here")
+        return in_torch
+    return in_onnx
+
+
+def check_engine(spec: CascadeSpec) -> None:
+    """Refuse an engine that cannot be had.
+
+    Raises
+    ------
+    ImportError
+        If packages are missing.
+    ValueError
+        If another parameter asks for what the engine does not have.
+    """
+    if spec.engine != ONNX_RUNTIME:
+        return
+    missing = _missing()
+    if missing:
+        raise ImportError(
+            f"engine={ONNX_RUNTIME!r} needs {', '.join(missing)}: pip install 'sklearn_jeidnn[onnx]'."
+        )
+    why = _why_torch(spec)
+    if why is not None:
+        raise ValueError(f"engine={ONNX_RUNTIME!r} {why}; give engine={TORCH!r}.")
+
+
+def _missing() -> list[str]:
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def _why_torch(spec: CascadeSpec) -> str | None:
+    """Why only torch can do what other parameters ask for; None if that is not so."""
+    if _missing():
+        return f"needs {_missing()}"
+    if torch.device(spec.device).type != "cpu":
+        return f"runs on the CPU, but device={str(spec.device)!r}"
+    if spec.precision != "float32":
+        return f"computes in float32, but precision={spec.precision!r}"
+    return None
+
+
+def _in_onnx(in_torch: TorchEngine, samples: Arrays, schema: InputSchema) -> OnnxEngine:
+    """Return the same network in ONNX Runtime, once it has answered the same.
+
+    Raises
+    ------
+    ValueError
+        If it answers something else.
+    """
+    tensors = _at_least_two(samples)
+    graph = export_exits(in_torch.network, tensors, schema.n_classes, schema.length)
+    in_onnx = OnnxEngine(in_torch=in_torch, sessions=Sessions(graph))
+    # A graph may know the number of samples, and the length of sentences, that it was made with.
+    one = tuple(array[:1] for array in samples)
+    for some in (one, samples, _shorter(samples, schema.length)):
+        _check_same(in_torch.answer(some).logits, in_onnx.answer(some).logits)
+    return in_onnx
+
+
+def _shorter(samples: Arrays, length: int | None) -> Arrays:
+    """The samples with sentences of another length, where that may differ."""
+    tensors = tuple(torch.as_tensor(array) for array in samples)
+    return (
+        samples
+        if length is None
+        else tuple(t.numpy() for t in resized(tensors, length, length - 1))
+    )
+
+
+def _check_same(expected: np.ndarray, found: np.ndarray) -> None:
+    """Refuse logits (n_samples, n_exits, n_classes) that differ by more than rounding."""
+    most = MOST_ROUNDING * max(1.0, float(np.nanmax(np.abs(expected), initial=0)))
+    if not np.allclose(expected, found, rtol=0, atol=most, equal_nan=True):
+        difference = np.nanmax(np.abs(expected - found))
+        raise ValueError(
+            f"logits of {len(expected)} samples differ by up to {difference:.3g} from torch's"
+        )
+
+
+def _at_least_two(samples: Arrays) -> list[torch.Tensor]:
+    """Tensors of samples, doubled: torch takes a dimension of one for a constant."""
+    return [torch.as_tensor(np.concatenate([array, array])) for array in samples]
+
+
+def _is_faster(
+    in_onnx: OnnxEngine, in_torch: TorchEngine, samples: Arrays, n_samples: int | None
+) -> bool:
+    """Whether ONNX Runtime takes less time than torch for a call of so many samples."""
+    if n_samples is None:
+        n_samples = min(TIMED_BATCHES * in_torch.batch_size, MOST_TIMED_SAMPLES)
+    rows = np.arange(n_samples) % len(samples[0])
+    arrays = tuple(array[rows] for array in samples)
+    (relative,) = relative_seconds(
+        [partial(in_onnx.route, arrays)], partial(in_torch.route, arrays)
+    )
+    return bool(relative < 1)
+
+
+def _tell(spec: CascadeSpec, what: str) -> None:
+    if spec.verbose:
+        print(f"engine={FASTEST!r}: {ONNX_RUNTIME} {what}, so {TORCH} answers.")
+
+
+def _first_line(error: Exception) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,0 +1,279 @@
+"""Exits in ONNX Runtime answer as they do in torch, whatever is between them."""
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.naive_bayes import GaussianNB
+from torch import nn
+
+from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
+from sklearn_jeidnn._engines.onnx_export import export_exits
+from sklearn_jeidnn._engines.onnx_parts import graphs_of_exits
+from sklearn_jeidnn._engines.torch_engine import TorchEngine
+from sklearn_jeidnn._fit import engine_choice
+
+from .conftest import MaskedTokens, TinyConv, quick_classifier
+from .test_samples import sentences
+from .test_tokens import Summed
+from .test_unanswered import Masked
+
+pytest.importorskip("onnxruntime")
+
+SMALL = (None, {"width": 16, "n_blocks": 2})
+
+
+def fitted(X, y, **params):
+    defaults = {"engine": "onnxruntime", "max_epochs": 2, "module": TinyConv}
+    return quick_classifier(**{**defaults, **params}).fit(X, y)
+
+
+def in_torch(clf):
+    """The same classifier, answered by torch."""
+    other = pickle.loads(pickle.dumps(clf))
+    cascade = other._predictor.cascade
+    engine = cascade.engine.in_torch
+    assert isinstance(engine, TorchEngine)
+    object.__setattr__(cascade, "engine", engine)
+    return other
+
+
+def check_same(clf, X):
+    """Labels and exits are the same, numbers are up to rounding, for many samples, few and one."""
+    assert isinstance(clf._predictor.cascade.engine, OnnxEngine)
+    other = in_torch(clf)
+    for n_samples in (len(X), 7, 1, 0):
+        some = X[:n_samples]
+        if n_samples:
+            np.testing.assert_array_equal(clf.predict(some), other.predict(some))
+            np.testing.assert_array_equal(clf.predict_exit(some), other.predict_exit(some))
+            np.testing.assert_allclose(
+                clf.predict_proba(some), other.predict_proba(some), atol=1e-5
+            )
+            np.testing.assert_array_equal(clf.predict_backbone(some), other.predict_backbone(some))
+    arrays = clf._predictor.schema.encode((np.asarray(X, dtype=np.float32),))
+    for found, expected in zip(
+        clf._predictor.every_exit(arrays), other._predictor.every_exit(arrays), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"head": "linear", "companion": None},
+        {"module": [(TinyConv, {"width": 4}), TinyConv]},
+        {"module": [GaussianNB(), (TinyConv, {"width": 4}), TinyConv]},
+        {"module": [SMALL, GaussianNB(), (None, {"width": 32, "n_blocks": 3})]},
+        {"exit_distribution": "direct"},
+        {"gate_training": "bilevel"},
+        {"exit_policy": "patience"},
+    ],
+    ids=lambda params: "-".join(params) or "default",
+)
+def test_answers_are_torch_s(digits, fresh_digits, params):
+    clf = fitted(*digits, **params)
+    assert len(np.unique(clf.predict_exit(fresh_digits[0]))) > 1
+    check_same(clf, fresh_digits[0])
+
+
+def test_a_lone_classifier_is_asked_in_python(digits, fresh_digits):
+    clf = fitted(*digits, module=[SMALL, GaussianNB()], companion_costs=[0.1])
+    check_same(clf, fresh_digits[0])
+
+
+def test_other_operating_points_share_the_sessions(digits, fresh_digits):
+    clf = fitted(*digits)
+    clf.predict(fresh_digits[0])
+    for cost_weight in (0.0, 0.1, 0.5):
+        other = clf.at(cost_weight=cost_weight)
+        check_same(other, fresh_digits[0])
+        assert other._predictor.cascade.engine.sessions is clf._predictor.cascade.engine.sessions
+    agreeing = clf.control_risk(fresh_digits[0], max_disagreement=0.5)
+    check_same(agreeing, fresh_digits[0])
+
+
+def test_a_sample_s_answer_does_not_depend_on_those_beside_it(digits, fresh_digits):
+    clf = fitted(*digits)
+    together = clf.predict(fresh_digits[0]), clf.predict_exit(fresh_digits[0])
+    alone = [(clf.predict(x[None])[0], clf.predict_exit(x[None])[0]) for x in fresh_digits[0]]
+    np.testing.assert_array_equal(np.transpose(together), alone)
+    few = clf.set_params(iterator_valid__batch_size=3).predict(fresh_digits[0])
+    np.testing.assert_array_equal(few, together[0])
+
+
+class Wide(Summed):
+    """Reads its tokens again behind each block."""
+
+    def forward(self, ids):
+        hidden = self.embedding(ids).mean(1)
+        for block in self.blocks:
+            hidden = torch.relu(block(hidden)) + ids.float().mean(1, keepdim=True)
+        return self.classifier(hidden)
+
+
+@pytest.mark.parametrize("module", [Summed, Wide, MaskedTokens])
+def test_sentences_of_any_length(module):
+    X, y = sentences(200)
+    if module is not MaskedTokens:
+        X = X["input_ids"]
+    clf = fitted(X, y, module=module)
+    assert isinstance(clf._predictor.cascade.engine, OnnxEngine)
+    other = in_torch(clf)
+    for length in (6, 5, 4):
+        some = {k: v[:, :length] for k, v in X.items()} if isinstance(X, dict) else X[:, :length]
+        np.testing.assert_array_equal(clf.predict(some), other.predict(some))
+        np.testing.assert_array_equal(clf.predict_exit(some), other.predict_exit(some))
+
+
+def test_samples_without_an_answer(digits, fresh_digits):
+    clf = fitted(*digits, module=Masked)
+    check_same(clf, fresh_digits[0])
+
+
+def test_it_is_pickled_and_copied_without_its_sessions(digits, fresh_digits, tmp_path):
+    clf = fitted(*digits)
+    expected = clf.predict(fresh_digits[0])
+    loaded = pickle.loads(pickle.dumps(clf))
+    assert not loaded._predictor.cascade.engine.sessions._made
+    np.testing.assert_array_equal(loaded.predict(fresh_digits[0]), expected)
+    assert clone(clf).engine == "onnxruntime"
+    (tmp_path / "clf.pkl").write_bytes(pickle.dumps(clf))
+    np.save(tmp_path / "X.npy", fresh_digits[0])
+    code = (
+        "import pickle, numpy as np; clf = pickle.load(open('clf.pkl', 'rb')); "
+        "print(clf.predict(np.load('X.npy')).tolist())"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    there = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert there.stdout.strip() == str(expected.tolist()), there.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_process_makes_sessions_of_its_own(digits, fresh_digits):
+    clf = fitted(*digits)
+    expected = clf.predict(fresh_digits[0])
+    receiver, sender = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's own, of forks beside threads
+        child = os.fork()
+    if child == 0:  # pragma: no cover
+        code = 1
+        try:
+            os.write(sender, bytes(clf.predict(fresh_digits[0]) == expected))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(sender)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(receiver, 10_000) == b"\1" * len(expected)
+
+
+def test_sessions_have_as_many_threads_as_torch(digits, fresh_digits):
+    clf = fitted(*digits)
+    expected = clf.predict(fresh_digits[0])
+    made = clf._predictor.cascade.engine.sessions._made
+    n_made = len(made)
+    try:
+        torch.set_num_threads(2)
+        np.testing.assert_array_equal(clf.predict(fresh_digits[0]), expected)
+    finally:
+        torch.set_num_threads(1)
+    assert len(made) > n_made
+
+
+class Unusual(nn.Module):
+    """Sorts by an operation that ONNX has not."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+        self.classifier = nn.Linear(64, 10)
+
+    def forward(self, X):
+        for layer in self.layers:
+            X = torch.special.i1e(layer(X / 4))
+        return self.classifier(X)
+
+
+def test_what_cannot_be_exported_is_refused_or_left_to_torch(digits, fresh_digits, capsys):
+    with pytest.raises(ValueError, match="engine='onnxruntime' cannot run the module: .*'torch'"):
+        fitted(*digits, module=Unusual)
+    clf = fitted(*digits, module=Unusual, engine="auto", verbose=1)
+    assert isinstance(clf._predictor.cascade.engine, TorchEngine)
+    assert "onnxruntime cannot run the module" in capsys.readouterr().out
+
+
+def test_other_answers_than_torch_s_are_refused(digits, monkeypatch):
+    plain = OnnxEngine.answer
+
+    def off(engine, arrays):
+        answered = plain(engine, arrays)
+        return answered._replace(logits=answered.logits + 0.1)
+
+    monkeypatch.setattr(OnnxEngine, "answer", off)
+    with pytest.raises(ValueError, match="logits of 1 samples differ by up to 0.1"):
+        fitted(*digits)
+
+
+@pytest.mark.parametrize(
+    "params, match",
+    [
+        ({"precision": "bfloat16"}, "engine='onnxruntime' computes in float32, .*'bfloat16'"),
+        ({"device": "meta"}, "device='meta'"),
+        ({"engine": "tensorrt"}, "engine"),
+    ],
+)
+def test_what_it_does_not_do_is_refused(digits, params, match):
+    with pytest.raises(ValueError, match=match):
+        fitted(*digits, **params)
+
+
+def test_without_the_packages_an_error_names_the_extra(digits, monkeypatch):
+    monkeypatch.setattr(engine_choice, "PACKAGES", ("onnx", "package_that_is_not_there"))
+    with pytest.raises(ImportError, match=r"package_that_is_not_there.*sklearn_jeidnn\[onnx\]"):
+        fitted(*digits)
+    clf = fitted(*digits, engine="auto")
+    assert isinstance(clf._predictor.cascade.engine, TorchEngine)
+
+
+@pytest.mark.parametrize("relative, engine", [(0.5, OnnxEngine), (2.0, TorchEngine)])
+def test_auto_takes_the_faster_one(digits, monkeypatch, relative, engine):
+    monkeypatch.setattr(engine_choice, "relative_seconds", lambda calls, plain: [relative])
+    clf = fitted(*digits, engine="auto")
+    assert isinstance(clf._predictor.cascade.engine, engine)
+
+
+def test_costs_are_timed_in_it(digits, monkeypatch):
+    routed = []
+    plain = OnnxEngine.route
+    monkeypatch.setattr(OnnxEngine, "route", lambda *args: routed.append(args[-1]) or plain(*args))
+    clf = fitted(*digits, cost="seconds", cost_batch_size=16)
+    assert any(exits is not None for exits in routed)
+    assert (clf.exit_costs_ > 0).all()
+
+
+def test_a_part_holds_its_own_weights_only(digits):
+    clf = fitted(*digits)
+    engine = clf._predictor.cascade.engine
+    graph = engine.sessions.graph
+    parts = graphs_of_exits(graph)
+    assert sum(len(part.model) for part in parts) < 1.2 * len(graph.model) + 5000 * len(parts)
+    assert all(part.carried and part.passed_on for part in parts[:-1])
+    samples = [torch.zeros(2, *shape) for shape in clf._predictor.schema.sample_shapes]
+    again = export_exits(engine.network, samples, 10)
+    assert again.starts == graph.starts and again.row_axes == graph.row_axes
+
+
+def test_the_default_is_torch(digits):
+    assert EarlyExitClassifier().engine == "torch"
