@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from . import conformal
+from . import conformal, runtime
 from ._datasets import collate, is_dataset, read_dataset
 from ._engines.torch_engine import as_tensors
 from ._exits.heads import HEADS
@@ -38,7 +38,7 @@ from ._fit.losses import GATE_LOSSES
 from ._fit.members import as_backbone, as_members, take_tables, takes_missing
 from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
 from ._fit.schedules import FOUND
-from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES, check_budget
+from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES
 from ._fit.turns import FIT_TURNS
 from ._fit.warm_start import going_on
 from ._given import naming
@@ -49,6 +49,7 @@ from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
 from ._operate.leakage import WHAT_TO_DO, check_certifiable
+from ._operate.operating_point import check_budget
 from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
@@ -682,6 +683,17 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         check_budget(budget, costs)
         moved = self._predictor.at(**asked, exit_policy=policy, exit_costs=costs)
         return other._adopt(other._certified(moved))
+
+    def predictor(self) -> runtime.Predictor:
+        """What answers, without the estimator: for a service that answers one sample at a time.
+
+        Returns
+        -------
+        :class:`~sklearn_jeidnn.runtime.Predictor`
+            At this operating point, with ``predict``, ``predict_proba``, ``predict_exit``, ``predict_set``, ``at``.
+        """
+        check_is_fitted(self)
+        return runtime.Predictor(self._predictor)
 
     def control_risk(
         self,

@@ -12,6 +12,7 @@ from . import metrics
 from ._datasets import DatasetBatches, is_dataset, no_samples
 from ._labels import read_labels
 from ._numbers import check_number
+from ._operate.calibration import as_levels
 from ._operate.cascade import AnsweredArrays
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
@@ -210,7 +211,7 @@ class PredictionMixin:
         ValueError
             If a confidence level is not in (0, 1), or groups are missing.
         """
-        levels = _as_levels(confidence_level)
+        levels = as_levels(confidence_level)
         if not isinstance(allow_empty, bool | np.bool_):
             raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")
         check_is_fitted(self)
@@ -358,19 +359,6 @@ def _check_groups(groups: np.ndarray, n_samples: int) -> None:
     """Refuse group labels that are not one for each sample."""
     if groups.shape != (n_samples,):
         raise ValueError(f"groups has shape {groups.shape}, but there are {n_samples} samples.")
-
-
-def _as_levels(confidence_level: float | Sequence[float]) -> list[float]:
-    try:
-        levels = np.atleast_1d(confidence_level)
-    except ValueError:  # lists of several lengths
-        levels = np.empty(0)
-    numbers = levels.ndim == 1 and levels.size and levels.dtype.kind == "f"
-    if not numbers or not np.all((levels > 0) & (levels < 1)):
-        raise ValueError(
-            f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1, or several."
-        )
-    return [float(level) for level in levels]
 
 
 def _with_progress(chunks: Iterable[Any], verbose: int) -> Iterable[Any]:

@@ -33,7 +33,7 @@ FLOORS = [
     {"_exits", "conformal", "metrics", "_samples", "_images", "_tables", "pipeline"},
     {"_datasets", "_operate", "_streams", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
-    {"_fit", "_prediction", "_portable"},
+    {"_fit", "_prediction", "_portable", "runtime"},
     {"_classifier"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -76,6 +76,7 @@ NO_TORCH = [
     "metrics",
     "model_selection",
     "pipeline",
+    "runtime",
     "_operate.drift",
 ]
 

@@ -17,7 +17,7 @@ from .._given import naming
 from .._history import SampleHistory
 from .._operate.cascade import Cascade, Engine
 from .._operate.frontier import Frontier
-from .._operate.operating_point import OperatingPoint
+from .._operate.operating_point import OperatingPoint, check_budget
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
@@ -48,7 +48,7 @@ from .modules import forget_results
 from .prices import COUNTED, time_exits
 from .progress import Progress
 from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits, most_epochs
-from .spec import CascadeSpec, check_budget, seeded, usable_device
+from .spec import CascadeSpec, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
 from .weights import as_dataset, normalised_weights

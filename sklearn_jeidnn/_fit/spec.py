@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -169,17 +169,6 @@ class CascadeSpec:
             callbacks=self.callbacks,
             device=self.device,
             **of_skorch,
-        )
-
-
-def check_budget(
-    budget: float | None, exit_costs: Sequence[float] | np.ndarray, why: str = ""
-) -> None:
-    """Refuse a budget below the cost of the first exit; ``why`` says how that cost was found."""
-    if budget is not None and not budget >= exit_costs[0]:
-        raise ValueError(
-            f"budget={budget!r} is less than the first exit costs, {exit_costs[0]:.3g}{why}; give more, "
-            f"an earlier exit, or a cheaper companion in front."
         )
 
 

@@ -1,7 +1,7 @@
 """Calibrated probabilities and prediction sets of one operating point."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -277,3 +277,17 @@ def with_uniform_gaps(probabilities: np.ndarray) -> np.ndarray:
         return probabilities
     filled: np.ndarray = np.nan_to_num(probabilities, nan=1 / probabilities.shape[1])
     return filled
+
+
+def as_levels(confidence_level: float | Sequence[float]) -> list[float]:
+    """Confidence levels as a list; refuse any that is not in (0, 1)."""
+    try:
+        levels = np.atleast_1d(confidence_level)
+    except ValueError:  # lists of several lengths
+        levels = np.empty(0)
+    numbers = levels.ndim == 1 and levels.size and levels.dtype.kind == "f"
+    if not numbers or not np.all((levels > 0) & (levels < 1)):
+        raise ValueError(
+            f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1, or several."
+        )
+    return [float(level) for level in levels]

@@ -1,7 +1,10 @@
 """An operating point: the gates that let samples leave, and what was certified about them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from .._exits.gate_points import GatePoints
 
@@ -42,3 +45,14 @@ class OperatingPoint:
     exit_policy: str
     plain_last_exit: bool = False
     risk: RiskControl | None = None
+
+
+def check_budget(
+    budget: float | None, exit_costs: Sequence[float] | np.ndarray, why: str = ""
+) -> None:
+    """Refuse a budget below the cost of the first exit; ``why`` says how that cost was found."""
+    if budget is not None and not budget >= exit_costs[0]:
+        raise ValueError(
+            f"budget={budget!r} is less than the first exit costs, {exit_costs[0]:.3g}{why}; give more, "
+            f"an earlier exit, or a cheaper companion in front."
+        )

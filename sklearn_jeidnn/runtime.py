@@ -1,0 +1,146 @@
+"""Answers of a fitted classifier without the estimator, for a service that answers one sample at a time."""
+
+import copy
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ._numbers import check_number
+from ._operate.calibration import as_levels
+from ._operate.operating_point import check_budget
+from ._predictor import Predictor as _Predictor
+from ._samples import check_inputs
+from ._schema import Arrays
+
+__all__ = ["Predictor"]
+
+
+class Predictor:
+    """A fitted classifier at an operating point, without the estimator.
+
+    :meth:`EarlyExitClassifier.predictor` makes it. It answers what the classifier answers, with what a single call
+    does not need left out: no parameters, no chunks, no progress. All samples of a call are in memory at once.
+
+    Attributes
+    ----------
+    classes : ndarray (n_classes,)
+    exits : list of str
+        Names of all exits but the last.
+    exit_costs : ndarray (n_exits,)
+        Relative to one pass of the plain backbone.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_jeidnn import EarlyExitClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> predictor = EarlyExitClassifier(max_epochs=2, cv=None, random_state=0).fit(X, y).predictor()
+    >>> predictor.predict(X[:1]).shape, predictor.predict_proba(X[:1]).shape
+    ((1,), (1, 3))
+    """
+
+    def __init__(self, predictor: _Predictor) -> None:
+        self._predictor = predictor
+
+    @property
+    def classes(self) -> np.ndarray:
+        return self._predictor.schema.classes
+
+    @property
+    def exits(self) -> list[str]:
+        return self._predictor.cascade.exits
+
+    @property
+    def exit_costs(self) -> np.ndarray:
+        return self._predictor.cascade.exit_costs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Label of each sample.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+            As the classifier takes it; arrays of floats of the shape of ``fit`` are fastest.
+
+        Returns
+        -------
+        y : ndarray (n_samples,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            If these are no samples like those of ``fit``.
+        """
+        return self._predictor.labels(self._arrays(X))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the exit that each sample takes: (n_samples, n_classes); see :meth:`predict`."""
+        return self._predictor.probabilities(self._arrays(X))
+
+    def predict_exit(self, X: Any) -> np.ndarray:
+        """Exit that each sample takes, from 0: (n_samples,); see :meth:`predict`."""
+        return self._predictor.exits(self._arrays(X))
+
+    def predict_set(
+        self,
+        X: Any,
+        *,
+        confidence_level: float | Sequence[float] = 0.9,
+        allow_empty: bool = True,
+        groups: Any = None,
+    ) -> np.ndarray:
+        """Labels that hold the truth with the given confidence, as :meth:`EarlyExitClassifier.predict_set` says.
+
+        Returns
+        -------
+        sets : ndarray of bool (n_samples, n_classes), or (n_samples, n_classes, n_levels)
+        """
+        levels = as_levels(confidence_level)
+        self._predictor.rule.check_groups(groups)
+        sets = self._predictor.sets(self._arrays(X), levels, allow_empty=allow_empty, groups=groups)
+        is_one = isinstance(confidence_level, Real) or np.ndim(confidence_level) == 0
+        return sets[..., 0] if is_one else sets
+
+    def at(
+        self,
+        *,
+        cost_weight: float | None = None,
+        budget: float | None = None,
+        max_accuracy_drop: float | None = None,
+    ) -> "Predictor":
+        """The same at another operating point, which shares the weights.
+
+        Parameters
+        ----------
+        cost_weight, budget, max_accuracy_drop : float, default=None
+            One of them, as in :class:`EarlyExitClassifier`.
+
+        Raises
+        ------
+        ValueError
+            If not exactly one is given, or the budget is less than the first exit costs.
+        """
+        asked = {
+            "cost_weight": cost_weight,
+            "budget": budget,
+            "max_accuracy_drop": max_accuracy_drop,
+        }
+        if sum(value is not None for value in asked.values()) != 1:
+            raise ValueError(
+                f"at() takes one of cost_weight, budget, max_accuracy_drop; got {asked}."
+            )
+        for name, value in asked.items():
+            if value is not None:
+                check_number(value, name, least=0)
+        check_budget(budget, self.exit_costs)
+        policy = self._predictor.frontier.exit_policy
+        moved = self._predictor.at(**asked, exit_policy=policy, exit_costs=self.exit_costs)
+        other = copy.copy(self)
+        other._predictor = moved
+        return other
+
+    def _arrays(self, X: Any) -> Arrays:
+        schema = self._predictor.schema
+        return schema.encode(check_inputs(schema, X))
