@@ -22,11 +22,13 @@ from .._operate.operating_point import OperatingPoint
 from .._schema import Arrays
 from .onnx_export import (
     ANSWER,
+    ANSWERS,
     BIAS,
     INPUT,
     LOGITS,
     MEMBER_MIXING,
     MIXING,
+    NUMBERS,
     PLAIN,
     WEIGHT,
     CascadeGraph,
@@ -157,14 +159,21 @@ class OnnxNetwork:
         session = self.sessions[exit_index]
         feeds = dict(self.point.mixing[exit_index])
         if self.graph.is_given[exit_index]:
-            with usual_defaults():
-                answers = self.point.stages[exit_index](*as_tensors(tuple(taken)))
-            feeds[numbered(ANSWER, exit_index)] = answers.numpy()
+            feeds[numbered(ANSWER, exit_index)] = self.answers(exit_index, taken)
         for k, name in session.taken:
             feeds[name] = taken[k]
         for k, name in session.passed_on:
             feeds[name] = batch.passed_on[k]
         return feeds
+
+    def answers(self, exit_index: int, taken: Sequence[np.ndarray]) -> np.ndarray:
+        """Logits (n_samples, n_classes) of a stage that is a classifier."""
+        answer = self.sessions[exit_index].answer
+        if answer is not None:
+            return answer([ANSWERS], {NUMBERS: taken[0]})[0]
+        with usual_defaults():
+            logits: np.ndarray = self.point.stages[exit_index](*as_tensors(tuple(taken))).numpy()
+        return logits
 
     def _carried(
         self, exit_index: int, outputs: Sequence[np.ndarray], taken: Sequence[np.ndarray]
@@ -301,7 +310,8 @@ class OnnxEngine:
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone (n_samples, n_classes)."""
         if self.sessions.graph.is_given[-1]:
-            return self.in_torch.backbone_logits(arrays)
+            exits, last = self._exits, self.sessions.graph.n_exits - 1
+            return np.concatenate([exits.answers(last, batch) for batch in self._batches(arrays)])
         session = self.sessions.of_plain()
         names = {value.name for value in session.get_inputs()}
         parts = []

@@ -20,6 +20,8 @@ OPSET = 20
 INPUT, ANSWER, WEIGHT, BIAS = "input", "answer", "gate_weight", "gate_bias"
 MIXING, MEMBER_MIXING = "mixing", "member_mixing"
 CARRIED, LOGITS, SCORE, GATE_INPUTS, PLAIN = "carried", "logits", "score", "gate_inputs", "plain"
+# What the graph of a classifier takes and returns.
+NUMBERS, ANSWERS = "numbers", "logits"
 # What the next exits need of an exit, for each sample.
 HEAD, LOG_PROBS, LABEL = "head_log_probs", "log_probs", "label"
 
@@ -45,7 +47,10 @@ class CascadeGraph:
     starts : tuple of bool (n_exits,)
         Whether the stage before an exit takes the inputs of the network.
     is_given : tuple of bool (n_exits,)
-        Whether a stage is no part of the graph, which takes its logits instead.
+        Whether a stage is a classifier and no part of the graph, which takes its logits instead.
+    classifiers : tuple of (bytes or None) (n_exits,)
+        Graph of a stage that is a classifier, if it has one: from ``NUMBERS`` (n_samples, n_features) to ``ANSWERS``
+        (n_samples, n_classes).
     row_axes : tuple of tuple (n_exits,)
         Axis of the samples in each tensor that crosses the cut after an exit; None if a tensor has none.
     """
@@ -55,6 +60,7 @@ class CascadeGraph:
     n_exits: int
     starts: tuple[bool, ...]
     is_given: tuple[bool, ...]
+    classifiers: tuple[bytes | None, ...]
     row_axes: tuple[tuple[int | None, ...], ...]
 
 
@@ -137,6 +143,7 @@ def export_exits(
     samples: Sequence[torch.Tensor],
     n_classes: int,
     length: int | None = None,
+    classifiers: Sequence[bytes | None] = (),
 ) -> CascadeGraph:
     """Write all exits of a network into one ONNX graph.
 
@@ -149,6 +156,8 @@ def export_exits(
     n_classes : int
     length : int, default=None
         Length of the sentences among the samples, where the graph shall take other lengths, too.
+    classifiers : sequence of (bytes or None), default=()
+        As in :class:`CascadeGraph`; by default there are none.
 
     Raises
     ------
@@ -201,6 +210,7 @@ def export_exits(
         n_exits=n_exits,
         starts=tuple(network.starts(i) for i in range(n_exits)),
         is_given=is_given,
+        classifiers=tuple(classifiers) or (None,) * n_exits,
         row_axes=tuple(stage.info.row_axes or () for stage in network.stages),
     )
 

@@ -17,6 +17,7 @@ class ExitSession(NamedTuple):
     """One exit, ready to run; names come with positions among tensors that are known by their order."""
 
     run: Run
+    answer: Run | None  # of a stage that is a classifier with a graph of its own
     outputs: list[str]  # logits first, then the gate's score and inputs, then what later exits need
     inputs: tuple[str, ...]
     taken: list[tuple[int, str]]  # among what the stage takes
@@ -79,10 +80,12 @@ def _sessions_of_exits(graph: CascadeGraph) -> list[ExitSession]:
     network_inputs = tuple(numbered(INPUT, k) for k in range(graph.n_inputs))
     for i, part in enumerate(graphs_of_exits(graph)):
         taken = network_inputs if graph.starts[i] else carried
+        own = graph.classifiers[i]
         outputs = [name for name in part.outputs if name != PLAIN]
         sessions.append(
             ExitSession(
                 run=session(part.model).run,
+                answer=None if own is None else session(own).run,
                 outputs=outputs,
                 inputs=part.inputs,
                 taken=[(k, name) for k, name in enumerate(taken) if name in part.inputs],

@@ -14,6 +14,7 @@ from .._engines.onnx_sessions import Sessions
 from .._engines.torch_engine import TorchEngine
 from .._operate.cascade import Engine
 from .._schema import Arrays, InputSchema
+from .onnx_trees import trees_as_onnx
 from .prices import MOST_TIMED_SAMPLES, TIMED_BATCHES, relative_seconds
 from .spec import CascadeSpec
 
@@ -105,7 +106,8 @@ def _in_onnx(in_torch: TorchEngine, samples: Arrays, schema: InputSchema) -> Onn
         If it answers something else.
     """
     tensors = _at_least_two(samples)
-    graph = export_exits(in_torch.network, tensors, schema.n_classes, schema.length)
+    classifiers = [trees_as_onnx(stage) for stage in in_torch.network.stages]
+    graph = export_exits(in_torch.network, tensors, schema.n_classes, schema.length, classifiers)
     in_onnx = OnnxEngine(in_torch=in_torch, sessions=Sessions(graph))
     # A graph may know the number of samples, and the length of sentences, that it was made with.
     one = tuple(array[:1] for array in samples)

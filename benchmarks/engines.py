@@ -1,0 +1,214 @@
+"""How fast is the whole network in each engine, and how fast are its exits there?
+
+The whole network in torch, as its user calls it, and in ONNX Runtime, beside the exits in both, at the cheapest
+operating point that is at most half a point less accurate than the whole network (chosen on the test rows, as are the
+figures of a frontier). Times are of a sample, on arrays that are ready: median and 95th percentile over the calls of
+several turns, in which all take part. Tables are also asked through ``predict``, which checks what it is given, and
+through ``predictor()``.
+"""
+
+import time
+
+import claims
+import datasets
+import numpy as np
+import records
+import torch
+from claims import Claim, Claims
+
+from sklearn_jeidnn import EarlyExitClassifier
+
+SEED = 0
+# The last member of a table may be trees, which scikit-learn asks.
+ENGINES = TORCH, ONNX, PYTHON = "torch", "onnxruntime", "scikit-learn"
+WHOLE, EXITS = "whole", "exits"
+PREDICT, PREDICTOR = "predict", "predictor"
+MOST_LOST = 0.005
+COST_WEIGHTS = [0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.0]
+ALL = 0
+BATCHES = {ALL: 8192, 256: 2048, 1: 200}
+N_TURNS = 7
+CIFAR10, LETTER, PENDIGITS, KRKOPT = "cifar10", "letter", "pendigits", "krkopt"
+# Most time of the exits relative to the whole network in the same engine (project's 21st issue).
+OF_WHOLE = {256: 0.55, 1: 0.6}
+# Most microseconds of a single row.
+OF_ONE = {PREDICT: 200, PREDICTOR: 60}
+
+
+def cifar10(quick):
+    params, train, held_out, test = datasets.load_frozen_cifar10_fit()
+    epochs = {"max_epochs": 1} if quick else {}
+    return {**params, **epochs}, train, held_out, test
+
+
+def table(name):
+    def load(quick):
+        split = datasets.load(name)
+        params = {"max_epochs": 2} if quick else {}
+        return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
+
+    return load
+
+
+LOADERS = {CIFAR10: cifar10, **{name: table(name) for name in (LETTER, PENDIGITS, KRKOPT)}}
+
+
+def run(name, quick, n_threads):
+    """Records of one data set."""
+    params, train, held_out, (X, y) = LOADERS[name](quick)
+    start = time.process_time()
+    clf = EarlyExitClassifier(**params, engine=ONNX, random_state=SEED).fit(*train, **held_out)
+    fit_seconds = time.process_time() - start
+    X = np.ascontiguousarray(X, dtype=np.float32)
+    plain_accuracy = np.mean(clf.predict_backbone(X) == y)
+    at, accuracy = cheapest(clf, X, y, plain_accuracy - MOST_LOST)
+    ways = calls(at)
+    accuracies = {WHOLE: plain_accuracy, EXITS: accuracy}
+    for batch_size, n_rows in BATCHES.items():
+        n_rows = min(n_rows, 4 * batch_size or n_rows) if quick else n_rows
+        times = in_turns(list(ways.values()), X[:n_rows], batch_size)
+        for (what, engine), own in zip(ways, times, strict=True):
+            row = {
+                "data": name,
+                "what": what,
+                "engine": engine,
+                "n_threads": n_threads,
+                "batch_size": batch_size,
+                "accuracy": accuracies.get(what, accuracy),
+                "mean_cost": 1.0 if what == WHOLE else at.mean_cost(X),
+                "cost_weight": at.cost_weight,
+                "microseconds": 1e6 * np.median(own),
+                "microseconds_mean": 1e6 * np.mean(own),
+                "microseconds_p95": 1e6 * np.quantile(own, 0.95),
+                "fit_cpu_seconds": fit_seconds,
+                "seed": SEED,
+            }
+            report(row)
+            yield row
+
+
+def cheapest(clf, X, y, least):
+    """The cheapest operating point that is right on so many rows, and its accuracy."""
+    points = [clf.at(cost_weight=weight) for weight in COST_WEIGHTS]
+    right = [np.mean(point.predict(X) == y) for point in points]
+    costs = [
+        point.mean_cost(X) if accuracy >= least else np.inf
+        for point, accuracy in zip(points, right, strict=True)
+    ]
+    best = int(np.argmin(costs))
+    return points[best], right[best]
+
+
+def calls(clf):
+    """What is timed: (what, engine) -> function of an array."""
+    in_onnx = clf._predictor.cascade.engine
+    in_torch = in_onnx.in_torch
+    if isinstance(clf.module_, torch.nn.Module):
+        whole = {TORCH: whole_in_torch(clf.module_), ONNX: lambda X: in_onnx.backbone_logits((X,))}
+    else:
+        whole = {PYTHON: lambda X: in_onnx.backbone_logits((X,))}
+    return {
+        **{(WHOLE, engine): call for engine, call in whole.items()},
+        (EXITS, TORCH): lambda X: in_torch.route((X,)),
+        (EXITS, ONNX): lambda X: in_onnx.route((X,)),
+        (PREDICT, ONNX): clf.predict,
+        (PREDICTOR, ONNX): clf.predictor().predict,
+    }
+
+
+def whole_in_torch(module):
+    """The network as its user calls it, its images in the memory format that is fastest."""
+    module = module.eval()
+
+    @torch.inference_mode()
+    def call(X):
+        tensor = torch.from_numpy(X)
+        if tensor.ndim == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return module(tensor)
+
+    return call
+
+
+def in_turns(functions, X, batch_size):
+    """Seconds of a sample in each call: (n_functions, n_calls)"""
+    batch_size = len(X) if batch_size == ALL else batch_size
+    parts = [X[i : i + batch_size] for i in range(0, len(X), batch_size)]
+    times = [[] for _ in functions]
+    for turn in range(N_TURNS + 1):
+        for function, own in zip(functions, times, strict=True):
+            for part in parts:
+                start = time.perf_counter()
+                function(part)
+                if turn:
+                    own.append((time.perf_counter() - start) / len(part))
+    return times
+
+
+def report(row):
+    print(
+        f"{row['data']:10} {row['what']:10} {row['engine']:12} batch {row['batch_size']:3}: "
+        f"{row['accuracy']:.4f} at cost {row['mean_cost']:.3f}, {row['microseconds']:8.1f} us "
+        f"(mean {row['microseconds_mean']:.1f}, 95th percentile {row['microseconds_p95']:.1f})",
+        flush=True,
+    )
+
+
+def microseconds(rows, data, what, engine, batch_size, key="microseconds"):
+    """NaN if it was not measured."""
+    for row in rows:
+        is_it = (row["data"], row["what"], row["engine"]) == (data, what, engine)
+        if is_it and row["batch_size"] == batch_size and row["n_threads"] == 1:
+            return row[key]
+    return np.nan
+
+
+def targets(rows):
+    for batch_size, most in OF_WHOLE.items():
+        key = "microseconds" if batch_size > 1 else "microseconds_mean"
+        exits, whole = (
+            microseconds(rows, CIFAR10, what, ONNX, batch_size, key) for what in (EXITS, WHOLE)
+        )
+        says = f"{CIFAR10}, batch {batch_size}: exits / whole network in ONNX Runtime"
+        yield Claim(says, exits / whole, "<=", most)
+    for data in (LETTER, PENDIGITS):
+        for what, most in OF_ONE.items():
+            yield Claim(
+                f"{data}: microseconds of one row through {what}",
+                microseconds(rows, data, what, ONNX, 1),
+                "<=",
+                most,
+            )
+
+    whole, exits = (
+        microseconds(rows, KRKOPT, what, engine, ALL)
+        for what, engine in ((WHOLE, TORCH), (EXITS, ONNX))
+    )
+    yield Claim(f"{KRKOPT}: times as fast as the plain network in torch", whole / exits, ">=", 2.5)
+
+
+def regressions(rows):
+    for row in rows:
+        if row["what"] == EXITS and row["engine"] == ONNX and row["batch_size"] == 1:
+            torch_s = microseconds(rows, row["data"], EXITS, TORCH, 1)
+            says = f"{row['data']}: one sample in ONNX Runtime / torch"
+            yield Claim(says, row["microseconds"] / torch_s, "<=", 0.9)
+
+
+QUESTION = "engines"
+CLAIMS = {QUESTION: Claims(targets, regressions)}
+
+
+if __name__ == "__main__":
+    parser = claims.parser(__doc__, quick="two epochs")
+    parser.add_argument("--data", nargs="+", default=list(LOADERS), choices=list(LOADERS))
+    options = claims.parse(parser, CLAIMS)
+    torch.set_num_threads(1)
+    rows = []
+    if records.is_there(QUESTION, options.quick):
+        stored = records.read(QUESTION, options.quick)
+        rows = [row for row in stored if row["data"] not in options.data]
+    for data in options.data:
+        rows += run(data, options.quick, 1)
+        records.write(QUESTION, rows, options.quick)
+    claims.settle(CLAIMS, [QUESTION], options.quick)

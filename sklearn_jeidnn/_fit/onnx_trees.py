@@ -1,0 +1,174 @@
+"""Fitted trees as ONNX graphs, from a table's numbers to logits.
+
+skl2onnx 1.20 sends missing values of extremely randomised trees the wrong way, and refuses boosted trees of several
+classes of scikit-learn 1.9.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+
+from .._engines.onnx_export import ANSWERS, NUMBERS, OPSET
+from .classifiers import ClassifierStage
+from .trees import DistilledExtraTrees
+
+# Of the operators for trees, and of the format that ONNX Runtime 1.17 reads.
+TREES_OPSET, IR_VERSION = 3, 9
+# Larger trees stay in scikit-learn: a graph takes a hundred bytes a node.
+MOST_NODES = 300_000
+
+
+class _Nodes(NamedTuple):
+    """Nodes of one tree; of leaves only the weights are read."""
+
+    feature: np.ndarray  # (n_nodes,)
+    threshold: np.ndarray  # (n_nodes,), up to which a sample goes to the left
+    left: np.ndarray  # (n_nodes,)
+    right: np.ndarray  # (n_nodes,)
+    missing_left: np.ndarray  # (n_nodes,), whether a missing value goes to the left
+    is_leaf: np.ndarray  # (n_nodes,)
+    weights: np.ndarray  # (n_nodes, n_targets), what a leaf adds
+
+
+def trees_as_onnx(stage: Any) -> bytes | None:
+    """Return the graph of a member that is trees, a serialised ``onnx.ModelProto``; None of any other member.
+
+    It takes ``NUMBERS`` (n_samples, n_features), float32, and returns ``ANSWERS`` (n_samples, n_classes).
+    """
+    if not isinstance(stage, ClassifierStage) or not stage.as_numbers:
+        return None
+    n_classes = stage.schema.n_classes
+    if not np.array_equal(stage.columns, np.arange(n_classes)):
+        return None
+    trees = stage.classifier
+    if isinstance(trees, HistGradientBoostingClassifier):
+        nodes = _boosted_nodes(trees)
+        base = trees._baseline_prediction.ravel()
+    elif isinstance(trees, ExtraTreesClassifier | DistilledExtraTrees):
+        nodes = [_extra_nodes(tree.tree_, len(trees.estimators_)) for tree in trees.estimators_]
+        base = np.zeros(n_classes)
+    else:
+        return None
+    if not nodes or sum(len(tree.feature) for tree in nodes) > MOST_NODES:
+        return None
+    is_boosted = isinstance(trees, HistGradientBoostingClassifier)
+    return _model(nodes, base, is_boosted, stage.least_probability)
+
+
+def _boosted_nodes(trees: HistGradientBoostingClassifier) -> list[_Nodes]:
+    """Nodes of all trees; none if there are columns of categories, which are put first there."""
+    found = []
+    for of_iteration in trees._predictors:
+        for target, tree in enumerate(of_iteration):
+            nodes = tree.nodes
+            if nodes["is_categorical"].any():
+                return []
+            weights = np.zeros((len(nodes), len(of_iteration)))
+            weights[:, target] = nodes["value"]
+            found.append(
+                _Nodes(
+                    feature=nodes["feature_idx"],
+                    threshold=nodes["num_threshold"],
+                    left=nodes["left"],
+                    right=nodes["right"],
+                    missing_left=nodes["missing_go_to_left"],
+                    is_leaf=nodes["is_leaf"].astype(bool),
+                    weights=weights,
+                )
+            )
+    return found
+
+
+def _extra_nodes(tree: Any, n_trees: int) -> _Nodes:
+    return _Nodes(
+        feature=tree.feature,
+        threshold=tree.threshold,
+        left=tree.children_left,
+        right=tree.children_right,
+        missing_left=tree.missing_go_to_left,
+        is_leaf=tree.children_left == tree.children_right,
+        weights=tree.value.reshape(tree.node_count, -1) / n_trees,
+    )
+
+
+def _model(nodes: list[_Nodes], base: np.ndarray, is_boosted: bool, least: float) -> bytes:
+    """Trees, their sum, and logarithms of the probabilities that follow."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    n_targets = nodes[0].weights.shape[1]
+    steps = [
+        helper.make_node(
+            "TreeEnsembleRegressor",
+            [NUMBERS],
+            ["sums"],
+            domain="ai.onnx.ml",
+            n_targets=n_targets,
+            base_values=base.tolist(),
+            **_attributes(nodes),
+        )
+    ]
+    log_probabilities = "log_probabilities"
+    if not is_boosted:
+        steps.append(helper.make_node("Log", ["sums"], [log_probabilities]))
+    else:
+        scores = "sums"
+        if n_targets == 1:
+            # One sum for two classes, the logit of the second one.
+            scores = "of_both"
+            steps += [
+                helper.make_node("Sub", ["sums", "sums"], ["of_first"]),
+                helper.make_node("Concat", ["of_first", "sums"], [scores], axis=1),
+            ]
+        steps.append(helper.make_node("LogSoftmax", [scores], [log_probabilities], axis=1))
+    steps.append(helper.make_node("Max", [log_probabilities, "least"], [ANSWERS]))
+    constants = {"least": np.log(least, dtype=np.float32)}
+    graph = helper.make_graph(
+        steps,
+        "trees",
+        [helper.make_tensor_value_info(NUMBERS, TensorProto.FLOAT, ["n", None])],
+        [helper.make_tensor_value_info(ANSWERS, TensorProto.FLOAT, ["n", None])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)]
+    data: bytes = helper.make_model(
+        graph, opset_imports=opsets, ir_version=IR_VERSION
+    ).SerializeToString()
+    return data
+
+
+def _attributes(nodes: list[_Nodes]) -> dict[str, Any]:
+    """Attributes of ``TreeEnsembleRegressor``, which holds the nodes of all trees one after the other."""
+    sizes = [len(tree.feature) for tree in nodes]
+    of_tree = np.repeat(np.arange(len(nodes)), sizes)
+    number = np.concatenate([np.arange(size) for size in sizes])
+    feature, threshold, left, right, missing, is_leaf = (
+        np.concatenate([tree[k] for tree in nodes]) for k in range(6)
+    )
+    weights = np.concatenate([tree.weights for tree in nodes])
+    # A leaf that adds nothing to any target still has to have one.
+    is_added = is_leaf[:, None] & (weights != 0)
+    is_added[:, 0] |= is_leaf & ~is_added.any(axis=1)
+    place, target = np.nonzero(is_added)
+    return {
+        "nodes_treeids": of_tree.tolist(),
+        "nodes_nodeids": number.tolist(),
+        "nodes_featureids": np.where(is_leaf, 0, feature).tolist(),
+        "nodes_modes": np.where(is_leaf, "LEAF", "BRANCH_LEQ").tolist(),
+        "nodes_values": np.where(is_leaf, 0.0, _rounded_down(threshold)).tolist(),
+        "nodes_truenodeids": np.where(is_leaf, 0, left).tolist(),
+        "nodes_falsenodeids": np.where(is_leaf, 0, right).tolist(),
+        "nodes_missing_value_tracks_true": np.where(is_leaf, 0, missing).tolist(),
+        "target_treeids": of_tree[place].tolist(),
+        "target_nodeids": number[place].tolist(),
+        "target_ids": target.tolist(),
+        "target_weights": weights[place, target].tolist(),
+    }
+
+
+def _rounded_down(thresholds: np.ndarray) -> np.ndarray:
+    """The largest float32 numbers that are no larger: the same float32 numbers are below them."""
+    with np.errstate(over="ignore"):
+        near = thresholds.astype(np.float32)
+    down: np.ndarray = np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
+    return down
