@@ -18,7 +18,13 @@ from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._operate.user_functions import as_group_labels
 from ._predictor import Predictor
-from ._samples import check_weights, checked_chunks, codes_of, count_samples, iter_user_chunks
+from ._samples import (
+    check_weights,
+    checked_chunks,
+    codes_of,
+    count_samples,
+    iter_user_chunks,
+)
 from ._schema import Arrays
 from ._streams import check_batches, unpack_batch
 
@@ -325,16 +331,23 @@ class PredictionMixin:
 
     def _over_chunks(self, X: Any, answer: Callable[[Predictor, Arrays], T]) -> list[T]:
         """What a method of the predictor answers for each chunk: the one road of every prediction."""
-        check_is_fitted(self)
+        predictor: Predictor | None = vars(self).get("_predictor")
+        if predictor is None:
+            check_is_fitted(self)
+        assert predictor is not None
         found = []
         for arrays in self._chunks(X):
-            with self._predictor.schema.explaining(arrays):
-                found.append(answer(self._predictor, arrays))
+            with predictor.schema.explaining(arrays):
+                found.append(answer(predictor, arrays))
         return found
 
     def _chunks(self, X: Any) -> Iterator[Arrays]:
         """Checked and encoded samples, a chunk at a time: all of them are never held at once."""
         schema, least = self._predictor.schema, self._predictor.cascade.engine.batch_size
+        plain = schema.plain_inputs(X)
+        if plain is not None and len(plain[0]) <= least:
+            yield schema.encode(plain)
+            return
         X = self._dataset_batches(X) if is_dataset(X) else X
         given = X if isinstance(X, DatasetBatches) else iter_user_chunks(X, least)
         n_chunks = 0

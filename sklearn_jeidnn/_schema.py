@@ -1,6 +1,7 @@
 """What samples look like, and their parts: those that train, set the gates, calibrate (NumPy only)."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,31 @@ class InputSchema:
         if len(new) != 1 or 0 in new:
             return fitted
         return tuple((*new, *own[1:]) if own[:1] == (self.length,) else own for own in fitted)
+
+    def plain_inputs(self, X: Any) -> Arrays | None:
+        """Samples that are an array of finite floats like that of ``fit``; None if other checks are due.
+
+        scikit-learn's checks would find nothing, and take longer than a single prediction.
+        """
+        if not self._is_plain(X):
+            return None
+        if X.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                X = X.astype(np.float32)
+        return (X,) if math.isfinite(X.sum(dtype=np.float64)) else None
+
+    def _is_plain(self, X: Any) -> bool:
+        """Whether ``X`` is an array of floats like that of ``fit``; only infinite values are left to refuse."""
+        return (
+            type(X) is np.ndarray
+            and self.input_names is None
+            and X.dtype in (np.float32, np.float64)
+            and X.shape[1:] == self.sample_shapes[0]
+            and len(X) > 0
+            and self.dtypes[0] == np.float32
+            and (self.columns is None or self.columns.are_plain)
+            and self.feature_names is None
+        )
 
     def encode(self, arrays: Arrays) -> Arrays:
         """What the module takes: of a lone array floats, unless it embeds whole numbers."""

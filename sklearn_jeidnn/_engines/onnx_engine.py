@@ -13,7 +13,7 @@ from torch import nn
 from .._exits.gate_points import MARGIN, ROUNDING, GatePoints
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
-from .._exits.policy import ExitMass, decide
+from .._exits.policy import ExitMass, decide, sequential_mass
 from .._exits.routing import ActiveBatch, ExitStep, route
 from .._exits.usual_torch import usual_defaults
 from .._operate.cascade import AnsweredArrays, RoutedArrays
@@ -37,39 +37,43 @@ from .onnx_export import (
 from .onnx_sessions import ExitSession, Sessions
 from .torch_engine import TorchEngine, as_tensors
 
-
-class ArrayGate(NamedTuple):
-    """One gate, of NumPy arrays."""
-
-    weight: np.ndarray  # (n_inputs,)
-    bias: np.ndarray  # ()
-    rounding_margin: float  # largest rounding error of the score
+# Of what an exit's graph returns, after its logits.
+SCORE_AT = 1
+NOTHING: tuple[np.ndarray, ...] = ()
 
 
 class OfPoint(NamedTuple):
-    """What the graphs of exits take as inputs, and routing reads, at an operating point."""
+    """What graphs of exits are given beside samples, and what routing reads, at an operating point."""
 
-    gates: list[ArrayGate]
-    mixing: list[dict[str, np.ndarray]]  # mixing weights of each exit, by name
+    constants: list[
+        dict[str, np.ndarray]
+    ]  # weights of the gate and mixing weights of each exit, by name
+    rounding_margins: list[float]  # largest rounding error of each gate's score
     exit_mass: ExitMass
     plain_last_exit: bool
     stages: Sequence[Any]  # of which some are no part of a graph
 
     @classmethod
     def of(cls, network: EarlyExitNetwork, graph: CascadeGraph) -> "OfPoint":
-        gates = [
-            ArrayGate(gate.weight.numpy(), gate.bias.numpy(), float(gate.rounding_margin))
-            for gate in network.gates.per_exit_gates()
-        ]
-        heads, mixing = network.heads, []
+        gates, heads, constants = network.gates.per_exit_gates(), network.heads, []
         for i in range(graph.n_exits):
-            weights = {MIXING: heads.mixing_weights[i]} if i else {}
+            weights: dict[str, Any] = {}
+            if i < len(gates):
+                weights = {WEIGHT: gates[i].weight.numpy(), BIAS: gates[i].bias.numpy()}
+            if i:
+                weights[MIXING] = heads.mixing_weights[i]
             if any(graph.starts[1 : i + 1]):
                 weights[MEMBER_MIXING] = heads.member_mixing_weights[i]
-            mixing.append(
+            constants.append(
                 {numbered(name, i): np.array(w, dtype=np.float32) for name, w in weights.items()}
             )
-        return cls(gates, mixing, network.exit_mass, network.plain_last_exit, network.stages)
+        return cls(
+            constants=constants,
+            rounding_margins=[float(gate.rounding_margin) for gate in gates],
+            exit_mass=network.exit_mass,
+            plain_last_exit=network.plain_last_exit,
+            stages=network.stages,
+        )
 
 
 class OnnxNetwork:
@@ -89,8 +93,9 @@ class OnnxNetwork:
     ) -> None:
         self.graph, self.sessions, self.point = graph, sessions, point
 
-    def per_exit_gates(self) -> list[ArrayGate]:
-        return self.point.gates
+    def per_exit_gates(self) -> list[float]:
+        """Rounding margins; the graphs are given the gates."""
+        return self.point.rounding_margins
 
     def exit_step(self, exit_index: int) -> Callable[..., ExitStep]:
         return partial(self._step, exit_index)
@@ -116,54 +121,69 @@ class OnnxNetwork:
             for *arrays, axis in zip(*parts, axes, strict=True)
         )
 
+    def route_one(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
+        """Logits (1, n_classes) and exit of a single sample that leaves where a gate says so."""
+        taken, passed_on = inputs, NOTHING
+        for i in range(self.graph.n_exits - 1):
+            session = self.sessions[i]
+            outputs = session.run(session.outputs, self._feeds(i, passed_on, taken))
+            if outputs[SCORE_AT][0] >= 0:
+                return outputs[0], i
+            taken = self._carried(i, outputs, taken) or inputs
+            passed_on = _chosen(session.next_passed_on, outputs, passed_on)
+        return self._last_logits(passed_on, taken), self.graph.n_exits - 1
+
+    def _last_logits(
+        self, passed_on: Sequence[np.ndarray], taken: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        last = self.graph.n_exits - 1
+        name = PLAIN if self.point.plain_last_exit else numbered(LOGITS, last)
+        return self.sessions[last].run([name], self._feeds(last, passed_on, taken))[0]
+
     def _step(
         self,
         exit_index: int,
         batch: ActiveBatch,
         taken: Sequence[np.ndarray],
-        gate: ArrayGate | None,
+        rounding_margin: float | None,
         flag_borderline: bool,
     ) -> ExitStep:
         """See :meth:`_exits.routing.Network.exit_step`."""
-        session = self.sessions[exit_index]
-        feeds = self._feeds(exit_index, batch, taken)
-        if gate is None:
-            name = PLAIN if self.point.plain_last_exit else numbered(LOGITS, exit_index)
-            (logits,) = session.run([name], feeds)
+        passed_on = batch.passed_on or NOTHING
+        if rounding_margin is None:
+            logits = self._last_logits(passed_on, taken)
             if flag_borderline:
                 batch = batch._replace(borderline=batch.borderline | has_tie(logits))
             return ExitStep(logits, batch)
-        feeds[numbered(WEIGHT, exit_index)] = gate.weight
-        feeds[numbered(BIAS, exit_index)] = gate.bias
-        outputs = session.run(session.outputs, feeds)
+        session = self.sessions[exit_index]
+        outputs = session.run(session.outputs, self._feeds(exit_index, passed_on, taken))
         logits, score, gate_inputs = outputs[:3]
         leave, survival = decide(score, batch.survival, self.point.exit_mass)
         borderline = batch.borderline
         if flag_borderline:
             tied = gate_inputs[:, MARGIN] < _rounding_of(logits.max(1))
-            borderline = borderline | (np.abs(score) < gate.rounding_margin) | tied
-        before = batch.passed_on or ()
+            borderline = borderline | (np.abs(score) < rounding_margin) | tied
         active = ActiveBatch(
             rows=batch.rows,
             survival=survival,
             borderline=borderline,
-            passed_on=_chosen(session.next_passed_on, outputs, before),
+            passed_on=_chosen(session.next_passed_on, outputs, passed_on),
             carried=self._carried(exit_index, outputs, taken),
         )
         return ExitStep(logits, active, leave)
 
     def _feeds(
-        self, exit_index: int, batch: ActiveBatch, taken: Sequence[np.ndarray]
+        self, exit_index: int, passed_on: Sequence[np.ndarray], taken: Sequence[np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Inputs of an exit's graph, but for its gate."""
+        """Inputs of an exit's graph."""
         session = self.sessions[exit_index]
-        feeds = dict(self.point.mixing[exit_index])
+        feeds = dict(self.point.constants[exit_index])
         if self.graph.is_given[exit_index]:
             feeds[numbered(ANSWER, exit_index)] = self.answers(exit_index, taken)
         for k, name in session.taken:
             feeds[name] = taken[k]
         for k, name in session.passed_on:
-            feeds[name] = batch.passed_on[k]
+            feeds[name] = passed_on[k]
         return feeds
 
     def answers(self, exit_index: int, taken: Sequence[np.ndarray]) -> np.ndarray:
@@ -188,15 +208,16 @@ class OnnxNetwork:
 
         Where an exit has no answer for a sample (NaN), later exits read uniform probabilities instead.
         """
-        rows = np.arange(len(inputs[0]))
-        batch, logits = ActiveBatch(rows, np.ones(len(rows)), rows < 0), []
-        for i, gate in enumerate(self.point.gates):
-            taken = inputs if batch.carried is None else batch.carried
-            step = self._step(i, batch, taken, gate, False)
-            logits.append(step.logits)
-            batch = step.batch._replace(passed_on=self._without_gaps(i, step.batch.passed_on))
-        taken, last = (inputs if batch.carried is None else batch.carried), len(self.point.gates)
-        feeds = self._feeds(last, batch, taken)
+        taken, passed_on, logits = inputs, NOTHING, []
+        for i in range(self.graph.n_exits - 1):
+            session = self.sessions[i]
+            outputs = session.run(session.outputs, self._feeds(i, passed_on, taken))
+            logits.append(outputs[0])
+            taken = self._carried(i, outputs, taken) or inputs
+            passed_on = _chosen(session.next_passed_on, outputs, passed_on)
+            passed_on = self._without_gaps(i, passed_on)
+        last = self.graph.n_exits - 1
+        feeds = self._feeds(last, passed_on, taken)
         of_last, plain = self.sessions[last].run([numbered(LOGITS, last), PLAIN], feeds)
         return [*logits, of_last], plain
 
@@ -289,8 +310,12 @@ class OnnxEngine:
 
         For timing, ``exits`` sets the exit of each sample.
         """
+        in_onnx = self._exits
+        if exits is None and len(arrays[0]) == 1 and self._of_point.exit_mass is sequential_mass:
+            logits, exit_index = in_onnx.route_one(arrays)
+            return RoutedArrays(logits=logits, exit_index=np.array([exit_index]))
         forced = None if exits is None else exits.numpy()
-        routed = route(self._exits, arrays, self.batch_size, forced)
+        routed = route(in_onnx, arrays, self.batch_size, forced)
         return RoutedArrays(logits=routed.logits, exit_index=routed.exit_index)
 
     def answer(self, arrays: Arrays) -> AnsweredArrays:
