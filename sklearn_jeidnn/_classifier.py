@@ -30,7 +30,7 @@ from ._fit.checks import (
     warn_of_small_classes,
     warn_of_unread,
 )
-from ._fit.engine_choice import ENGINES, TORCH
+from ._fit.engine_choice import ENGINES, TORCH, in_engine
 from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
@@ -633,8 +633,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         risk_confidence: float | None = None,
         exit_policy: str | None = None,
         exit_costs: Any = None,
+        engine: str | None = None,
     ) -> "EarlyExitClassifier":
-        """The same classifier at another operating point.
+        """The same classifier at another operating point, or in another engine.
 
         Parameters
         ----------
@@ -648,6 +649,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         exit_costs : array-like (n_exits,), default=None
             Another price table, of a smaller machine say (:meth:`measure_costs`); None keeps
             ``exit_costs_``.
+        engine : str, default=None
+            As in the constructor; None keeps the engine. Given alone, it keeps the operating point.
 
         Returns
         -------
@@ -658,9 +661,22 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Raises
         ------
         ValueError
-            If not exactly one is given, or it is not in its range, or gates are bilevel.
+            If not exactly one of the first three is given, or it is not in its range, or gates are bilevel.
         """
         check_is_fitted(self)
+        if engine is not None:
+            there = self._in_engine(engine)
+            others = (cost_weight, budget, max_accuracy_drop, risk_confidence, exit_policy)
+            if exit_costs is None and all(value is None for value in others):
+                return there
+            return there.at(
+                cost_weight=cost_weight,
+                budget=budget,
+                max_accuracy_drop=max_accuracy_drop,
+                risk_confidence=risk_confidence,
+                exit_policy=exit_policy,
+                exit_costs=exit_costs,
+            )
         asked = {
             "cost_weight": cost_weight,
             "budget": budget,
@@ -683,6 +699,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         check_budget(budget, costs)
         moved = self._predictor.at(**asked, exit_policy=policy, exit_costs=costs)
         return other._adopt(other._certified(moved))
+
+    def _in_engine(self, engine: str) -> "EarlyExitClassifier":
+        """The same classifier, which another engine answers."""
+        other = copy.copy(self).set_params(engine=engine)
+        other._validate_params()
+        return other._adopt(in_engine(CascadeSpec.of(other), self._predictor))
 
     def predictor(self) -> runtime.Predictor:
         """What answers, without the estimator: for a service that answers one sample at a time.

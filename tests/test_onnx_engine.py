@@ -277,3 +277,32 @@ def test_a_part_holds_its_own_weights_only(digits):
 
 def test_the_default_is_torch(digits):
     assert EarlyExitClassifier().engine == "torch"
+
+
+def test_a_fitted_classifier_moves_to_another_engine(digits, fresh_digits):
+    clf = fitted(*digits, engine="torch")
+    moved = clf.at(engine="onnxruntime")
+    check_same(moved, fresh_digits[0])
+    assert moved.engine == "onnxruntime" and clf.engine == "torch"
+    np.testing.assert_array_equal(
+        moved.predict_exit(fresh_digits[0]), clf.predict_exit(fresh_digits[0])
+    )
+    at = clf.at(engine="onnxruntime", cost_weight=0.3)
+    check_same(at, fresh_digits[0])
+    expected = clf.at(cost_weight=0.3)
+    np.testing.assert_array_equal(at.predict(fresh_digits[0]), expected.predict(fresh_digits[0]))
+    np.testing.assert_array_equal(
+        at.predict_set(fresh_digits[0]), expected.predict_set(fresh_digits[0])
+    )
+    back = moved.at(engine="torch")
+    assert isinstance(back._predictor.cascade.engine, TorchEngine)
+    np.testing.assert_array_equal(back.predict(fresh_digits[0]), clf.predict(fresh_digits[0]))
+    with pytest.raises(ValueError, match="engine"):
+        clf.at(engine="tensorrt")
+
+
+def test_another_engine_keeps_what_was_certified(digits, fresh_digits):
+    clf = fitted(*digits, engine="torch").control_risk(fresh_digits[0], max_disagreement=0.5)
+    moved = clf.at(engine="onnxruntime")
+    assert moved.risk_ == clf.risk_
+    check_same(moved, fresh_digits[0])

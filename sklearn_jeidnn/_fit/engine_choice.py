@@ -1,8 +1,10 @@
 """Which engine answers once everything is learned."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +14,15 @@ from .._engines.onnx_engine import OnnxEngine
 from .._engines.onnx_export import export_exits
 from .._engines.onnx_sessions import Sessions
 from .._engines.torch_engine import TorchEngine
+from .._exits.building import N_PROBE_SAMPLES
+from .._exits.usual_torch import usual_torch
 from .._operate.cascade import Engine
+from .._predictor import Predictor
 from .._schema import Arrays, InputSchema
 from .onnx_trees import trees_as_onnx
 from .prices import MOST_TIMED_SAMPLES, TIMED_BATCHES, relative_seconds
 from .spec import CascadeSpec
+from .turns import FIT_TURNS
 
 TORCH, COMPILED, ONNX_RUNTIME, FASTEST = "torch", "torch.compile", "onnxruntime", "auto"
 ENGINES = (FASTEST, TORCH, COMPILED, ONNX_RUNTIME)
@@ -58,6 +64,20 @@ def engine_of(
         _tell(spec, "is no faster here")
         return in_torch
     return in_onnx
+
+
+def in_engine(spec: CascadeSpec, predictor: Predictor) -> Predictor:
+    """Return a predictor that the engine of the parameters runs; nothing is learned anew."""
+    check_engine(spec)
+    schema, cascade = predictor.schema, predictor.cascade
+    # Only float32 is moved, in which engines answer the same up to rounding.
+    in_torch: Any = cascade.engine
+    in_torch = in_torch.in_torch if isinstance(in_torch, OnnxEngine) else in_torch
+    network = in_torch.network.for_inference(spec.engine == COMPILED)
+    in_torch = replace(in_torch, network=network)
+    with FIT_TURNS.take(), usual_torch():
+        engine = engine_of(spec, in_torch, schema.encode(schema.example(N_PROBE_SAMPLES)), schema)
+    return replace(predictor, cascade=replace(cascade, engine=engine))
 
 
 def check_engine(spec: CascadeSpec) -> None:
