@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -30,7 +30,8 @@ from ._fit.checks import (
     warn_of_small_classes,
     warn_of_unread,
 )
-from ._fit.engine_choice import ENGINES, TORCH, in_engine
+from ._fit.engine_choice import ENGINES, TORCH, in_engine, usual_engines
+from ._fit.engine_table import engine_table
 from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
@@ -705,6 +706,35 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         other = copy.copy(self).set_params(engine=engine)
         other._validate_params()
         return other._adopt(in_engine(CascadeSpec.of(other), self._predictor))
+
+    def benchmark_engines(
+        self, X: Any, y: Any = None, *, engines: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Time the whole network and its exits in several engines, side by side.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+            The samples of one call: give as many as a call will have, and real ones, since they decide where
+            they leave.
+        y : array-like (n_samples,), default=None
+            Their labels.
+        engines : sequence of str, default=None
+            As the constructor names them; None takes "torch", and "onnxruntime" if it is installed.
+
+        Returns
+        -------
+        table : dict of str to ndarray (n_rows,)
+            ``engine``; ``what``, "whole network" (the plain backbone) or "exits"; ``microseconds``, of a sample,
+            median over several turns, and ``microseconds_p95``, their 95th percentile; ``accuracy``, NaN without
+            ``y``. Samples are checked before, so that engines alone are timed.
+        """
+        check_is_fitted(self)
+        schema = self._predictor.schema
+        arrays = schema.encode(check_inputs(schema, X))
+        codes = None if y is None else schema.codes(y, len(arrays[0]), "y")
+        names = usual_engines() if engines is None else engines
+        return engine_table({n: self._in_engine(n)._predictor for n in names}, arrays, codes)
 
     def predictor(self) -> runtime.Predictor:
         """What answers, without the estimator: for a service that answers one sample at a time.

@@ -306,3 +306,18 @@ def test_another_engine_keeps_what_was_certified(digits, fresh_digits):
     moved = clf.at(engine="onnxruntime")
     assert moved.risk_ == clf.risk_
     check_same(moved, fresh_digits[0])
+
+
+def test_engines_are_timed_side_by_side(digits, fresh_digits):
+    X, y = fresh_digits
+    clf = fitted(*digits, engine="torch")
+    table = clf.benchmark_engines(X, y)
+    assert table["engine"].tolist() == ["torch", "torch", "onnxruntime", "onnxruntime"]
+    assert table["what"].tolist() == ["whole network", "exits"] * 2
+    assert (table["microseconds"] > 0).all()
+    assert (table["microseconds_p95"] >= table["microseconds"]).all()
+    expected = [np.mean(clf.predict_backbone(X) == y), clf.score(X, y)] * 2
+    np.testing.assert_allclose(table["accuracy"], expected)
+    assert np.isnan(clf.benchmark_engines(X, engines=["torch"])["accuracy"]).all()
+    with pytest.raises(ValueError, match="engine"):
+        clf.benchmark_engines(X, engines=["tensorrt"])

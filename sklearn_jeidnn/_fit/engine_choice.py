@@ -102,6 +102,11 @@ def check_engine(spec: CascadeSpec) -> None:
         raise ValueError(f"engine={ONNX_RUNTIME!r} {why}; give engine={TORCH!r}.")
 
 
+def usual_engines() -> list[str]:
+    """Names of the engines that are there; what compiles for minutes is none of them."""
+    return [TORCH] if _missing() else [TORCH, ONNX_RUNTIME]
+
+
 def _missing() -> list[str]:
     return [name for name in PACKAGES if find_spec(name) is None]
 
