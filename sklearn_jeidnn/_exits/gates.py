@@ -36,15 +36,16 @@ def uncertainty_statistics(
     tensor (..., 4)
     """
     squared = probs.square()
-    total = squared.sum(-1)
+    total = squared.sum(-1, keepdim=True)
+    largest, second = top2[..., :1], top2[..., 1:]
     statistics = [
-        top2[..., 0],
-        -torch.linalg.vecdot(probs, log_probs),
-        top2[..., 0] - top2[..., 1],
+        largest,
+        -(probs * log_probs).sum(-1, keepdim=True),
+        largest - second,
         # With q = p^2 / sum p^2: -sum q log q = log sum p^2 - 2 sum p^2 log p / sum p^2.
-        total.log() - 2 * torch.linalg.vecdot(squared, log_probs) / total,
+        total.log() - 2 * (squared * log_probs).sum(-1, keepdim=True) / total,
     ]
-    return torch.stack(statistics, dim=-1)
+    return torch.cat(statistics, dim=-1)
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
