@@ -15,6 +15,7 @@ import sys
 
 import accuracy_cost_frontier as frontier
 import check
+import engines
 import images
 import low_cost_exits
 import main_job
@@ -332,6 +333,41 @@ def rivals_on_tables():
     return table(["", "splits", "default", *names[1:]], cells)
 
 
+def engines_side_by_side():
+    """Microseconds of a sample: the whole network and its exits in each engine, and through the two doors."""
+    rows = records.read(engines.QUESTION)
+    columns = {
+        "whole, as its user calls it": [
+            (engines.WHOLE, engines.TORCH),
+            (engines.WHOLE, engines.PYTHON),
+        ],
+        "whole, ONNX Runtime": [(engines.WHOLE, engines.ONNX)],
+        "exits, torch": [(engines.EXITS, engines.TORCH)],
+        "exits, ONNX Runtime": [(engines.EXITS, engines.ONNX)],
+        "`predictor()`": [(engines.PREDICTOR, engines.ONNX)],
+        "`predict`": [(engines.PREDICT, engines.ONNX)],
+    }
+    cells = []
+    for data, batch_size in dict.fromkeys((row["data"], row["batch_size"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["batch_size"]) == (data, batch_size)]
+        found = {(row["what"], row["engine"]): row for row in own}
+        at_exits = found[engines.EXITS, engines.ONNX]
+        whole = next(row for row in own if row["what"] == engines.WHOLE)
+        times = [
+            next((short(found[way]["microseconds"]) for way in ways if way in found), "")
+            for ways in columns.values()
+        ]
+        cells.append(
+            [
+                f"{DATA_NAMES[data]}, {batch_size or 'all'}",
+                percent(whole["accuracy"]),
+                at(at_exits["accuracy"], at_exits["mean_cost"]),
+                *times,
+            ]
+        )
+    return table(["samples in a call", "whole, %", "exits, % at cost", *columns], cells)
+
+
 def rival_cell(rows, name):
     own = [row for row in rows if row["classifier"] == name]
     accuracy, time = (np.mean([row[key] for row in own]) for key in ("accuracy", "microseconds"))
@@ -509,6 +545,7 @@ TABLES = {
     "limits": limits,
     "tables_as_they_come": tables_as_they_come,
     "images_as_they_come": images_as_they_come,
+    "engines": engines_side_by_side,
     "rivals_on_tables": rivals_on_tables,
     "out_of_fold_gates": out_of_fold_gates,
     "trained_networks": trained_networks,

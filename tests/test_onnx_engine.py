@@ -321,3 +321,14 @@ def test_engines_are_timed_side_by_side(digits, fresh_digits):
     assert np.isnan(clf.benchmark_engines(X, engines=["torch"])["accuracy"]).all()
     with pytest.raises(ValueError, match="engine"):
         clf.benchmark_engines(X, engines=["tensorrt"])
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
+def test_where_a_package_is_missing_torch_answers(digits, fresh_digits, monkeypatch, name):
+    clf = fitted(*digits)
+    expected = clf.predict(fresh_digits[0])
+    loaded = pickle.loads(pickle.dumps(clf))
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=rf"{name} here: .*\[onnx\].*at\(engine='torch'\)"):
+        loaded.predict(fresh_digits[0])
+    np.testing.assert_array_equal(loaded.at(engine="torch").predict(fresh_digits[0]), expected)

@@ -1,5 +1,6 @@
 """One ONNX graph of all exits, divided into one graph an exit."""
 
+import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,14 +127,29 @@ def plain_graph(graph: CascadeGraph) -> bytes:
     return whole.part(whole.inputs_of([PLAIN], set()), [PLAIN], {})
 
 
+def package(name: str) -> Any:
+    """Import a package of the extra ``onnx``.
+
+    Raises
+    ------
+    ImportError
+        That says what to do without it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"the classifier answers in ONNX Runtime, which needs {name} here: pip install 'sklearn_jeidnn[onnx]', or "
+            f"take clf.at(engine='torch')."
+        ) from error
+
+
 class _Whole:
     """The nodes of a graph, and what leads to what."""
 
     def __init__(self, model: bytes) -> None:
-        import onnx
-
-        self.onnx = onnx
-        self.model = onnx.load_from_string(model)
+        self.onnx = package("onnx")
+        self.model = self.onnx.load_from_string(model)
         nodes = self.model.graph.node
         self.maker = {name: k for k, node in enumerate(nodes) for name in node.output if name}
         self.weights = {tensor.name: tensor for tensor in self.model.graph.initializer}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .onnx_export import INPUT, PLAIN, CascadeGraph, numbered
-from .onnx_parts import graphs_of_exits, plain_graph
+from .onnx_parts import graphs_of_exits, package, plain_graph
 
 Run = Callable[[Sequence[str], dict[str, np.ndarray]], list[np.ndarray]]
 
@@ -63,8 +63,7 @@ class Sessions:
 
 def session(model: bytes) -> Any:
     """Return a session of as many threads as torch has."""
-    import onnxruntime
-
+    onnxruntime = package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
