@@ -1,5 +1,6 @@
 """A network with exits and their costs, and the engine that runs it."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -128,7 +129,7 @@ class Cascade:
         exits, of which each then answers for itself.
         """
         routed = self.engine.route(arrays)
-        if np.isfinite(routed.logits.sum(dtype=np.float64)):
+        if math.isfinite(routed.logits.sum(dtype=np.float64)):
             return routed
         logits, exit_index = with_gaps(routed.logits), routed.exit_index.copy()
         gaps = np.flatnonzero(np.isnan(logits[:, 0]))
