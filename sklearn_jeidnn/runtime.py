@@ -1,13 +1,13 @@
 """Answers of a fitted classifier without the estimator, for a service that answers one sample at a time."""
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from ._datasets import is_dataset
 from ._numbers import check_number
 from ._operate.calibration import as_levels
 from ._operate.operating_point import check_budget
@@ -146,10 +146,17 @@ class Predictor:
     def _answer(self, X: Any, answer: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
         """What a method of the predictor answers for checked and encoded samples."""
         schema = self._predictor.schema
-        if is_dataset(X):
+        if _is_torch_data(X):
             raise TypeError(
-                "X is a torch Dataset, which a predictor does not take; give arrays, or give it to the classifier."
+                f"X is a {type(X).__name__}, and a predictor takes no torch Dataset or DataLoader; give arrays, or give "
+                "a dataset to the classifier."
             )
         arrays = schema.encode(check_inputs(schema, X))
         with schema.explaining(arrays):
             return answer(self._predictor, arrays, **options)
+
+
+def _is_torch_data(X: Any) -> bool:
+    """Whether samples are a torch Dataset or DataLoader; there is none before torch is imported."""
+    data = sys.modules.get("torch.utils.data")
+    return data is not None and isinstance(X, data.Dataset | data.DataLoader)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from sklearn_jeidnn.runtime import Predictor
 
@@ -71,8 +71,10 @@ def test_it_refuses_samples_of_another_shape_and_infinite_ones(predictor, fresh_
 
 
 def test_it_refuses_datasets(predictor, fresh_digits):
-    with pytest.raises(TypeError, match="Dataset.*give arrays"):
-        predictor.predict(TensorDataset(torch.from_numpy(fresh_digits[0])))
+    dataset = TensorDataset(torch.from_numpy(fresh_digits[0]))
+    for X in (dataset, DataLoader(dataset)):
+        with pytest.raises(TypeError, match=f"X is a {type(X).__name__}.*give arrays"):
+            predictor.predict(X)
 
 
 def test_it_takes_a_table_with_words():
