@@ -370,6 +370,11 @@ def test_engines_are_timed_side_by_side(digits, fresh_digits):
     assert np.isnan(clf.benchmark_engines(X, engines=["torch"])["accuracy"]).all()
     with pytest.raises(ValueError, match="engine"):
         clf.benchmark_engines(X, engines=["tensorrt"])
+    for engines in ("torch", [], 3):
+        with pytest.raises(ValueError, match=r"engines=.* give a list of names, such as \['torch'"):
+            clf.benchmark_engines(X, engines=engines)
+    with pytest.raises(TypeError, match="Dataset; give the samples of one call as arrays"):
+        clf.benchmark_engines(torch.utils.data.TensorDataset(torch.from_numpy(X)))
 
 
 @pytest.mark.parametrize("module", [Columns, Placed])
