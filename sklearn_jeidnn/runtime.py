@@ -148,8 +148,8 @@ class Predictor:
         schema = self._predictor.schema
         if _is_torch_data(X):
             raise TypeError(
-                f"X is a {type(X).__name__}, and a predictor takes no torch Dataset or DataLoader; give arrays, or give "
-                "a dataset to the classifier."
+                f"X is a {type(X).__name__}, and a predictor takes no torch Dataset or DataLoader; give arrays, or "
+                "give a dataset to the classifier."
             )
         arrays = schema.encode(check_inputs(schema, X))
         with schema.explaining(arrays):
