@@ -730,10 +730,16 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             ``y``. Samples are checked before, so that engines alone are timed.
         """
         check_is_fitted(self)
+        names = usual_engines() if engines is None else engines
+        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+            raise ValueError(
+                f"engines={engines!r} is not allowed; give a list of names, such as {usual_engines()}."
+            )
+        if is_dataset(X):
+            raise TypeError("X is a torch Dataset; give the samples of one call as arrays.")
         schema = self._predictor.schema
         arrays = schema.encode(check_inputs(schema, X))
         codes = None if y is None else schema.codes(y, len(arrays[0]), "y")
-        names = usual_engines() if engines is None else engines
         return engine_table({n: self._in_engine(n)._predictor for n in names}, arrays, codes)
 
     def predictor(self) -> runtime.Predictor:

@@ -1,7 +1,8 @@
 """Answers of a fitted classifier without the estimator, for a service that answers one sample at a time."""
 
 import copy
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -12,7 +13,6 @@ from ._operate.calibration import as_levels
 from ._operate.operating_point import check_budget
 from ._predictor import Predictor as _Predictor
 from ._samples import check_inputs
-from ._schema import Arrays
 
 __all__ = ["Predictor"]
 
@@ -73,15 +73,15 @@ class Predictor:
         ValueError, TypeError
             If these are no samples like those of ``fit``.
         """
-        return self._predictor.labels(self._arrays(X))
+        return self._answer(X, _Predictor.labels)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the exit that each sample takes: (n_samples, n_classes); see :meth:`predict`."""
-        return self._predictor.probabilities(self._arrays(X))
+        return self._answer(X, _Predictor.probabilities)
 
     def predict_exit(self, X: Any) -> np.ndarray:
         """Exit that each sample takes, from 0: (n_samples,); see :meth:`predict`."""
-        return self._predictor.exits(self._arrays(X))
+        return self._answer(X, _Predictor.exits)
 
     def predict_set(
         self,
@@ -99,7 +99,9 @@ class Predictor:
         """
         levels = as_levels(confidence_level)
         self._predictor.rule.check_groups(groups)
-        sets = self._predictor.sets(self._arrays(X), levels, allow_empty=allow_empty, groups=groups)
+        sets = self._answer(
+            X, _Predictor.sets, levels=levels, allow_empty=allow_empty, groups=groups
+        )
         is_one = isinstance(confidence_level, Real) or np.ndim(confidence_level) == 0
         return sets[..., 0] if is_one else sets
 
@@ -141,6 +143,20 @@ class Predictor:
         other._predictor = moved
         return other
 
-    def _arrays(self, X: Any) -> Arrays:
+    def _answer(self, X: Any, answer: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
+        """What a method of the predictor answers for checked and encoded samples."""
         schema = self._predictor.schema
-        return schema.encode(check_inputs(schema, X))
+        if _is_torch_data(X):
+            raise TypeError(
+                f"X is a {type(X).__name__}, and a predictor takes no torch Dataset or DataLoader; give arrays, or "
+                "give a dataset to the classifier."
+            )
+        arrays = schema.encode(check_inputs(schema, X))
+        with schema.explaining(arrays):
+            return answer(self._predictor, arrays, **options)
+
+
+def _is_torch_data(X: Any) -> bool:
+    """Whether samples are a torch Dataset or DataLoader; there is none before torch is imported."""
+    data = sys.modules.get("torch.utils.data")
+    return data is not None and isinstance(X, data.Dataset | data.DataLoader)

@@ -22,7 +22,7 @@ from sklearn_jeidnn._fit import engine_choice
 
 from .conftest import MaskedTokens, TinyConv, quick_classifier
 from .test_samples import sentences
-from .test_tokens import Summed
+from .test_tokens import Columns, Placed, Summed
 from .test_unanswered import Masked
 
 pytest.importorskip("onnxruntime")
@@ -120,7 +120,23 @@ class Wide(Summed):
         return self.classifier(hidden)
 
 
-@pytest.mark.parametrize("module", [Summed, Wide, MaskedTokens])
+class Recurrent(Summed):
+    """Reads sentences from both ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.LSTM(8, 4, batch_first=True, bidirectional=True) for _ in range(3)
+        )
+
+    def forward(self, ids):
+        hidden = self.embedding(ids)
+        for block in self.blocks:
+            hidden = block(hidden)[0]
+        return self.classifier(hidden.mean(1))
+
+
+@pytest.mark.parametrize("module", [Summed, Wide, Recurrent, MaskedTokens])
 def test_sentences_of_any_length(module):
     X, y = sentences(200)
     if module is not MaskedTokens:
@@ -207,11 +223,44 @@ class Unusual(nn.Module):
 
 
 def test_what_cannot_be_exported_is_refused_or_left_to_torch(digits, fresh_digits, capsys):
-    with pytest.raises(ValueError, match="engine='onnxruntime' cannot run the module: .*'torch'"):
+    match = "engine='onnxruntime' cannot run the module: .*No ONNX function .*i1e.*'torch'"
+    with pytest.raises(ValueError, match=match):
         fitted(*digits, module=Unusual)
     clf = fitted(*digits, module=Unusual, engine="auto", verbose=1)
     assert isinstance(clf._predictor.cascade.engine, TorchEngine)
     assert "onnxruntime cannot run the module" in capsys.readouterr().out
+
+
+class Branching(nn.Module):
+    """Decides by its numbers what to compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, X):
+        hidden = torch.relu(self.layer(X))
+        return hidden.clamp(max=1e6) if (hidden > 1e6).any() else hidden
+
+
+class Branches(Unusual):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Branching() for _ in range(3))
+
+    def forward(self, X):
+        for layer in self.layers:
+            X = layer(X)
+        return self.classifier(X)
+
+
+def test_torch_does_not_tell_how_an_export_failed(digits, capfd):
+    clf = fitted(*digits, module=Branches, engine="torch", max_epochs=1)
+    capfd.readouterr()
+    assert isinstance(clf.at(engine="auto")._predictor.cascade.engine, TorchEngine)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="cannot run the module: .*data-dependent.*'torch'"):
+        clf.at(engine="onnxruntime")
 
 
 def test_other_answers_than_torch_s_are_refused(digits, monkeypatch):
@@ -332,3 +381,27 @@ def test_where_a_package_is_missing_torch_answers(digits, fresh_digits, monkeypa
     with pytest.raises(ImportError, match=rf"{name} here: .*\[onnx\].*at\(engine='torch'\)"):
         loaded.predict(fresh_digits[0])
     np.testing.assert_array_equal(loaded.at(engine="torch").predict(fresh_digits[0]), expected)
+
+    for engines in ("torch", [], 3):
+        with pytest.raises(ValueError, match=r"engines=.* give a list of names, such as \['torch'"):
+            clf.benchmark_engines(X, engines=engines)
+    with pytest.raises(TypeError, match="Dataset; give the samples of one call as arrays"):
+        clf.benchmark_engines(torch.utils.data.TensorDataset(torch.from_numpy(X)))
+
+
+@pytest.mark.parametrize("module", [Columns, Placed])
+def test_what_the_module_does_not_take_is_explained_as_with_torch(module, capfd):
+    X, y = sentences(60)
+    ids = X["input_ids"]
+    clf = fitted(ids, y, module=module, max_epochs=1)
+    if module is Placed:
+        some, match = np.hstack([ids, ids]), "shapes .* those of fit"
+    else:
+        some, match = ids.copy(), "looks up one that it does not have"
+        some[:, 1] = 50
+    other = in_torch(clf)
+    for predict in (clf.predict, clf.predict_backbone, other.predict, clf.predictor().predict):
+        for n_samples in (len(some), 1):
+            with pytest.raises(ValueError, match=match):
+                predict(some[:n_samples])
+    assert "onnxruntime" not in capfd.readouterr().err

@@ -80,6 +80,8 @@ def test_what_has_no_graph_stays_in_scikit_learn(monkeypatch):
     X[:, 0] = X[:, 0] > 5
     with_categories = trees._boosted(np.array([0]), 0, max_iter=10).fit(X, y)
     assert as_onnx(stage_of(with_categories, 3)) is None
+    X[:, 3] = 0  # a category that no tree asks for still comes before all numbers there
+    assert as_onnx(stage_of(trees._boosted(np.array([3]), 0, max_iter=10).fit(X, y), 3)) is None
     monkeypatch.setattr(onnx_trees, "MOST_NODES", 10)
     assert as_onnx(stage_of(extra(X, y), 3)) is None
 

@@ -5,6 +5,8 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from sklearn_jeidnn.runtime import Predictor
 
@@ -66,6 +68,13 @@ def test_it_refuses_samples_of_another_shape_and_infinite_ones(predictor, fresh_
         predictor.predict(fresh_digits[0][:, :10])
     with pytest.raises(ValueError, match="infinity"):
         predictor.predict(np.where(fresh_digits[0] > 0.5, np.inf, fresh_digits[0]))
+
+
+def test_it_refuses_datasets(predictor, fresh_digits):
+    dataset = TensorDataset(torch.from_numpy(fresh_digits[0]))
+    for X in (dataset, DataLoader(dataset)):
+        with pytest.raises(TypeError, match=f"X is a {type(X).__name__}.*give arrays"):
+            predictor.predict(X)
 
 
 def test_it_takes_a_table_with_words():

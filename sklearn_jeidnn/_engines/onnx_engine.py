@@ -337,13 +337,12 @@ class OnnxEngine:
         if self.sessions.graph.is_given[-1]:
             exits, last = self._exits, self.sessions.graph.n_exits - 1
             return np.concatenate([exits.answers(last, batch) for batch in self._batches(arrays)])
-        session = self.sessions.of_plain()
-        names = {value.name for value in session.get_inputs()}
+        run, names = self.sessions.of_plain()
         parts = []
         for batch in self._batches(arrays):
             feeds = {numbered(INPUT, k): array for k, array in enumerate(batch)}
             own = {name: array for name, array in feeds.items() if name in names}
-            parts += session.run([PLAIN], own)
+            parts += run([PLAIN], own)
         return np.concatenate(parts)
 
     def _batches(self, arrays: Arrays) -> Iterator[tuple[np.ndarray, ...]]:

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -204,8 +205,11 @@ def export_exits(
             verbose=False,
         )
     assert program is not None
+    model = program.model_proto
+    if length is not None:
+        _forget_sizes(model)
     return CascadeGraph(
-        model=program.model_proto.SerializeToString(),
+        model=model.SerializeToString(),
         n_inputs=len(samples),
         n_exits=n_exits,
         starts=tuple(network.starts(i) for i in range(n_exits)),
@@ -215,13 +219,26 @@ def export_exits(
     )
 
 
+def _forget_sizes(model: Any) -> None:
+    """Leave open how large the tensors are that cross cuts: of recurrent layers torch writes the length as a number."""
+    for value in model.graph.output:
+        if value.name.startswith(CARRIED):
+            for size in value.type.tensor_type.shape.dim:
+                size.Clear()
+
+
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep torch from telling how it exports, and which packages it does without."""
+    """Keep torch from telling how it exports, and which packages it does without; what fails is raised."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nowhere = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

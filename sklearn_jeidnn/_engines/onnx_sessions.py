@@ -49,9 +49,10 @@ class Sessions:
         made: list[ExitSession] = self._once("exits", lambda: _sessions_of_exits(self.graph))
         return made
 
-    def of_plain(self) -> Any:
-        """The last member alone, from the inputs of the network."""
-        return self._once("plain", lambda: session(plain_graph(self.graph)))
+    def of_plain(self) -> tuple[Run, set[str]]:
+        """What runs the last member alone, and which inputs of the network it takes."""
+        made: tuple[Run, set[str]] = self._once("plain", lambda: _plain(self.graph))
+        return made
 
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         # They survive no fork, since their threads stay with the parent.
@@ -68,8 +69,27 @@ def session(model: bytes) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     # Errors are raised; warnings are of the graph, which nobody wrote.
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _run_of(session: Any) -> Run:
+    """Return what runs a session, and raises the errors that torch raises for the same samples."""
+
+    def run(outputs: Sequence[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            found: list[np.ndarray] = session.run(outputs, inputs)
+        except Exception as error:  # ONNX Runtime's own have no other class in common
+            is_index = "out of data bounds" in str(error)
+            raise (IndexError if is_index else RuntimeError)(str(error)) from error
+        return found
+
+    return run
+
+
+def _plain(graph: CascadeGraph) -> tuple[Run, set[str]]:
+    plain = session(plain_graph(graph))
+    return _run_of(plain), {value.name for value in plain.get_inputs()}
 
 
 def _sessions_of_exits(graph: CascadeGraph) -> list[ExitSession]:
@@ -83,8 +103,8 @@ def _sessions_of_exits(graph: CascadeGraph) -> list[ExitSession]:
         outputs = [name for name in part.outputs if name != PLAIN]
         sessions.append(
             ExitSession(
-                run=session(part.model).run,
-                answer=None if own is None else session(own).run,
+                run=_run_of(session(part.model)),
+                answer=None if own is None else _run_of(session(own)),
                 outputs=outputs,
                 inputs=part.inputs,
                 taken=[(k, name) for k, name in enumerate(taken) if name in part.inputs],

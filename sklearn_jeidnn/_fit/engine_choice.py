@@ -185,6 +185,9 @@ def _tell(spec: CascadeSpec, what: str) -> None:
         print(f"engine={FASTEST!r}: {ONNX_RUNTIME} {what}, so {TORCH} answers.")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    # torch's first line says which step of an export failed, and not why.
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines: Sequence[str] = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

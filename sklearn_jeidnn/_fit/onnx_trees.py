@@ -58,12 +58,12 @@ def trees_as_onnx(stage: Any) -> bytes | None:
 
 def _boosted_nodes(trees: HistGradientBoostingClassifier) -> list[_Nodes]:
     """Nodes of all trees; none if there are columns of categories, which are put first there."""
-    found = []
+    found: list[_Nodes] = []
+    if trees.is_categorical_ is not None:
+        return found
     for of_iteration in trees._predictors:
         for target, tree in enumerate(of_iteration):
             nodes = tree.nodes
-            if nodes["is_categorical"].any():
-                return []
             weights = np.zeros((len(nodes), len(of_iteration)))
             weights[:, target] = nodes["value"]
             found.append(
