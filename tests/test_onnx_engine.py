@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
 from sklearn_jeidnn import EarlyExitClassifier
+from sklearn_jeidnn._engines import onnx_export
 from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
 from sklearn_jeidnn._engines.onnx_export import export_exits
 from sklearn_jeidnn._engines.onnx_parts import graphs_of_exits
@@ -370,6 +372,11 @@ def test_engines_are_timed_side_by_side(digits, fresh_digits):
     assert np.isnan(clf.benchmark_engines(X, engines=["torch"])["accuracy"]).all()
     with pytest.raises(ValueError, match="engine"):
         clf.benchmark_engines(X, engines=["tensorrt"])
+    for engines in ("torch", [], 3):
+        with pytest.raises(ValueError, match=r"engines=.* give a list of names, such as \['torch'"):
+            clf.benchmark_engines(X, engines=engines)
+    with pytest.raises(TypeError, match="Dataset; give the samples of one call as arrays"):
+        clf.benchmark_engines(torch.utils.data.TensorDataset(torch.from_numpy(X)))
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
@@ -381,12 +388,6 @@ def test_where_a_package_is_missing_torch_answers(digits, fresh_digits, monkeypa
     with pytest.raises(ImportError, match=rf"{name} here: .*\[onnx\].*at\(engine='torch'\)"):
         loaded.predict(fresh_digits[0])
     np.testing.assert_array_equal(loaded.at(engine="torch").predict(fresh_digits[0]), expected)
-
-    for engines in ("torch", [], 3):
-        with pytest.raises(ValueError, match=r"engines=.* give a list of names, such as \['torch'"):
-            clf.benchmark_engines(X, engines=engines)
-    with pytest.raises(TypeError, match="Dataset; give the samples of one call as arrays"):
-        clf.benchmark_engines(torch.utils.data.TensorDataset(torch.from_numpy(X)))
 
 
 @pytest.mark.parametrize("module", [Columns, Placed])
@@ -405,3 +406,22 @@ def test_what_the_module_does_not_take_is_explained_as_with_torch(module, capfd)
             with pytest.raises(ValueError, match=match):
                 predict(some[:n_samples])
     assert "onnxruntime" not in capfd.readouterr().err
+
+
+def test_an_index_below_zero_is_refused_as_torch_does():
+    X, y = sentences(200)
+    clf = fitted(X["input_ids"], y, module=Columns)
+    wrong = X["input_ids"][:20].copy()
+    wrong[3, 1] = -1
+    for answer in (clf.predict, clf.predict_backbone, clf.predictor().predict):
+        with pytest.raises(ValueError, match="-1"):
+            answer(wrong)
+
+
+def test_what_other_threads_print_while_a_graph_is_made_is_not_lost(capsys):
+    with onnx_export._quietly():
+        print("lost")
+        other = threading.Thread(target=print, args=("kept",))
+        other.start()
+        other.join()
+    assert capsys.readouterr().out == "kept\n"

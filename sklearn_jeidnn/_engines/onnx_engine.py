@@ -244,6 +244,11 @@ def _rounding_of(logits: np.ndarray) -> np.ndarray:
     return rounding
 
 
+def _has_negative(arrays: Arrays) -> bool:
+    """Whether there are whole numbers below 0: ONNX counts such an index from the end, where torch refuses it."""
+    return any(array.dtype.kind == "i" and array.size and array.min() < 0 for array in arrays)
+
+
 def _chosen(
     sources: Sequence[tuple[bool, int]],
     outputs: Sequence[np.ndarray],
@@ -310,6 +315,8 @@ class OnnxEngine:
 
         For timing, ``exits`` sets the exit of each sample.
         """
+        if _has_negative(arrays):
+            return self.in_torch.route(arrays, exits)
         in_onnx = self._exits
         if exits is None and len(arrays[0]) == 1 and self._of_point.exit_mass is sequential_mass:
             logits, exit_index = in_onnx.route_one(arrays)
@@ -320,6 +327,8 @@ class OnnxEngine:
 
     def answer(self, arrays: Arrays) -> AnsweredArrays:
         """Return the answers of every exit, and of the plain backbone."""
+        if _has_negative(arrays):
+            return self.in_torch.answer(arrays)
         exits = self._exits
         batches = [exits.every_exit(batch) for batch in self._batches(arrays)]
         of_exits, plain = zip(*batches, strict=True)
@@ -334,6 +343,8 @@ class OnnxEngine:
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
         """Logits of the plain backbone (n_samples, n_classes)."""
+        if _has_negative(arrays):
+            return self.in_torch.backbone_logits(arrays)
         if self.sessions.graph.is_given[-1]:
             exits, last = self._exits, self.sessions.graph.n_exits - 1
             return np.concatenate([exits.answers(last, batch) for batch in self._batches(arrays)])

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -233,13 +235,25 @@ def _quietly() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        nowhere = io.StringIO()
         with (
             warnings.catch_warnings(),
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
+            contextlib.redirect_stdout(_OfOtherThreads(sys.stdout)),
+            contextlib.redirect_stderr(_OfOtherThreads(sys.stderr)),
         ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+
+
+class _OfOtherThreads(io.TextIOBase):
+    """A stream that loses what this thread prints."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.thread = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() != self.thread:
+            self.stream.write(text)
+        return len(text)
