@@ -731,9 +731,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         """
         check_is_fitted(self)
         names = usual_engines() if engines is None else engines
-        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        is_list = isinstance(names, Sequence) and not isinstance(names, str)
+        if not is_list or not names or not all(name in ENGINES for name in names):
             raise ValueError(
-                f"engines={engines!r} is not allowed; give a list of names, such as {usual_engines()}."
+                f"engines={engines!r} is not allowed; give a list of names, such as {usual_engines()}, of {ENGINES}."
             )
         if is_dataset(X):
             raise TypeError("X is a torch Dataset; give the samples of one call as arrays.")

@@ -148,6 +148,7 @@ def test_every_prefixed_parameter_takes_a_value_or_an_error_names_it(name, value
 
 METHODS = {
     "at": {},
+    "benchmark_engines": {"X": X_new, "y": y_new},
     "check_exchangeability": {"X": X_new},
     "conformalize": {"X": X_new, "y": y_new},
     "control_risk": {"X": X_new},
