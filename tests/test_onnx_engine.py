@@ -23,9 +23,10 @@ from sklearn_jeidnn._engines.torch_engine import TorchEngine
 from sklearn_jeidnn._fit import engine_choice
 
 from .conftest import MaskedTokens, TinyConv, quick_classifier
+from .test_divergence import Normed, with_blank
 from .test_samples import sentences
 from .test_tokens import Columns, Placed, Summed
-from .test_unanswered import Masked
+from .test_unanswered import Masked, SilentOnBlank
 
 pytest.importorskip("onnxruntime")
 
@@ -152,9 +153,17 @@ def test_sentences_of_any_length(module):
         np.testing.assert_array_equal(clf.predict_exit(some), other.predict_exit(some))
 
 
-def test_samples_without_an_answer(digits, fresh_digits):
+def test_samples_without_a_class(digits, fresh_digits):
     clf = fitted(*digits, module=Masked)
     check_same(clf, fresh_digits[0])
+
+
+@pytest.mark.filterwarnings("ignore:1 of")
+@pytest.mark.parametrize("module", [Normed, [SilentOnBlank(), (TinyConv, {"width": 4})]])
+def test_a_sample_without_an_answer(digits, fresh_digits, module):
+    """Of any exit, or of the first."""
+    clf = fitted(*digits, module=module)
+    check_same(clf, with_blank(fresh_digits[0][:20], 2))
 
 
 def test_it_is_pickled_and_copied_without_its_sessions(digits, fresh_digits, tmp_path):
@@ -195,6 +204,16 @@ def test_a_child_process_makes_sessions_of_its_own(digits, fresh_digits):
     os.close(sender)
     assert os.waitpid(child, 0)[1] == 0
     assert os.read(receiver, 10_000) == b"\1" * len(expected)
+
+
+def test_another_process_makes_its_own_sessions(digits, fresh_digits, monkeypatch):
+    clf = fitted(*digits)
+    made = clf._predictor.cascade.engine.sessions._made
+    clf.predict(fresh_digits[0])
+    n_made = len(made)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    clf.predict(fresh_digits[0])
+    assert len(made) == n_made + 1
 
 
 def test_sessions_have_as_many_threads_as_torch(digits, fresh_digits):

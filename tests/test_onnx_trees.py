@@ -71,6 +71,20 @@ def test_thresholds_keep_apart_the_same_float32_numbers():
     np.testing.assert_array_equal(onnx_trees._rounded_down(between), numbers)
 
 
+@pytest.mark.parametrize("fitted", [boosted, extra])
+def test_numbers_beside_each_other_are_kept_apart(fitted):
+    numbers = np.float32([1])
+    for _ in range(7):
+        numbers = np.append(numbers, np.nextafter(numbers[-1], np.float32(2)))
+    X = np.tile(numbers, 50)[:, None]
+    y = np.tile(np.arange(8) % 2, 50)
+    classifier = fitted(X, y)
+    model = onnx_trees.trees_as_onnx(stage_of(classifier, 2))
+    run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
+    (logits,) = run([ANSWERS], {NUMBERS: X})
+    np.testing.assert_array_equal(logits.argmax(1), classifier.predict(X))
+
+
 def test_what_has_no_graph_stays_in_scikit_learn(monkeypatch):
     X, y = table(load_iris, 0)
     as_onnx = onnx_trees.trees_as_onnx
