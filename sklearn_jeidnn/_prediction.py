@@ -18,13 +18,7 @@ from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
 from ._operate.user_functions import as_group_labels
 from ._predictor import Predictor
-from ._samples import (
-    check_weights,
-    checked_chunks,
-    codes_of,
-    count_samples,
-    iter_user_chunks,
-)
+from ._samples import check_weights, checked_chunks, codes_of, count_samples, iter_user_chunks
 from ._schema import Arrays
 from ._streams import check_batches, unpack_batch
 
@@ -331,21 +325,21 @@ class PredictionMixin:
 
     def _over_chunks(self, X: Any, answer: Callable[[Predictor, Arrays], T]) -> list[T]:
         """What a method of the predictor answers for each chunk: the one road of every prediction."""
-        predictor: Predictor | None = vars(self).get("_predictor")
-        if predictor is None:
+        # scikit-learn's check takes longer than an answer.
+        if "_predictor" not in vars(self):
             check_is_fitted(self)
-        assert predictor is not None
         found = []
         for arrays in self._chunks(X):
-            with predictor.schema.explaining(arrays):
-                found.append(answer(predictor, arrays))
+            with self._predictor.schema.explaining(arrays):
+                found.append(answer(self._predictor, arrays))
         return found
 
     def _chunks(self, X: Any) -> Iterator[Arrays]:
         """Checked and encoded samples, a chunk at a time: all of them are never held at once."""
         schema, least = self._predictor.schema, self._predictor.cascade.engine.batch_size
-        plain = schema.plain_inputs(X)
-        if plain is not None and len(plain[0]) <= least:
+        is_small = isinstance(X, np.ndarray) and X.ndim > 0 and len(X) <= least
+        plain = schema.plain_inputs(X) if is_small else None
+        if plain is not None:
             yield schema.encode(plain)
             return
         X = self._dataset_batches(X) if is_dataset(X) else X

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from sklearn_jeidnn._schema import CHUNK_BYTES, InputSchema
 from sklearn_jeidnn.runtime import Predictor
 
 from .conftest import TinyConv, quick_classifier
@@ -90,3 +91,17 @@ def test_it_is_pickled(predictor, fresh_digits):
     np.testing.assert_array_equal(
         loaded.predict(fresh_digits[0]), predictor.predict(fresh_digits[0])
     )
+
+
+def test_many_samples_are_not_looked_through_in_one_piece(clf, fresh_digits, monkeypatch):
+    plain, sizes = InputSchema.plain_inputs, []
+
+    def noted(schema, X):
+        sizes.append(len(X))
+        return plain(schema, X)
+
+    monkeypatch.setattr(InputSchema, "plain_inputs", noted)
+    batch_size = clf._predictor.cascade.engine.batch_size
+    X = np.tile(fresh_digits[0], (CHUNK_BYTES // fresh_digits[0].nbytes + 2, 1))
+    assert len(clf.predict(X)) == len(X) > batch_size
+    assert max(sizes) < len(X)
