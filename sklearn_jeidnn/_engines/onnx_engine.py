@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._exits.gate_points import MARGIN, ROUNDING, GatePoints
+from .._exits.gate_points import GatePoints, is_borderline, rounding_of
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
 from .._exits.policy import ExitMass, decide, sequential_mass
@@ -45,9 +45,8 @@ NOTHING: tuple[np.ndarray, ...] = ()
 class OfPoint(NamedTuple):
     """What graphs of exits are given beside samples, and what routing reads, at an operating point."""
 
-    constants: list[
-        dict[str, np.ndarray]
-    ]  # weights of the gate and mixing weights of each exit, by name
+    # Of each exit the weights of its gate and its mixing weights, by name.
+    constants: list[dict[str, np.ndarray]]
     rounding_margins: list[float]  # largest rounding error of each gate's score
     exit_mass: ExitMass
     plain_last_exit: bool
@@ -125,12 +124,11 @@ class OnnxNetwork:
         """Logits (1, n_classes) and exit of a single sample that leaves where a gate says so."""
         taken, passed_on = inputs, NOTHING
         for i in range(self.graph.n_exits - 1):
-            session = self.sessions[i]
-            outputs = session.run(session.outputs, self._feeds(i, passed_on, taken))
+            outputs = self._run(i, passed_on, taken)
             if outputs[SCORE_AT][0] >= 0:
                 return outputs[0], i
-            taken = self._carried(i, outputs, taken) or inputs
-            passed_on = _chosen(session.next_passed_on, outputs, passed_on)
+            passed_on, carried = self._onward(i, outputs, passed_on, taken)
+            taken = inputs if carried is None else carried
         return self._last_logits(passed_on, taken), self.graph.n_exits - 1
 
     def _last_logits(
@@ -155,22 +153,39 @@ class OnnxNetwork:
             if flag_borderline:
                 batch = batch._replace(borderline=batch.borderline | has_tie(logits))
             return ExitStep(logits, batch)
-        session = self.sessions[exit_index]
-        outputs = session.run(session.outputs, self._feeds(exit_index, passed_on, taken))
+        outputs = self._run(exit_index, passed_on, taken)
         logits, score, gate_inputs = outputs[:3]
         leave, survival = decide(score, batch.survival, self.point.exit_mass)
         borderline = batch.borderline
         if flag_borderline:
-            tied = gate_inputs[:, MARGIN] < _rounding_of(logits.max(1))
-            borderline = borderline | (np.abs(score) < rounding_margin) | tied
-        active = ActiveBatch(
-            rows=batch.rows,
-            survival=survival,
-            borderline=borderline,
-            passed_on=_chosen(session.next_passed_on, outputs, passed_on),
-            carried=self._carried(exit_index, outputs, taken),
-        )
+            borderline = borderline | is_borderline(
+                score, gate_inputs, logits.max(1), rounding_margin
+            )
+        passed_on, carried = self._onward(exit_index, outputs, passed_on, taken)
+        active = ActiveBatch(batch.rows, survival, borderline, passed_on, carried)
         return ExitStep(logits, active, leave)
+
+    def _run(
+        self, exit_index: int, passed_on: Sequence[np.ndarray], taken: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Run an exit that is not the last; return what :class:`ExitSession` names as its outputs."""
+        session = self.sessions[exit_index]
+        return session.run(session.outputs, self._feeds(exit_index, passed_on, taken))
+
+    def _onward(
+        self,
+        exit_index: int,
+        outputs: Sequence[np.ndarray],
+        passed_on: Sequence[np.ndarray],
+        taken: Sequence[np.ndarray],
+    ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...] | None]:
+        """What the next exit is given of earlier ones, and what crosses the cut; None if it takes the inputs."""
+        session = self.sessions[exit_index]
+        starts_anew = self.graph.starts[exit_index + 1]
+        return (
+            _chosen(session.next_passed_on, outputs, passed_on),
+            None if starts_anew else _chosen(session.next_carried, outputs, taken),
+        )
 
     def _feeds(
         self, exit_index: int, passed_on: Sequence[np.ndarray], taken: Sequence[np.ndarray]
@@ -195,14 +210,6 @@ class OnnxNetwork:
             logits: np.ndarray = self.point.stages[exit_index](*as_tensors(tuple(taken))).numpy()
         return logits
 
-    def _carried(
-        self, exit_index: int, outputs: Sequence[np.ndarray], taken: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, ...] | None:
-        """What crosses the cut after an exit; None if the next stage takes the inputs."""
-        if self.graph.starts[exit_index + 1]:
-            return None
-        return _chosen(self.sessions[exit_index].next_carried, outputs, taken)
-
     def every_exit(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
         """Logits of every exit, which no sample leaves, and of the plain backbone.
 
@@ -210,12 +217,11 @@ class OnnxNetwork:
         """
         taken, passed_on, logits = inputs, NOTHING, []
         for i in range(self.graph.n_exits - 1):
-            session = self.sessions[i]
-            outputs = session.run(session.outputs, self._feeds(i, passed_on, taken))
+            outputs = self._run(i, passed_on, taken)
             logits.append(outputs[0])
-            taken = self._carried(i, outputs, taken) or inputs
-            passed_on = _chosen(session.next_passed_on, outputs, passed_on)
+            passed_on, carried = self._onward(i, outputs, passed_on, taken)
             passed_on = self._without_gaps(i, passed_on)
+            taken = inputs if carried is None else carried
         last = self.graph.n_exits - 1
         feeds = self._feeds(last, passed_on, taken)
         of_last, plain = self.sessions[last].run([numbered(LOGITS, last), PLAIN], feeds)
@@ -234,14 +240,8 @@ class OnnxNetwork:
 def has_tie(logits: np.ndarray) -> np.ndarray:
     """Whether rounding might change the label of each sample."""
     second, first = np.partition(logits, -2, axis=1)[:, -2:].T
-    near: np.ndarray = first - second < _rounding_of(first)
+    near: np.ndarray = first - second < rounding_of(first)
     return near
-
-
-def _rounding_of(logits: np.ndarray) -> np.ndarray:
-    """Largest rounding error of logits."""
-    rounding: np.ndarray = ROUNDING * (1 + np.abs(logits))
-    return rounding
 
 
 def _has_negative(arrays: Arrays) -> bool:

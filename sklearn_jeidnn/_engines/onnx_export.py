@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .._cut import Stage, has_length
-from .._exits.exit_heads import ExitOutput, PreviousExit
+from .._exits.exit_heads import PreviousExit
 from .._exits.gates import Summary, summarise
 from .._exits.network import EarlyExitNetwork
 
@@ -70,28 +70,30 @@ class CascadeGraph:
 class _AllExits(nn.Module):
     """Every exit of a network, with everything that :class:`CascadeGraph` names."""
 
-    def __init__(self, network: EarlyExitNetwork, names: list[str]) -> None:
+    def __init__(self, network: EarlyExitNetwork) -> None:
         super().__init__()
         self.network = network
-        self.names = names
 
-    def forward(
+    def forward(self, inputs: Any, answers: Any, gates: Any, mixing: Any) -> list[torch.Tensor]:
+        return list(self.outputs(inputs, answers, gates, mixing).values())
+
+    def outputs(
         self,
         inputs: Sequence[torch.Tensor],
         answers: Sequence[torch.Tensor],
         gates: Sequence[Sequence[torch.Tensor]],
         mixing: Sequence[Sequence[torch.Tensor]],
-    ) -> list[torch.Tensor]:
+    ) -> dict[str, torch.Tensor]:
         network, heads = self.network, self.network.heads
         outputs: dict[str, torch.Tensor] = {}
         given = iter(answers)
-        carried = tuple(inputs)
+        carried: Any = inputs
         before: PreviousExit | None = None
         summary: Summary | None = None
         for i, stage in enumerate(network.stages):
-            taken = tuple(inputs) if network.starts(i) else carried
-            carried = _run(stage, taken) if _is_graph(stage) else (next(given),)
-            feature = heads.pool(i, _read(stage, carried))
+            taken = inputs if network.starts(i) else carried
+            carried = stage(*taken) if _is_graph(stage) else next(given)
+            feature = heads.pool(i, stage.read(carried))
             output = heads.alone(i, feature, before)
             if before is not None:
                 weight, of_member = mixing[i]
@@ -104,17 +106,14 @@ class _AllExits(nn.Module):
                 break
             summary = summarise(before.log_probs, summary)
             weight, bias = gates[i]
-            outputs |= _of_exit(i, output, before, summary)
+            outputs |= _of_exit(i, before, summary)
             outputs[numbered(SCORE, i)] = torch.addmv(bias, summary.inputs, weight)
             if not network.starts(i + 1):
                 outputs |= {numbered(CARRIED, i, k): tensor for k, tensor in enumerate(carried)}
-        self.names[:] = outputs
-        return list(outputs.values())
+        return outputs
 
 
-def _of_exit(
-    i: int, output: ExitOutput, before: PreviousExit, summary: Summary
-) -> dict[str, torch.Tensor]:
+def _of_exit(i: int, before: PreviousExit, summary: Summary) -> dict[str, torch.Tensor]:
     """What later exits may need of an exit, by name."""
     return {
         numbered(HEAD, i): before.head_log_probs,
@@ -127,18 +126,6 @@ def _of_exit(
 def _is_graph(stage: Stage) -> bool:
     """Whether a stage is a torch graph, not a classifier that answers in Python."""
     return stage.evaluating is not None
-
-
-def _run(stage: Stage, taken: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    if stage.info.writes_into_inputs:
-        taken = tuple(tensor.clone() for tensor in taken)
-    carried = stage.evaluating(*taken)
-    return (carried,) if isinstance(carried, torch.Tensor) else tuple(carried)
-
-
-def _read(stage: Stage, carried: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    is_last_of_member = stage.info.row_axes is None
-    return stage.read(carried[0] if is_last_of_member else carried)
 
 
 def export_exits(
@@ -170,7 +157,7 @@ def export_exits(
     n_samples, n_exits = len(samples[0]), network.n_exits
     is_given = tuple(not _is_graph(stage) for stage in network.stages)
     n_inputs = network.gates.weight.shape[1]
-    arguments = {
+    arguments: dict[str, Any] = {
         INPUT: tuple(samples),
         ANSWER: tuple(torch.zeros(n_samples, n_classes) for given in is_given if given),
         WEIGHT: tuple((torch.zeros(n_inputs), torch.zeros(())) for _ in range(n_exits - 1)),
@@ -190,23 +177,20 @@ def export_exits(
         *(numbered(name, i) for i in range(n_exits - 1) for name in (WEIGHT, BIAS)),
         *(numbered(name, i) for i in range(n_exits) for name in (MIXING, MEMBER_MIXING)),
     ]
-    names: list[str] = []
-    module = _AllExits(network, names).eval()
+    module = _AllExits(network).eval()
     with torch.no_grad():
-        # Names of the outputs are those of the exits that there are.
-        module(*arguments.values())
+        output_names = list(module.outputs(*arguments.values()))
     with _quietly(), torch.no_grad():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             tuple(arguments.values()),
             dynamo=True,
             dynamic_shapes=dynamic,
             input_names=input_names,
-            output_names=list(names),
+            output_names=output_names,
             opset_version=OPSET,
             verbose=False,
         )
-    assert program is not None
     model = program.model_proto
     if length is not None:
         _forget_sizes(model)

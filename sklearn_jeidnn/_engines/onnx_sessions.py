@@ -19,7 +19,6 @@ class ExitSession(NamedTuple):
     run: Run
     answer: Run | None  # of a stage that is a classifier with a graph of its own
     outputs: list[str]  # logits first, then the gate's score and inputs, then what later exits need
-    inputs: tuple[str, ...]
     taken: list[tuple[int, str]]  # among what the stage takes
     passed_on: list[tuple[int, str]]  # among what earlier exits passed on
     # Where what later exits need is found: among the outputs (True), or among what was there before (False).
@@ -106,7 +105,6 @@ def _sessions_of_exits(graph: CascadeGraph) -> list[ExitSession]:
                 run=_run_of(session(part.model)),
                 answer=None if own is None else _run_of(session(own)),
                 outputs=outputs,
-                inputs=part.inputs,
                 taken=[(k, name) for k, name in enumerate(taken) if name in part.inputs],
                 passed_on=[(k, name) for k, name in enumerate(passed_on) if name in part.inputs],
                 next_carried=_sources(part.carried, outputs, taken),

@@ -1,6 +1,7 @@
 """Gates of several operating points as arrays, and the columns of a gate's inputs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,29 @@ CONFIDENCE, ENTROPY, MARGIN, STREAK = 0, 1, 2, -1
 SATURATED_LOGIT = 50.0
 # Largest rounding error of a gate's inputs, but for those that are whole numbers, and of logits, relative to them.
 ROUNDING = 1e-6
+
+
+def rounding_of(logits: Array) -> Array:
+    """Largest rounding error of logits."""
+    return ROUNDING * (1 + abs(logits))
+
+
+def is_borderline(
+    score: Array, gate_inputs: Array, largest_logits: Array, rounding_margin: Any
+) -> Array:
+    """Whether rounding might change whether a sample leaves at an exit, or its label there: bool (n_samples,).
+
+    Parameters
+    ----------
+    score : array or tensor (n_samples,)
+        Of the gate; ``rounding_margin`` is its largest rounding error.
+    gate_inputs : array or tensor (n_samples, n_inputs)
+    largest_logits : array or tensor (n_samples,)
+    rounding_margin : float or tensor
+    """
+    # Probabilities differ by less than logits do, so this flags at least the tied samples.
+    tied = gate_inputs[:, MARGIN] < rounding_of(largest_logits)
+    return (abs(score) < rounding_margin) | tied
 
 
 def mean_and_scale(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

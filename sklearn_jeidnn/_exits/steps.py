@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from .exit_heads import ExitOutput, PreviousExit
-from .gate_points import MARGIN, ROUNDING
+from .gate_points import is_borderline, rounding_of
 from .gates import Gate, Summary, summarise
 from .policy import ExitMass, decide
 from .routing import ActiveBatch, ExitStep
@@ -77,10 +77,10 @@ def exit_step(
     score = gate.score(summary.inputs)
     leave, survival = decide(score, batch.survival, network.exit_mass)
     if flag_borderline:
-        near_threshold = score.abs() < gate.rounding_margin
-        # Probabilities differ by less than logits do, so this flags at least the tied samples.
-        tied = summary.inputs[:, MARGIN] < _rounding_of(output.logits.amax(1))
-        borderline = borderline | near_threshold | tied
+        largest = output.logits.amax(1)
+        borderline = borderline | is_borderline(
+            score, summary.inputs, largest, gate.rounding_margin
+        )
     active = ActiveBatch(
         rows=batch.rows,
         survival=survival,
@@ -98,9 +98,5 @@ def exit_step(
 def has_tie(logits: torch.Tensor) -> torch.Tensor:
     """Whether rounding might change the label of each sample."""
     first, second = logits.topk(2, dim=1).values.unbind(1)
-    return first - second < _rounding_of(first)
-
-
-def _rounding_of(logits: torch.Tensor) -> torch.Tensor:
-    """Largest rounding error of logits."""
-    return ROUNDING * (1 + logits.abs())
+    near: torch.Tensor = first - second < rounding_of(first)
+    return near
