@@ -50,7 +50,7 @@ from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
 from ._operate.leakage import WHAT_TO_DO, check_certifiable
-from ._operate.operating_point import check_budget
+from ._operate.operating_point import check_budget, check_joint, check_one_target
 from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
@@ -622,8 +622,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             self._refuse_bilevel(asked or {"exit_policy": self.exit_policy})
 
     def _refuse_bilevel(self, what: Any) -> None:
-        if self.gate_training != "joint":
-            raise ValueError(f"{what} needs gate_training='joint'; got {self.gate_training!r}.")
+        check_joint(what, self.gate_training)
 
     def at(
         self,
@@ -665,28 +664,22 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             If not exactly one of the first three is given, or it is not in its range, or gates are bilevel.
         """
         check_is_fitted(self)
-        if engine is not None:
-            there = self._in_engine(engine)
-            others = (cost_weight, budget, max_accuracy_drop, risk_confidence, exit_policy)
-            if exit_costs is None and all(value is None for value in others):
-                return there
-            return there.at(
-                cost_weight=cost_weight,
-                budget=budget,
-                max_accuracy_drop=max_accuracy_drop,
-                risk_confidence=risk_confidence,
-                exit_policy=exit_policy,
-                exit_costs=exit_costs,
-            )
         asked = {
             "cost_weight": cost_weight,
             "budget": budget,
             "max_accuracy_drop": max_accuracy_drop,
         }
-        if sum(value is not None for value in asked.values()) != 1:
-            raise ValueError(
-                f"at() takes one of cost_weight, budget, max_accuracy_drop; got {asked}."
-            )
+        if engine is not None:
+            others = {
+                **asked,
+                "risk_confidence": risk_confidence,
+                "exit_policy": exit_policy,
+                "exit_costs": exit_costs,
+            }
+            there = self._in_engine(engine)
+            is_alone = all(value is None for value in others.values())
+            return there if is_alone else there.at(**others)
+        check_one_target(asked)
         self._refuse_bilevel("at()")
         kept = self.cost_weight if cost_weight is None else cost_weight
         policy = self.exit_policy if exit_policy is None else exit_policy
@@ -752,7 +745,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
             At this operating point, with ``predict``, ``predict_proba``, ``predict_exit``, ``predict_set``, ``at``.
         """
         check_is_fitted(self)
-        return runtime.Predictor(self._predictor)
+        return runtime.Predictor(self._predictor, self.gate_training)
 
     def control_risk(
         self,

@@ -1,7 +1,6 @@
 """What a fitted classifier answers for samples: the prediction methods of the estimator."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from . import metrics
 from ._datasets import DatasetBatches, is_dataset, no_samples
 from ._labels import read_labels
 from ._numbers import check_number
-from ._operate.calibration import as_levels
+from ._operate.calibration import as_levels, check_allow_empty, of_level
 from ._operate.cascade import AnsweredArrays
 from ._operate.drift import Exchangeability, warn_if_different
 from ._operate.exit_answers import ExitAnswers
@@ -212,8 +211,7 @@ class PredictionMixin:
             If a confidence level is not in (0, 1), or groups are missing.
         """
         levels = as_levels(confidence_level)
-        if not isinstance(allow_empty, bool | np.bool_):
-            raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")
+        check_allow_empty(allow_empty)
         check_is_fitted(self)
         self._predictor.rule.check_groups(groups)
         groups = None if groups is None else as_group_labels(groups, "groups")
@@ -232,8 +230,7 @@ class PredictionMixin:
         if groups is not None:
             _check_groups(groups, n_samples)
         sets = np.concatenate(found)
-        is_one = isinstance(confidence_level, Real) or np.ndim(confidence_level) == 0
-        return sets[..., 0] if is_one else sets
+        return of_level(sets, confidence_level)
 
     def check_exchangeability(self, X: Any, *, significance: float = 0.01) -> Exchangeability:
         """Whether new samples differ from the calibration samples more than chance allows, as far as exits can tell.

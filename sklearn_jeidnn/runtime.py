@@ -3,14 +3,13 @@
 import copy
 import sys
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ._numbers import check_number
-from ._operate.calibration import as_levels
-from ._operate.operating_point import check_budget
+from ._operate.calibration import as_levels, check_allow_empty, of_level
+from ._operate.operating_point import check_budget, check_joint, check_one_target
 from ._predictor import Predictor as _Predictor
 from ._samples import check_inputs
 
@@ -41,8 +40,9 @@ class Predictor:
     ((1,), (1, 3))
     """
 
-    def __init__(self, predictor: _Predictor) -> None:
+    def __init__(self, predictor: _Predictor, gate_training: str) -> None:
         self._predictor = predictor
+        self._gate_training = gate_training
 
     @property
     def classes(self) -> np.ndarray:
@@ -98,12 +98,12 @@ class Predictor:
         sets : ndarray of bool (n_samples, n_classes), or (n_samples, n_classes, n_levels)
         """
         levels = as_levels(confidence_level)
+        check_allow_empty(allow_empty)
         self._predictor.rule.check_groups(groups)
         sets = self._answer(
             X, _Predictor.sets, levels=levels, allow_empty=allow_empty, groups=groups
         )
-        is_one = isinstance(confidence_level, Real) or np.ndim(confidence_level) == 0
-        return sets[..., 0] if is_one else sets
+        return of_level(sets, confidence_level)
 
     def at(
         self,
@@ -122,17 +122,15 @@ class Predictor:
         Raises
         ------
         ValueError
-            If not exactly one is given, or the budget is less than the first exit costs.
+            If not exactly one is given, or the budget is less than the first exit costs, or gates are bilevel.
         """
         asked = {
             "cost_weight": cost_weight,
             "budget": budget,
             "max_accuracy_drop": max_accuracy_drop,
         }
-        if sum(value is not None for value in asked.values()) != 1:
-            raise ValueError(
-                f"at() takes one of cost_weight, budget, max_accuracy_drop; got {asked}."
-            )
+        check_one_target(asked)
+        check_joint("at()", self._gate_training)
         for name, value in asked.items():
             if value is not None:
                 check_number(value, name, least=0)

@@ -105,3 +105,11 @@ def test_many_samples_are_not_looked_through_in_one_piece(clf, fresh_digits, mon
     X = np.tile(fresh_digits[0], (CHUNK_BYTES // fresh_digits[0].nbytes + 2, 1))
     assert len(clf.predict(X)) == len(X) > batch_size
     assert max(sizes) < len(X)
+
+
+def test_it_refuses_what_the_classifier_refuses(predictor, digits, fresh_digits):
+    with pytest.raises(TypeError, match="allow_empty='no' is not allowed"):
+        predictor.predict_set(fresh_digits[0], allow_empty="no")
+    bilevel = quick_classifier(module=TinyConv, max_epochs=1, gate_training="bilevel").fit(*digits)
+    with pytest.raises(ValueError, match=r"at\(\) needs gate_training='joint'; got 'bilevel'"):
+        bilevel.predictor().at(cost_weight=0.5)

@@ -291,3 +291,14 @@ def as_levels(confidence_level: float | Sequence[float]) -> list[float]:
             f"confidence_level={confidence_level!r} is not allowed; give a number above 0 and below 1, or several."
         )
     return [float(level) for level in levels]
+
+
+def of_level(sets: np.ndarray, confidence_level: float | Sequence[float]) -> np.ndarray:
+    """Sets (n_samples, n_classes, n_levels) without the last axis if a single level is asked for."""
+    return sets[..., 0] if np.ndim(confidence_level) == 0 else sets
+
+
+def check_allow_empty(allow_empty: Any) -> None:
+    """Refuse what is not True or False."""
+    if not isinstance(allow_empty, bool | np.bool_):
+        raise TypeError(f"allow_empty={allow_empty!r} is not allowed; give True or False.")

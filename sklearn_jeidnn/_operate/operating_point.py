@@ -1,8 +1,8 @@
 """An operating point: the gates that let samples leave, and what was certified about them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,18 @@ class OperatingPoint:
     exit_policy: str
     plain_last_exit: bool = False
     risk: RiskControl | None = None
+
+
+def check_one_target(asked: Mapping[str, float | None]) -> None:
+    """Refuse to move to none, or to several, of the operating points that are asked for by name."""
+    if sum(value is not None for value in asked.values()) != 1:
+        raise ValueError(f"at() takes one of {', '.join(asked)}; got {asked}.")
+
+
+def check_joint(what: Any, gate_training: str) -> None:
+    """Refuse what bilevel gates, which are of one operating point, do not do."""
+    if gate_training != "joint":
+        raise ValueError(f"{what} needs gate_training='joint'; got {gate_training!r}.")
 
 
 def check_budget(
