@@ -468,3 +468,18 @@ def test_what_other_threads_print_while_a_graph_is_made_is_not_lost(capsys):
         other.start()
         other.join()
     assert capsys.readouterr().out == "kept\n"
+
+
+def test_a_graph_is_made_once(digits, monkeypatch):
+    clf = fitted_once(*digits)
+    monkeypatch.setattr(engine_choice, "export_exits", None)
+    engine = clf._predictor.cascade.engine
+    assert clf.at(engine="onnxruntime")._predictor.cascade.engine is engine
+
+
+def test_auto_tells_why_torch_answers(digits, capsys):
+    fitted(*digits, engine="auto", precision="bfloat16", verbose=1)
+    assert (
+        "onnxruntime computes in float32, but precision='bfloat16', so torch"
+        in capsys.readouterr().out
+    )

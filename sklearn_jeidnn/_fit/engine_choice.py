@@ -20,7 +20,7 @@ from .._operate.cascade import Engine
 from .._predictor import Predictor
 from .._schema import Arrays, InputSchema
 from .onnx_trees import trees_as_onnx
-from .prices import MOST_TIMED_SAMPLES, TIMED_BATCHES, relative_seconds
+from .prices import relative_seconds, samples_of_a_call
 from .spec import CascadeSpec
 from .turns import FIT_TURNS
 
@@ -49,7 +49,11 @@ def engine_of(
     ValueError
         If ONNX Runtime is asked for, and cannot run the network.
     """
-    if spec.engine in (TORCH, COMPILED) or _why_torch(spec) is not None:
+    if spec.engine in (TORCH, COMPILED):
+        return in_torch
+    why = _why_torch(spec)
+    if why is not None:
+        _tell(spec, why)
         return in_torch
     try:
         in_onnx = _in_onnx(in_torch, samples, schema)
@@ -72,7 +76,10 @@ def in_engine(spec: CascadeSpec, predictor: Predictor) -> Predictor:
     schema, cascade = predictor.schema, predictor.cascade
     # Only float32 is moved, in which engines answer the same up to rounding.
     in_torch: Any = cascade.engine
-    in_torch = in_torch.in_torch if isinstance(in_torch, OnnxEngine) else in_torch
+    if isinstance(in_torch, OnnxEngine):
+        if spec.engine == ONNX_RUNTIME:
+            return predictor
+        in_torch = in_torch.in_torch
     network = in_torch.network.for_inference(spec.engine == COMPILED)
     in_torch = replace(in_torch, network=network)
     with FIT_TURNS.take(), usual_torch():
@@ -113,8 +120,9 @@ def _missing() -> list[str]:
 
 def _why_torch(spec: CascadeSpec) -> str | None:
     """Why only torch can do what other parameters ask for; None if that is not so."""
-    if _missing():
-        return f"needs {_missing()}"
+    missing = _missing()
+    if missing:
+        return f"needs {missing}"
     if torch.device(spec.device).type != "cpu":
         return f"runs on the CPU, but device={str(spec.device)!r}"
     if spec.precision != "float32":
@@ -143,12 +151,10 @@ def _in_onnx(in_torch: TorchEngine, samples: Arrays, schema: InputSchema) -> Onn
 
 def _shorter(samples: Arrays, length: int | None) -> Arrays:
     """The samples with sentences of another length, where that may differ."""
+    if length is None:
+        return samples
     tensors = tuple(torch.as_tensor(array) for array in samples)
-    return (
-        samples
-        if length is None
-        else tuple(t.numpy() for t in resized(tensors, length, length - 1))
-    )
+    return tuple(tensor.numpy() for tensor in resized(tensors, length, length - 1))
 
 
 def _check_same(expected: np.ndarray, found: np.ndarray) -> None:
@@ -170,10 +176,7 @@ def _is_faster(
     in_onnx: OnnxEngine, in_torch: TorchEngine, samples: Arrays, n_samples: int | None
 ) -> bool:
     """Whether ONNX Runtime takes less time than torch for a call of so many samples."""
-    if n_samples is None:
-        n_samples = min(TIMED_BATCHES * in_torch.batch_size, MOST_TIMED_SAMPLES)
-    rows = np.arange(n_samples) % len(samples[0])
-    arrays = tuple(array[rows] for array in samples)
+    arrays = samples_of_a_call(samples, n_samples, in_torch.batch_size)
     (relative,) = relative_seconds(
         [partial(in_onnx.route, arrays)], partial(in_torch.route, arrays)
     )

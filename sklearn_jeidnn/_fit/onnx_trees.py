@@ -42,7 +42,8 @@ def trees_as_onnx(stage: Any) -> bytes | None:
     if not np.array_equal(stage.columns, np.arange(n_classes)):
         return None
     trees = stage.classifier
-    if isinstance(trees, HistGradientBoostingClassifier):
+    is_boosted = isinstance(trees, HistGradientBoostingClassifier)
+    if is_boosted:
         nodes = _boosted_nodes(trees)
         base = trees._baseline_prediction.ravel()
     elif isinstance(trees, ExtraTreesClassifier | DistilledExtraTrees):
@@ -52,7 +53,6 @@ def trees_as_onnx(stage: Any) -> bytes | None:
         return None
     if not nodes or sum(len(tree.feature) for tree in nodes) > MOST_NODES:
         return None
-    is_boosted = isinstance(trees, HistGradientBoostingClassifier)
     return _model(nodes, base, is_boosted, stage.least_probability)
 
 

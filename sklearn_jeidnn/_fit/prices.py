@@ -279,18 +279,24 @@ def time_exits(
     exit_costs : ndarray (n_exits,)
     plain_seconds : float
     """
-    if n_samples is None:
-        n_samples = min(TIMED_BATCHES * engine.batch_size, MOST_TIMED_SAMPLES)
-    check_room(n_samples * sum(array[:1].nbytes for array in arrays), "batch_size", n_samples)
-    rows = np.arange(n_samples) % len(arrays[0])
-    X = schema.as_user_input(tuple(array[rows] for array in arrays))
+    call = samples_of_a_call(arrays, n_samples, engine.batch_size)
+    X = schema.as_user_input(call)
     predictor = TimedPredictor(schema=schema, engine=engine)
     return seconds_of_exits(
         partial(predictor.codes, X),
         partial(predictor.backbone_codes, X),
-        n_samples,
+        len(call[0]),
         engine.network.n_exits,
     )
+
+
+def samples_of_a_call(arrays: Arrays, n_samples: int | None, batch_size: int) -> Arrays:
+    """Repeat a few samples until there are as many as a call has; None takes several batches."""
+    if n_samples is None:
+        n_samples = min(TIMED_BATCHES * batch_size, MOST_TIMED_SAMPLES)
+    check_room(n_samples * sum(array[:1].nbytes for array in arrays), "batch_size", n_samples)
+    rows = np.arange(n_samples) % len(arrays[0])
+    return tuple(array[rows] for array in arrays)
 
 
 def exits_worth(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...]) -> int:
