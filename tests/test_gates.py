@@ -1,8 +1,10 @@
 import copy
 
+import numpy as np
+import pytest
 import torch
 
-from sklearn_jeidnn._exits.gate_points import mean_and_scale
+from sklearn_jeidnn._exits.gate_points import MARGIN, is_borderline, mean_and_scale
 from sklearn_jeidnn._exits.gates import Gates, all_gate_inputs, summarise
 
 
@@ -64,3 +66,13 @@ def test_gates_by_themselves_follow_what_is_written_into_the_gates():
         with torch.no_grad():
             changed.bias.fill_(3.0)
         assert changed.per_exit_gates()[0].score(torch.ones(1, 14)) == 3
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_decisions_that_rounding_may_change_are_borderline(kind):
+    """A score within its margin of 0; or two probabilities as near as rounding of logits of a million."""
+    scores, margins, largest = [2e-6, 5e-6, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5], [1.0, 1.0, 1.0, 1e6]
+    gate_inputs = np.zeros((4, 15))
+    gate_inputs[:, MARGIN] = margins
+    found = is_borderline(kind(np.array(scores)), kind(gate_inputs), kind(np.array(largest)), 3e-6)
+    assert found.tolist() == [True, False, False, True]
