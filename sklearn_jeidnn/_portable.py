@@ -3,8 +3,8 @@
 import contextlib
 import copy
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ class PortableMixin:
 
     def __getstate__(self) -> dict[str, Any]:
         _refuse_parametrized(vars(self))
-        tensors = itertools.chain.from_iterable(map(_tensors, _modules(vars(self))))
+        tensors = _tensors(vars(self))
         is_elsewhere = any(tensor.device.type not in ("cpu", "meta") for tensor in tensors)
         return _on_cpu(vars(self)) if is_elsewhere else dict(vars(self))
 
@@ -91,16 +91,27 @@ def _refuse_parametrized(state: dict[str, Any]) -> None:
                 )
 
 
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    return itertools.chain(module.parameters(), module.buffers())
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors in an estimator's attributes: of modules, and of what a later fit goes on from."""
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, nn.Module):
+        parts = itertools.chain(value.parameters(), value.buffers())
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list | tuple):
+        parts = value
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = vars(value).values()
+    for part in parts:
+        yield from _tensors(part)
 
 
 def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
-    """Copy an estimator's attributes, with weights on the CPU."""
-    memo: dict[int, Any] = {}
-    for module in _modules(state):
-        for tensor in _tensors(module):
-            memo[id(tensor)] = _tensor_on_cpu(tensor)
+    """Copy an estimator's attributes, with tensors on the CPU."""
+    memo: dict[int, Any] = {id(tensor): _tensor_on_cpu(tensor) for tensor in _tensors(state)}
     return copy.deepcopy(state, memo)
 
 

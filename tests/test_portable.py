@@ -53,10 +53,12 @@ def test_copies_share_and_deep_copies_do_not(fitted, digits):
 
 
 @needs_gpu
-@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself)")
+@pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself|TypedStorage)")
 @pytest.mark.parametrize("module", [TinyConv, TinyTransformer])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_pickle_of_a_gpu_holds_no_tensor_of_it(digits, module, freeze, tmp_path, monkeypatch):
+    # A GPU convolves in TF32, and the CPU does not.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     member = module().cuda().eval() if freeze else module
     clf = quick_classifier(module=member, freeze_backbone=freeze, device="cuda", max_epochs=2)

@@ -124,6 +124,35 @@ class Stage(nn.Module):
         """Return the stage for prediction, with its normalisation folded if possible."""
         if self.evaluating is None or not self.info.folds:
             return self
+        return self._with_evaluating(fold_normalisation(self.evaluating))
+
+    def converted(self, dtype: torch.dtype) -> "Stage":
+        """Return the stage for prediction, with weights of its own in another dtype, in which it computes."""
+        if self.evaluating is None:
+            return self
+        return self._with_evaluating(InDtype(copy.deepcopy(self.evaluating), dtype))
+
+    def _with_evaluating(self, evaluating: nn.Module) -> "Stage":
+        """A stage that runs another module in prediction."""
         other = copy.copy(self)
-        other._modules = {**self._modules, "evaluating": fold_normalisation(self.evaluating)}
+        other._modules = {**self._modules, "evaluating": evaluating}
         return other
+
+
+class InDtype(nn.Module):
+    """A module whose weights, and the numbers that it is given, have this floating dtype.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its weights are converted in place.
+    dtype : torch.dtype
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = module.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, *carried: torch.Tensor) -> Any:
+        return self.module(*(t.to(self.dtype) if t.is_floating_point() else t for t in carried))

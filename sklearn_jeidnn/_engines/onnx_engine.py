@@ -96,6 +96,12 @@ class OnnxNetwork:
         """Rounding margins; the graphs are given the gates."""
         return self.point.rounding_margins
 
+    def for_few_samples(self) -> "OnnxNetwork":
+        return self
+
+    def numbers(self, n_samples: int) -> np.ndarray:
+        return np.arange(n_samples)
+
     def exit_step(self, exit_index: int) -> Callable[..., ExitStep]:
         return partial(self._step, exit_index)
 

@@ -7,13 +7,6 @@ import numpy as np
 from .policy import Array, namespace_of
 
 
-def numbers_of(array: Array) -> Array:
-    """Numbers of the samples of an array (n_samples, ...), beside it: (n_samples,)"""
-    if isinstance(array, np.ndarray):
-        return np.arange(len(array))
-    return namespace_of(array).arange(len(array), device=array.device)
-
-
 def join(parts: Sequence[Array]) -> Array:
     """Join samples of several arrays (n_of_part, ...)."""
     return parts[0] if len(parts) == 1 else namespace_of(parts[0]).concatenate(tuple(parts))
@@ -23,6 +16,16 @@ def places_of(mask: Array) -> Array:
     """Where a mask (n_samples,) is true: (n_true,)"""
     places = mask.nonzero()
     return places[0] if isinstance(places, tuple) else places.flatten()
+
+
+def take(array: Array, rows: Array) -> Array:
+    """Some samples (n_rows, ...) of an array."""
+    return array[rows] if isinstance(array, np.ndarray) else array.index_select(0, rows)
+
+
+def is_on_gpu(array: Array) -> bool:
+    """Whether the host must wait for a GPU to know what is in an array."""
+    return bool(getattr(array, "is_cuda", False))
 
 
 def empty_like(array: Array, n_samples: int) -> Array:

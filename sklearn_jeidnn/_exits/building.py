@@ -150,7 +150,7 @@ def concatenate(
     for member in members:
         first_exits.append(len(heads))
         heads += [*member.heads.heads, member.heads.last]
-    return EarlyExitNetwork(
+    network = EarlyExitNetwork(
         stages,
         ExitHeads(heads[:-1], first_exits, last=members[-1].heads.last),
         make_gates(len(stages) - 1, n_classes),
@@ -159,7 +159,9 @@ def concatenate(
         precision=precision,
         widest=max(member.widest for member in members),
         told_costs=told_costs,
-    ).eval()
+    )
+    network.converts = all(member.converts for member in members)
+    return network.eval()
 
 
 def has_narrow_strides(module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ Every function takes NumPy arrays or torch tensors, and imports no torch.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from .arrays import empty_like, join, numbers_of, places_of, write_rows
+from .arrays import empty_like, is_on_gpu, join, places_of, take, write_rows
 from .policy import Array
 
 
@@ -54,6 +54,12 @@ class Network(Protocol):
 
     def per_exit_gates(self) -> Sequence[Any]:
         """The gate of each exit but the last."""
+
+    def for_few_samples(self) -> "Network":
+        """The network as it answers few samples fastest."""
+
+    def numbers(self, n_samples: int) -> Array:
+        """Numbers of samples, 0, 1, ..., where exits decide: (n_samples,)"""
 
     def exit_step(self, exit_index: int) -> Callable[..., ExitStep]:
         """Function that runs one stage, its head and its gate.
@@ -121,7 +127,8 @@ def _first_batch(rows: Array, carried: Sequence[Array] | None = None) -> ActiveB
 
 def _route_one(network: Network, inputs: tuple[Array, ...], exits: Array | None) -> RoutedLogits:
     """Run a single sample, which has nothing to wait for, as :func:`route` does."""
-    number = numbers_of(inputs[0])
+    network = network.for_few_samples()
+    number = network.numbers(1)
     batch = _first_batch(number)
     for exit_index, gate in enumerate([*network.per_exit_gates(), None]):
         taken = inputs if batch.carried is None else batch.carried
@@ -146,7 +153,7 @@ class _Run:
         # In less than float32, rounding changes more than a few samples.
         self.rerun_borderline = not network.lossy
         self.gates = [*network.per_exit_gates(), None]
-        self.numbers = numbers_of(inputs[0])
+        self.numbers = network.numbers(len(inputs[0]))
         self.waiting: list[list[ActiveBatch]] = [[] for _ in self.gates]
 
     def start(self, rows: Array, carried: Sequence[Array], least: int) -> list[ExitedBatch]:
@@ -172,6 +179,8 @@ class _Run:
             return ExitedBatch(batch.rows, logits, exit_index, active.borderline)
         if self.exits is not None:
             leave = self.exits[batch.rows] <= exit_index
+        if is_on_gpu(leave):
+            return self._divided_on_gpu(exit_index, leave, batch.rows, logits, active)
         n_leaving = int(leave.sum())
         if n_leaving == len(leave):
             return ExitedBatch(batch.rows, logits, exit_index, active.borderline)
@@ -181,6 +190,32 @@ class _Run:
             return None
         gone = places_of(leave)
         return ExitedBatch(batch.rows[gone], logits[gone], exit_index, active.borderline[gone])
+
+    def _divided_on_gpu(
+        self, exit_index: int, leave: Array, rows: Array, logits: Array, active: ActiveBatch
+    ) -> ExitedBatch | None:
+        """Divide samples as :meth:`_through` does, where the host must wait to know how many leave.
+
+        They are sorted before it waits, and the number cuts them in two: the GPU is not idle for
+        longer than it takes to launch the next stage.
+        """
+        order = leave.argsort(stable=True)
+        kept: ActiveBatch
+        kept, gone = _each(
+            lambda array: take(array, order),
+            (active._replace(carried=None), (rows, logits, active.borderline)),
+        )
+        n_stay = len(leave) - int(leave.sum())
+        if n_stay:
+            carried = active.carried
+            if carried is not None and n_stay < len(leave):
+                carried = self.network.keep_rows(exit_index, carried, order[:n_stay])
+            kept = _each(lambda array: array[:n_stay], kept)
+            self.waiting[exit_index + 1].append(kept._replace(carried=carried))
+        if n_stay == len(leave) > 0:
+            return None
+        rows, logits, borderline = (array[n_stay:] for array in gone)
+        return ExitedBatch(rows, logits, exit_index, borderline)
 
     def _inputs_of(self, rows: Array) -> tuple[Array, ...]:
         """Inputs of some samples."""

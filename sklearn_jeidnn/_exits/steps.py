@@ -70,7 +70,9 @@ def exit_step(
     if gate is None:
         if flag_borderline:
             borderline = borderline | has_tie(output.logits)
-        return ExitStep(output.logits, batch._replace(borderline=borderline))
+        # Not batch._replace, of which torch.compile makes an empty tuple in torch 2.11.
+        left = ActiveBatch(batch.rows, batch.survival, borderline)
+        return ExitStep(output.logits, left)
     summary = summarise(
         output.passed_on.log_probs, None if passed_on is None else passed_on.summary
     )

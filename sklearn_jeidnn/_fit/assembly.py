@@ -32,6 +32,7 @@ from .members import (
     learns,
     warn_if_nothing_learns,
 )
+from .precision import N_COMPARED, converts
 from .prices import (
     as_price_table,
     count_stages,
@@ -311,7 +312,7 @@ class Assembly:
     def _cut(
         self, module: nn.Module, exits: Exits, frozen: bool
     ) -> tuple[EarlyExitNetwork, list[str]]:
-        return build_network(
+        network, names = build_network(
             module,
             exits,
             self.probe,
@@ -323,6 +324,8 @@ class Assembly:
             input_names=self.schema.input_names,
             logit_order=logit_order(module, self.spec.classes, self.schema.classes),
         )
+        network.converts = converts(network, self.first_samples(N_COMPARED))
+        return network, names
 
     def _worth(self, module: nn.Module, frozen: bool) -> Exits:
         """Return how many exits are worth their time; "auto" if that is at least the number that it takes."""

@@ -279,7 +279,9 @@ class MemberTrainer:
     def _features(
         self, network: EarlyExitNetwork, samples: SamplesDataset, **passes: Any
     ) -> ExitFeatures:
-        return exit_features(network, samples, self.feature_batch_size, self.spec.device, **passes)
+        # Heads, mixing weights and gates learn on what the network that answers will give them.
+        runs = network.for_inference() if network.converts else network
+        return exit_features(runs, samples, self.feature_batch_size, self.spec.device, **passes)
 
     def _remembered(
         self,
