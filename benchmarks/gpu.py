@@ -105,7 +105,7 @@ def run(quick, device):
         times = in_turns(ways.values(), timed, batch_size, 2 if quick else N_TURNS)
         for way, own in zip(ways, times, strict=True):
             row = {
-                "gpu": torch.cuda.get_device_name() if device == CUDA else "none",
+                "device": torch.cuda.get_device_name() if device == CUDA else device,
                 "what": way,
                 "batch_size": batch_size,
                 "accuracy": accuracies[way],
