@@ -16,6 +16,7 @@ import sys
 import accuracy_cost_frontier as frontier
 import check
 import engines
+import gpu
 import images
 import low_cost_exits
 import main_job
@@ -368,6 +369,30 @@ def engines_side_by_side():
     return table(["samples in a call", "whole, %", "exits, % at cost", *columns], cells)
 
 
+def gpu_side_by_side():
+    """Images a second on a GPU: the whole network in both its ways, its exits, and through the two doors."""
+    rows = records.read(gpu.QUESTION)
+    ways = list(dict.fromkeys(row["what"] for row in rows))
+    cells = []
+    for batch_size in dict.fromkeys(row["batch_size"] for row in rows):
+        own = {row["what"]: row for row in rows if row["batch_size"] == batch_size}
+        exits, whole = own[gpu.EXITS], own[gpu.WEIGHTS]
+        speeds = [f"{own[way]['images_per_second']:,.0f}" for way in ways]
+        relative = f"{gpu.relative_speed(rows, gpu.PREDICTOR, batch_size):.2f}"
+        cells.append(
+            [
+                str(batch_size),
+                percent(whole["accuracy"]),
+                at(exits["accuracy"], exits["mean_cost"]),
+                *speeds,
+                relative,
+            ]
+        )
+    named = [f"`{way}`" if way in (gpu.PREDICTOR, gpu.PREDICT) else way for way in ways]
+    header = ["images in a call", "whole, %", "exits, % at cost", *named, "`predictor` / whole"]
+    return table(header, cells)
+
+
 def rival_cell(rows, name):
     own = [row for row in rows if row["classifier"] == name]
     accuracy, time = (np.mean([row[key] for row in own]) for key in ("accuracy", "microseconds"))
@@ -546,6 +571,7 @@ TABLES = {
     "tables_as_they_come": tables_as_they_come,
     "images_as_they_come": images_as_they_come,
     "engines": engines_side_by_side,
+    "gpu": gpu_side_by_side,
     "rivals_on_tables": rivals_on_tables,
     "out_of_fold_gates": out_of_fold_gates,
     "trained_networks": trained_networks,

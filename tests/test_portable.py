@@ -12,6 +12,8 @@ from sklearn.base import clone
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
+from sklearn_jeidnn._portable import _tensors
+
 from .conftest import TinyConv, TinyTransformer, quick_classifier
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
@@ -84,6 +86,15 @@ def test_a_pickle_of_a_gpu_holds_no_tensor_of_it(digits, module, freeze, tmp_pat
             loaded = load()
         assert not next(loaded.network_.parameters()).is_cuda
         np.testing.assert_allclose(loaded.predict_proba(digits[0]), own, atol=1e-4)
+
+
+def test_tensors_of_what_a_later_fit_goes_on_from_are_found(fitted):
+    found = {id(tensor) for tensor in _tensors(vars(fitted))}
+    trained = fitted._predictor.cascade.trained
+    heads = [tensor for state in trained.heads for tensor in state.values()]
+    weights = [p for member in trained.members for p in member.module.parameters()]
+    assert heads and weights
+    assert found >= {id(tensor) for tensor in (*heads, *weights, *fitted.network_.parameters())}
 
 
 def on_the_cpu_only(content):

@@ -70,7 +70,7 @@ def exit_step(
     if gate is None:
         if flag_borderline:
             borderline = borderline | has_tie(output.logits)
-        # Not batch._replace, of which torch.compile makes an empty tuple in torch 2.11.
+        # Not batch._replace: what torch.compile returned in torch 2.11 then had fields missing.
         left = ActiveBatch(batch.rows, batch.survival, borderline)
         return ExitStep(output.logits, left)
     summary = summarise(
