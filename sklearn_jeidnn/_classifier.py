@@ -32,12 +32,14 @@ from ._fit.checks import (
 )
 from ._fit.engine_choice import ENGINES, TORCH, in_engine, usual_engines
 from ._fit.engine_table import engine_table
+from ._fit.exit_times import times_of_example
+from ._fit.features import check_room
 from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
 from ._fit.members import as_backbone, as_members, take_tables, takes_missing
-from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs, time_exits
+from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs
 from ._fit.schedules import FOUND
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES
 from ._fit.turns import FIT_TURNS
@@ -50,7 +52,7 @@ from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
 from ._operate.leakage import WHAT_TO_DO, check_certifiable
-from ._operate.operating_point import check_budget, check_joint, check_one_target
+from ._operate.operating_point import check_budget, check_joint, check_limit, check_one_target
 from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
@@ -125,8 +127,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         the labels, half from its answers to samples that it has not learned from: its
         ``oob_decision_function_`` if it keeps one, else from five more fits of it.
     cost : {"multiply_adds", "seconds"} or array-like (n_exits,), default="multiply_adds"
-        Unit of costs, relative to one pass of the plain backbone. "seconds" times ``predict`` on this
-        machine; an array is a price table, such as :meth:`measure_costs` returns.
+        Unit of costs, relative to one pass of the plain backbone. "seconds" times calls of :meth:`predictor` on
+        this machine, relative to the bare module's own call; an array is a price table (:meth:`measure_costs`).
     cost_batch_size : int, default=None
         Batch size at which run time is measured. Use 1 if samples arrive one at a time. None takes several
         full batches.
@@ -138,9 +140,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
     max_accuracy_drop : float, default=None
         Largest loss of accuracy against the plain backbone, on held-out samples; then ``cost_weight`` is not
         read. Excludes ``budget``.
+    seconds_per_sample : float, default=None
+        Largest mean time of a sample, on held-out samples, in calls of ``cost_batch_size`` samples to
+        :meth:`predictor`; then ``cost_weight`` is not read. Needs ``cost="seconds"``, excludes the other limits.
     risk_confidence : float, default=None
-        Certify ``max_accuracy_drop`` or ``budget`` with this probability, on a random half of the calibration
-        samples; the other half gives the prediction sets. ``risk_`` holds the result.
+        Certify ``max_accuracy_drop`` or ``budget`` (``seconds_per_sample``) with this probability, on a random half
+        of the calibration samples; the other half gives the prediction sets. ``risk_`` holds the result.
     exit_policy : str, default="learned"
         What lets a sample leave: "learned" gates; a threshold on "confidence", "entropy", "margin" or
         "patience" [3]_; or one for each exit ("confidence_per_exit" and so on).
@@ -223,7 +228,9 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Cost of everything run up to each exit, relative to one pass of the plain backbone. The last is more
         than 1: it includes companions, heads and gates on the way.
     plain_seconds_ : float
-        Time of one pass of the plain backbone, for a sample; only where ``cost="seconds"``.
+        Time of one pass of the plain backbone, for a sample, as measured in ``engine`` (in torch the module's own
+        call, in ONNX Runtime the whole graph in one session), in calls of ``cost_batch_size`` samples; only where
+        ``cost="seconds"``.
     cost_weight_ : float
         ``cost_weight``, or what was found for ``budget`` or ``max_accuracy_drop`` (NaN where a budget chose
         the one threshold of an ``exit_policy``).
@@ -283,6 +290,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         "cost_weight": [Interval(Real, 0, None, closed="left")],
         "budget": [Interval(Real, 0, None, closed="neither"), None],
         "max_accuracy_drop": [Interval(Real, 0, 1, closed="left"), None],
+        "seconds_per_sample": [Interval(Real, 0, None, closed="neither"), None],
         "risk_confidence": [Interval(Real, 0, 1, closed="neither"), None],
         "exit_policy": [StrOptions(set(EXIT_POLICIES))],
         "gate_training": [StrOptions({"joint", "bilevel"})],
@@ -325,6 +333,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         cost_weight: float = 0.02,
         budget: float | None = None,
         max_accuracy_drop: float | None = None,
+        seconds_per_sample: float | None = None,
         risk_confidence: float | None = None,
         exit_policy: str = "learned",
         gate_training: str = "joint",
@@ -364,6 +373,7 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         self.cost_weight = cost_weight
         self.budget = budget
         self.max_accuracy_drop = max_accuracy_drop
+        self.seconds_per_sample = seconds_per_sample
         self.risk_confidence = risk_confidence
         self.exit_policy = exit_policy
         self.gate_training = gate_training
@@ -559,7 +569,8 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         """At a point that keeps to its limit with ``risk_confidence``, where that is asked for."""
         if self.risk_confidence is None:
             return predictor
-        limits = {MEAN_COST: self.budget, ACCURACY_DROP: self.max_accuracy_drop}
+        budget = CascadeSpec.of(self).budget_at(predictor.cascade.plain_seconds)
+        limits = {MEAN_COST: budget, ACCURACY_DROP: self.max_accuracy_drop}
         ((risk, limit),) = ((r, limit) for r, limit in limits.items() if limit is not None)
         return predictor.certified(risk=risk, limit=limit, confidence=self.risk_confidence)
 
@@ -610,13 +621,22 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
 
     def _check_operating_point(self) -> None:
         """Refuse parameters of the operating point that do not go together."""
-        given = {"budget": self.budget, "max_accuracy_drop": self.max_accuracy_drop}
+        given = {
+            "budget": self.budget,
+            "max_accuracy_drop": self.max_accuracy_drop,
+            "seconds_per_sample": self.seconds_per_sample,
+        }
         asked = {name: value for name, value in given.items() if value is not None}
         if len(asked) > 1:
             raise ValueError(f"{asked} name different operating points; give one of them.")
         if self.risk_confidence is not None and not asked:
             raise ValueError(
                 f"risk_confidence={self.risk_confidence!r} is the confidence of a limit; give one of {tuple(given)}."
+            )
+        if self.seconds_per_sample is not None and not CascadeSpec.of(self).is_timed:
+            raise ValueError(
+                f"seconds_per_sample={self.seconds_per_sample!r} needs cost={TIMED!r}, which times exits; got "
+                f"cost={self.cost!r}."
             )
         if asked or self.exit_policy != LEARNED:
             self._refuse_bilevel(asked or {"exit_policy": self.exit_policy})
@@ -630,25 +650,30 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         cost_weight: float | None = None,
         budget: float | None = None,
         max_accuracy_drop: float | None = None,
+        seconds_per_sample: float | None = None,
         risk_confidence: float | None = None,
         exit_policy: str | None = None,
         exit_costs: Any = None,
+        cost_batch_size: int | None = None,
         engine: str | None = None,
     ) -> "EarlyExitClassifier":
         """The same classifier at another operating point, or in another engine.
 
         Parameters
         ----------
-        cost_weight, budget, max_accuracy_drop : float, default=None
-            One of them, as in the constructor.
+        cost_weight, budget, max_accuracy_drop, seconds_per_sample : float, default=None
+            One of them, as in the constructor. Seconds also go with a classifier that was fitted with another
+            ``cost``: its exits are then timed here.
         risk_confidence : float, default=None
-            As in the constructor, for the last two; the calibration samples of this classifier are
+            As in the constructor, for all but ``cost_weight``; the calibration samples of this classifier are
             halved for it. Each call's statement holds by itself, not all calls' together.
         exit_policy : str, default=None
             As in the constructor; None keeps the policy.
         exit_costs : array-like (n_exits,), default=None
             Another price table, of a smaller machine say (:meth:`measure_costs`); None keeps
-            ``exit_costs_``.
+            ``exit_costs_``, or times exits anew in another engine if they are run times.
+        cost_batch_size : int, default=None
+            Times exits anew, in calls of so many samples. Given alone, it keeps the operating point.
         engine : str, default=None
             As in the constructor; None keeps the engine. Given alone, it keeps the operating point.
 
@@ -661,22 +686,32 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         Raises
         ------
         ValueError
-            If not exactly one of the first three is given, or it is not in its range, or gates are bilevel.
+            If not exactly one of the first four is given, or it is not in its range, or gates are bilevel.
         """
         check_is_fitted(self)
         asked = {
             "cost_weight": cost_weight,
             "budget": budget,
             "max_accuracy_drop": max_accuracy_drop,
+            "seconds_per_sample": seconds_per_sample,
         }
-        if engine is not None:
+        if exit_costs is not None and (seconds_per_sample, cost_batch_size) != (None, None):
+            raise ValueError(
+                f"exit_costs={exit_costs!r} are costs that are known, but seconds_per_sample and cost_batch_size are "
+                f"for costs that are timed here; leave out one of them."
+            )
+        there = self if engine is None else self._in_engine(engine)
+        if exit_costs is None and there._is_to_be_timed(self, seconds_per_sample, cost_batch_size):
+            there = there._timed(
+                self.cost_batch_size if cost_batch_size is None else cost_batch_size
+            )
+        if there is not self:
             others = {
                 **asked,
                 "risk_confidence": risk_confidence,
                 "exit_policy": exit_policy,
                 "exit_costs": exit_costs,
             }
-            there = self._in_engine(engine)
             is_alone = all(value is None for value in others.values())
             return there if is_alone else there.at(**others)
         check_one_target(asked)
@@ -690,9 +725,32 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         costs = self.exit_costs_
         if exit_costs is not None:
             costs = as_price_table(exit_costs, "exit_costs", self.exits_)
-        check_budget(budget, costs)
-        moved = self._predictor.at(**asked, exit_policy=policy, exit_costs=costs)
+        plain_seconds = self._predictor.cascade.plain_seconds
+        check_limit(budget, seconds_per_sample, costs, plain_seconds)
+        target = CascadeSpec.of(other).operating_target(plain_seconds)
+        moved = self._predictor.at(**target, exit_policy=policy, exit_costs=costs)
         return other._adopt(other._certified(moved))
+
+    def _is_to_be_timed(
+        self, before: "EarlyExitClassifier", seconds: float | None, batch_size: int | None
+    ) -> bool:
+        """Whether exits have to be timed, of a classifier that may have moved to another engine."""
+        if batch_size is not None:
+            return True
+        if CascadeSpec.of(self).is_timed and self is not before:
+            return True
+        return seconds is not None and self._predictor.cascade.plain_seconds is None
+
+    def _timed(self, batch_size: int | None) -> "EarlyExitClassifier":
+        """The same classifier with the run times of its engine for costs, in calls of so many samples."""
+        other = copy.copy(self).set_params(cost=TIMED, cost_batch_size=batch_size)
+        other._validate_params()
+        predictor = self._predictor
+        if batch_size is not None:
+            sample_bytes = sum(array.nbytes for array in predictor.schema.example(1))
+            check_room(batch_size * sample_bytes, "cost_batch_size", batch_size)
+        times = times_of_example(predictor.schema, predictor.cascade.engine, batch_size)
+        return other._adopt(predictor.priced(*times))
 
     def _in_engine(self, engine: str) -> "EarlyExitClassifier":
         """The same classifier, which another engine answers."""
@@ -875,11 +933,10 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
                     f"batch_size={batch_size!r} is not read, since it is for cost={TIMED!r}."
                 )
         schema, engine = self._predictor.schema, self._predictor.cascade.engine
-        arrays = schema.example(3)
+        if cost == TIMED:
+            return times_of_example(schema, engine, batch_size).exit_costs
         with FIT_TURNS.take(), usual_torch():
-            if cost == TIMED:
-                return time_exits(schema, engine, arrays, batch_size)[0]
-            inputs = as_tensors(schema.encode(arrays))
+            inputs = as_tensors(schema.encode(schema.example(3)))
             return relative_exit_costs(engine.network, tuple(t.to(engine.device) for t in inputs))
 
     @property

@@ -202,8 +202,16 @@ class Predictor:
         point = frontier.choose(
             cost_weight=cost_weight, budget=budget, max_accuracy_drop=max_accuracy_drop
         )
-        priced = replace(self.cascade, exit_costs=exit_costs)
+        priced = self.cascade.with_costs(exit_costs)
         return replace(self, cascade=priced, frontier=frontier).moved_to(point)
+
+    def priced(self, exit_costs: np.ndarray, plain_seconds: float | None) -> "Predictor":
+        """The predictor at the same point, whose exits have other costs."""
+        return replace(
+            self,
+            cascade=self.cascade.with_costs(exit_costs, plain_seconds),
+            frontier=self.frontier.with_policy(self.frontier.exit_policy, exit_costs),
+        )
 
     def with_batch_size(self, batch_size: int | None) -> "Predictor":
         """The same, with another number of samples predicted at once."""

@@ -9,7 +9,12 @@ import numpy as np
 
 from ._numbers import check_number
 from ._operate.calibration import as_levels, check_allow_empty, of_level
-from ._operate.operating_point import check_budget, check_joint, check_one_target
+from ._operate.operating_point import (
+    budget_of,
+    check_joint,
+    check_limit,
+    check_one_target,
+)
 from ._predictor import Predictor as _Predictor
 from ._samples import check_inputs
 
@@ -111,13 +116,14 @@ class Predictor:
         cost_weight: float | None = None,
         budget: float | None = None,
         max_accuracy_drop: float | None = None,
+        seconds_per_sample: float | None = None,
     ) -> "Predictor":
         """The same at another operating point, which shares the weights.
 
         Parameters
         ----------
-        cost_weight, budget, max_accuracy_drop : float, default=None
-            One of them, as in :class:`EarlyExitClassifier`.
+        cost_weight, budget, max_accuracy_drop, seconds_per_sample : float, default=None
+            One of them, as in :class:`EarlyExitClassifier`; seconds only where exits were timed (``cost="seconds"``).
 
         Raises
         ------
@@ -128,15 +134,22 @@ class Predictor:
             "cost_weight": cost_weight,
             "budget": budget,
             "max_accuracy_drop": max_accuracy_drop,
+            "seconds_per_sample": seconds_per_sample,
         }
         check_one_target(asked)
         check_joint("at()", self._gate_training)
         for name, value in asked.items():
             if value is not None:
                 check_number(value, name, least=0)
-        check_budget(budget, self.exit_costs)
-        policy = self._predictor.frontier.exit_policy
-        moved = self._predictor.at(**asked, exit_policy=policy, exit_costs=self.exit_costs)
+        plain_seconds = self._predictor.cascade.plain_seconds
+        check_limit(budget, seconds_per_sample, self.exit_costs, plain_seconds)
+        moved = self._predictor.at(
+            cost_weight=cost_weight,
+            budget=budget_of(budget, seconds_per_sample, plain_seconds),
+            max_accuracy_drop=max_accuracy_drop,
+            exit_policy=self._predictor.frontier.exit_policy,
+            exit_costs=self.exit_costs,
+        )
         other = copy.copy(self)
         other._predictor = moved
         return other

@@ -483,3 +483,17 @@ def test_auto_tells_why_torch_answers(digits, capsys):
         "onnxruntime computes in float32, but precision='bfloat16', so torch"
         in capsys.readouterr().out
     )
+
+
+def test_a_single_sample_that_is_timed_takes_the_way_of_one_that_is_answered(digits, monkeypatch):
+    clf = fitted_once(*digits)
+    engine = clf._predictor.cascade.engine
+    one, n_exits = (digits[0][:1],), len(clf.exits_) + 1
+    for exit_index in range(n_exits):
+        forced = np.array([exit_index])
+        alone = engine.route(one, torch.as_tensor(forced))
+        among_others = engine.route((digits[0][:2],), torch.as_tensor([exit_index, exit_index]))
+        np.testing.assert_array_equal(alone.exit_index, forced)
+        np.testing.assert_allclose(alone.logits[0], among_others.logits[0], rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr("sklearn_jeidnn._engines.onnx_engine.route", None)
+    assert engine.route(one, torch.as_tensor([0])).exit_index == [0]

@@ -4,15 +4,13 @@ import torch
 
 from sklearn_jeidnn._engines.torch_engine import as_tensors
 from sklearn_jeidnn._exits.building import build_network
-from sklearn_jeidnn._fit import cascade, prices
+from sklearn_jeidnn._fit import cascade
 from sklearn_jeidnn._fit.assembly import Assembly
 from sklearn_jeidnn._fit.choice import Choice
 from sklearn_jeidnn._fit.prices import (
     exits_worth,
     relative_exit_costs,
     seconds_in_turns,
-    seconds_of_exits,
-    with_shared_part,
 )
 
 from .conftest import quick_classifier
@@ -25,49 +23,6 @@ def test_functions_are_timed_in_turns():
     # The first turn warms up.
     assert seconds.shape == (len(turns) // 2 - 1, 2) and len(seconds) >= 7
     assert (seconds > 0).all()
-
-
-def test_what_all_rows_share_is_paid_by_all_and_the_last_exit_stays():
-    seconds = np.array([1.0, 2.0, 6.0])
-    np.testing.assert_allclose(with_shared_part(seconds, 3.0), seconds)
-    raised = with_shared_part(seconds, 4.5)
-    assert raised.mean() == pytest.approx(4.5) and raised[-1] == 6 and (np.diff(raised) > 0).all()
-    assert (with_shared_part(seconds, 2.0) == seconds).all()
-    assert with_shared_part(seconds, 7.0)[0] < 6
-
-
-class Clock:
-    """A clock that the timed functions put forward."""
-
-    def __init__(self, seconds_at, changing=0.0):
-        self.now, self.last_exit = 0.0, None
-        self.seconds_at, self.changing = np.array(seconds_at), changing
-
-    def perf_counter(self):
-        return self.now
-
-    def run(self, exits):
-        """Rows that leave at these exits; another exit than the row before takes longer."""
-        for exit_index in exits.tolist():
-            changes = self.last_exit not in (None, exit_index)
-            self.now += self.seconds_at[exit_index] + self.changing * changes
-            self.last_exit = exit_index
-
-    def plain(self):
-        self.now += 1.0
-
-
-@pytest.mark.parametrize("n_exits", [2, 3, 5])
-def test_single_rows_are_priced_as_they_come_one_exit_after_another(n_exits, monkeypatch):
-    seconds_at = np.linspace(0.3, 1.2, n_exits)
-    for changing in (0.0, 0.1):
-        clock = Clock(seconds_at, changing)
-        monkeypatch.setattr(prices, "time", clock)
-        costs, plain = seconds_of_exits(clock.run, clock.plain, 1, n_exits)
-        assert plain == pytest.approx(1.0)
-        # Where all leave at one exit, only the first row comes behind another exit.
-        assert costs.mean() == pytest.approx(seconds_at.mean() + changing, abs=1e-6)
-        assert costs[-1] == pytest.approx(seconds_at[-1], abs=0.01)
 
 
 def test_no_more_exits_than_are_worth_their_time():

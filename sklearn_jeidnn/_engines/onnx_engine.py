@@ -126,12 +126,15 @@ class OnnxNetwork:
             for *arrays, axis in zip(*parts, axes, strict=True)
         )
 
-    def route_one(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-        """Logits (1, n_classes) and exit of a single sample that leaves where a gate says so."""
+    def route_one(
+        self, inputs: Sequence[np.ndarray], exit_index: int | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Logits (1, n_classes) and exit of a single sample that leaves where a gate says so, or at a given exit."""
         taken, passed_on = inputs, NOTHING
         for i in range(self.graph.n_exits - 1):
             outputs = self._run(i, passed_on, taken)
-            if outputs[SCORE_AT][0] >= 0:
+            leaves = outputs[SCORE_AT][0] >= 0
+            if leaves if exit_index is None else i == exit_index:
                 return outputs[0], i
             passed_on, carried = self._onward(i, outputs, passed_on, taken)
             taken = inputs if carried is None else carried
@@ -324,8 +327,8 @@ class OnnxEngine:
         if _has_negative(arrays):
             return self.in_torch.route(arrays, exits)
         in_onnx = self._exits
-        if exits is None and len(arrays[0]) == 1 and self._of_point.exit_mass is sequential_mass:
-            logits, exit_index = in_onnx.route_one(arrays)
+        if len(arrays[0]) == 1 and self._of_point.exit_mass is sequential_mass:
+            logits, exit_index = in_onnx.route_one(arrays, None if exits is None else int(exits[0]))
             return RoutedArrays(logits=logits, exit_index=np.array([exit_index]))
         forced = None if exits is None else exits.numpy()
         routed = route(in_onnx, arrays, self.batch_size, forced)

@@ -85,11 +85,14 @@ class PricedNetwork:
     names : list of str
         Names of all exits but the last.
     exit_costs : ndarray (n_exits,)
+    plain_seconds : float or None, default=None
+        Of one sample, of the plain backbone, if costs are run times.
     """
 
     network: EarlyExitNetwork
     names: list[str]
     exit_costs: np.ndarray
+    plain_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

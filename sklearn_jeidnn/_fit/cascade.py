@@ -10,14 +10,13 @@ import torch
 
 from .._cut import random_numbers_kept
 from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
-from .._exits.building import N_PROBE_SAMPLES
 from .._exits.network import EarlyExitNetwork
 from .._exits.usual_torch import usual_torch
 from .._given import naming
 from .._history import SampleHistory
 from .._operate.cascade import Cascade, Engine
 from .._operate.frontier import Frontier
-from .._operate.operating_point import OperatingPoint, check_budget
+from .._operate.operating_point import OperatingPoint, check_limit
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
@@ -33,7 +32,8 @@ from .checks import (
 )
 from .choice import Choice, Subset
 from .datasets import SamplesDataset
-from .engine_choice import COMPILED, check_engine, engine_of
+from .engine_choice import COMPILED, TORCH, check_engine, engine_of
+from .exit_times import plain_seconds_of, time_exits
 from .exits import exits_of_members
 from .fold_count import MOST_SAMPLES
 from .folds import OutOfFold
@@ -43,9 +43,10 @@ from .leakage import has_known_past, leakage_of
 from .learning import LearnedMember, MakesTrainer, MemberTrainer, history_of
 from .lengths import with_length
 from .logit_order import warn_of_another_order
+from .made_once import MadeOnce
 from .members import Member, as_members
 from .modules import forget_results
-from .prices import COUNTED, time_exits
+from .prices import COUNTED
 from .progress import Progress
 from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits, most_epochs
 from .spec import CascadeSpec, seeded, usable_device
@@ -140,7 +141,7 @@ def fit_cascade(
             leakage=leakage,
         )
         with schema.explaining(parts.train.inputs, parts.gates.inputs):
-            return fit.run(companions, X_unlabeled)
+            return fit.with_budget().run(companions, X_unlabeled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +154,20 @@ class _Fit:
     assembly: Assembly
     history: SampleHistory
     leakage: str | None
+
+    def with_budget(self) -> "_Fit":
+        """The fit with the budget that seconds come to before anything is trained, where seconds are given.
+
+        The one that gates keep to is found anew after training.
+        """
+        if self.spec.seconds_per_sample is None:
+            return self
+        network = self.assembly.as_single_stage(self.assembly.module).network
+        plain_seconds = plain_seconds_of(
+            self.schema, self._engine(network), self.parts.train.inputs, self.spec.cost_batch_size
+        )
+        budget = self.spec.budget_at(plain_seconds)
+        return replace(self, spec=replace(self.spec, budget=budget))
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
         """Train the members and choose those that are kept; then train the gates."""
@@ -191,9 +206,11 @@ class _Fit:
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
         if self.spec.is_joint or len(members) > 1:
             learning.combine(priced_network.network, members)
-        priced_network, plain_seconds = self._with_measured_costs(priced_network, self._engine)
-        why = " as timed after training" if self.spec.is_timed else ""
-        check_budget(self.spec.budget, priced_network.exit_costs, why)
+        module, probe = self.assembly.module, self.assembly.probe
+        schema = with_length(self.schema, module, priced_network.network, probe)
+        make_engine = MadeOnce(partial(self._engine, schema=schema), self._in_torch)
+        priced_network = self._with_measured_costs(priced_network, make_engine)
+        self._check_limit(priced_network, " as timed after training")
         frontier, point = learning.train_gates(priced_network, members)
         if self.spec.takes_trained and not self.assembly.ends_in_classifier:
             n_train = len(self.parts.train)
@@ -207,14 +224,12 @@ class _Fit:
         forget_results(self.assembly.module)
         cuts = [member.cut for member in members]
         trained = keep_for_later(self.spec, cuts, self.history, frontier.answers)
-        module, probe = self.assembly.module, self.assembly.probe
-        schema = with_length(self.schema, module, priced_network.network, probe)
         cascade = Cascade(
-            engine=self._engine(priced_network.network.eval(), schema),
+            engine=make_engine(priced_network.network.eval()),
             exits=priced_network.names,
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
-            plain_seconds=plain_seconds,
+            plain_seconds=priced_network.plain_seconds,
             history=history_of(members),
             trained=trained,
         )
@@ -303,16 +318,22 @@ class _Fit:
         untrained networks differ a little from those after training, so a budget must be far below them.
         """
         budget, is_timed = self.spec.budget, self.spec.is_timed
-        if budget is None:
+        # In another engine than torch, exits may take half of the time that torch takes.
+        if budget is None or (is_timed and self.spec.engine not in (TORCH, COMPILED)):
             return
         networks = [priced_network]
         if self.spec.makes_companions(self.schema) and isinstance(self.spec.cost, str):
             networks.append(self.assembly.chain(cuts[-1:]))
         as_it_is = partial(self._in_torch, compiles=False)
-        priced = [self._with_measured_costs(network, as_it_is)[0] for network in networks]
-        least = min(network.exit_costs[0] for network in priced)
-        if budget < (HOPELESS if is_timed else 1) * least:
-            check_budget(budget, [least], " as timed before training" if is_timed else "")
+        priced = [self._with_measured_costs(network, as_it_is) for network in networks]
+        cheapest = min(priced, key=lambda network: network.exit_costs[0])
+        if budget < (HOPELESS if is_timed else 1) * cheapest.exit_costs[0]:
+            self._check_limit(cheapest, " as timed before training")
+
+    def _check_limit(self, priced: PricedNetwork, when: str) -> None:
+        budget, seconds = self.spec.budget, self.spec.seconds_per_sample
+        why = when if self.spec.is_timed else ""
+        check_limit(budget, seconds, priced.exit_costs, priced.plain_seconds, why)
 
     def _cut_members(self, companions: list[Member]) -> list[Cut]:
         makes_companions = self.spec.makes_companions(self.schema)
@@ -364,15 +385,14 @@ class _Fit:
 
     def _with_measured_costs(
         self, priced_network: PricedNetwork, make_engine: Callable[[EarlyExitNetwork], Engine]
-    ) -> tuple[PricedNetwork, float | None]:
-        """Replace the costs by run times, and return the plain backbone's seconds, if costs are timed."""
+    ) -> PricedNetwork:
+        """Replace the costs by run times, if costs are timed."""
         if not self.spec.is_timed:
-            return priced_network, None
-        arrays = tuple(array[:N_PROBE_SAMPLES] for array in self.parts.train.inputs)
+            return priced_network
         exit_costs, plain_seconds = time_exits(
             self.schema,
             make_engine(priced_network.network),
-            arrays,
+            self.parts.train.inputs,
             self.spec.cost_batch_size,
         )
-        return replace(priced_network, exit_costs=exit_costs), plain_seconds
+        return replace(priced_network, exit_costs=exit_costs, plain_seconds=plain_seconds)

@@ -329,7 +329,8 @@ def warn_of_unread(
 
     ``holds_out`` says whether samples are held out of ``X``.
     """
-    limits = [name for name in ("budget", "max_accuracy_drop") if getattr(spec, name) is not None]
+    names = ("budget", "max_accuracy_drop", "seconds_per_sample")
+    limits = [name for name in names if getattr(spec, name) is not None]
     unread = {
         "companion_training": (not _trains_companions(spec, schema), "no companion is trained"),
         "cost_batch_size": (not spec.is_timed, "it is for cost='seconds'"),

@@ -48,7 +48,7 @@ class Choice(NamedTuple):
     spec: CascadeSpec
     assembly: Assembly
     learning: Learning
-    with_measured_costs: Callable[..., tuple[PricedNetwork, float | None]]
+    with_measured_costs: Callable[[PricedNetwork], PricedNetwork]
     n_trees: int = 0
 
     def best(self, members: Sequence[AnsweringMember]) -> Subset:
@@ -95,7 +95,7 @@ class Choice(NamedTuple):
         """Return the objective that members would reach on samples that they have not learned from."""
         priced_network = self.assembly.chain([member.cut for member in members])
         self.learning.combine(priced_network.network, members)
-        priced_network, _ = self.with_measured_costs(priced_network)
+        priced_network = self.with_measured_costs(priced_network)
         return objective_at(
             self.learning.answers(priced_network.network, members),
             priced_network.network.exit_mass,

@@ -130,7 +130,7 @@ class OutOfFold:
             network,
             self.answers(network, members),
             priced_network.exit_costs,
-            spec.operating_target,
+            spec.operating_target(priced_network.plain_seconds),
             spec.exit_policy,
         )
 

@@ -26,7 +26,7 @@ def train_gates(
             train,
             held_out,
             exit_costs,
-            spec.operating_target,
+            spec.operating_target(priced_network.plain_seconds),
             batch_size,
             spec.exit_policy,
             spec.observed_share,

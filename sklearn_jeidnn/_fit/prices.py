@@ -3,8 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,7 @@ import torch
 
 from .._cut import counted, multiply_adds
 from .._exits.network import EarlyExitNetwork
-from .._operate.cascade import Engine
-from .._samples import check_inputs
-from .._schema import Arrays, InputSchema
+from .._schema import Arrays
 from .._warn import warn_caller
 from .features import check_room
 
@@ -28,8 +24,6 @@ TIMED_BATCHES, MOST_TIMED_SAMPLES = 4, 4096
 N_TIMED, MOST_TIMED, ENOUGH_SECONDS = 7, 101, 2.0
 # Slow functions need fewer turns: what disturbs them, disturbs all.
 FEWEST_TIMED, LONG_SECONDS = 3, 5.0
-# Number of samples that are predicted one way before another way has its turn.
-SAMPLES_OF_A_TURN = 16
 
 
 def relative_exit_costs(network: EarlyExitNetwork, inputs: tuple[torch.Tensor, ...]) -> np.ndarray:
@@ -128,7 +122,7 @@ def seconds_in_turns(functions: Sequence[Callable[[], Any]]) -> np.ndarray:
     times: list[list[float]] = []
     start = time.perf_counter()
     while _goes_on(len(times) - 1, time.perf_counter() - start):
-        times.append([_seconds(function) for function in functions])
+        times.append([seconds_of(function) for function in functions])
     return np.array(times[1:])
 
 
@@ -141,7 +135,8 @@ def _goes_on(n_turns: int, seconds: float) -> bool:
     return n_turns < MOST_TIMED - 1 and seconds < ENOUGH_SECONDS
 
 
-def _seconds(function: Callable[[], Any]) -> float:
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Measure the time of one call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -165,129 +160,6 @@ def relative_seconds(
     turns = seconds_in_turns([plain, *functions])
     relative: np.ndarray = np.median(turns[:, 1:] / turns[:, :1], axis=0)
     return relative
-
-
-def seconds_of_exits(
-    run: Callable[[torch.Tensor], Any], plain: Callable[[], Any], n_samples: int, n_exits: int
-) -> tuple[np.ndarray, float]:
-    """Measure the time of samples that leave at each exit, relative to a pass of the plain backbone.
-
-    Samples that leave together are timed for each exit, then samples that leave evenly over all exits. The latter
-    take longer than the mean of the former: samples are sorted out, and the fixed time of a stage is spent on the few
-    that stay. So that the costs are right both for samples spread over all exits and for samples that all stay,
-    every sample pays a part of the whole run, and exits differ by the rest.
-
-    Parameters
-    ----------
-    run : callable
-        Exits of the samples, tensor (n_samples,) -> anything; predicts these samples.
-    plain : callable
-        Predicts them with the plain backbone.
-    n_samples, n_exits : int
-
-    Returns
-    -------
-    exit_costs : ndarray (n_exits,)
-    plain_seconds : float
-        Of one sample.
-    """
-    n_calls = _calls_of_a_turn(n_samples, n_exits)
-    calls = [[plain] * n_calls]
-    for exits in _exits_to_time(n_calls * n_samples, n_exits):
-        calls.append([partial(run, part) for part in torch.split(exits, n_samples)])
-    turns = seconds_in_turns([partial(_call_all, functions) for functions in calls])
-    plain_seconds = turns[:, :1]
-    # Times are divided within a turn: other jobs on the machine slow down both.
-    *costs, mixed = np.median(turns[:, 1:] / plain_seconds, axis=0)
-    # A sample that runs further costs no less.
-    exit_costs = with_shared_part(np.maximum.accumulate(costs), mixed)
-    return exit_costs, float(np.median(plain_seconds)) / (n_calls * n_samples)
-
-
-def _calls_of_a_turn(n_samples: int, n_exits: int) -> int:
-    """Return how many calls are timed together: several if a call has few samples.
-
-    Samples that come one by one then leave at one exit as often as at another.
-    """
-    if n_samples >= SAMPLES_OF_A_TURN:
-        return 1
-    return n_exits * -(-SAMPLES_OF_A_TURN // (n_samples * n_exits))
-
-
-def _exits_to_time(n_samples: int, n_exits: int) -> list[torch.Tensor]:
-    """Return the exits of samples that all leave at exit 0, at exit 1 and so on, and evenly over all exits."""
-    numbers = torch.arange(n_samples)
-    together = [torch.full_like(numbers, exit_index) for exit_index in range(n_exits)]
-    return [*together, numbers % n_exits]
-
-
-def _call_all(functions: Iterable[Callable[[], Any]]) -> None:
-    for function in functions:
-        function()
-
-
-def with_shared_part(costs: np.ndarray, mixed: float) -> np.ndarray:
-    """Draw costs (n_exits,) towards the last until their mean is ``mixed``, by nine tenths at most."""
-    last = costs[-1]
-    span = last - np.mean(costs)
-    kept = np.clip((last - mixed) / span, 0.1, 1.0) if span > 0 else 1.0
-    shared: np.ndarray = last - kept * (last - costs)
-    return shared
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimedPredictor:
-    """What is timed: samples are checked, run through an engine and turned into codes, as in ``predict``.
-
-    Parameters
-    ----------
-    schema : InputSchema
-    engine : Engine
-    """
-
-    schema: InputSchema
-    engine: Engine
-
-    def codes(self, X: Any, exits: torch.Tensor) -> np.ndarray:
-        codes: np.ndarray = self.engine.route(self._arrays(X), exits).logits.argmax(1)
-        return codes
-
-    def backbone_codes(self, X: Any) -> np.ndarray:
-        codes: np.ndarray = self.engine.backbone_logits(self._arrays(X)).argmax(1)
-        return codes
-
-    def _arrays(self, X: Any) -> Arrays:
-        return self.schema.encode(check_inputs(self.schema, X))
-
-
-def time_exits(
-    schema: InputSchema, engine: Engine, arrays: Arrays, n_samples: int | None
-) -> tuple[np.ndarray, float]:
-    """Measure the cost of each exit of a network as run time.
-
-    Parameters
-    ----------
-    schema : InputSchema
-    engine : Engine
-    arrays : tuple of ndarray (n_given, ...)
-        A few samples, which are repeated.
-    n_samples : int or None
-        Number of samples in a call; None takes several batches.
-
-    Returns
-    -------
-    exit_costs : ndarray (n_exits,)
-    plain_seconds : float
-    """
-    call = samples_of_a_call(arrays, n_samples, engine.batch_size)
-    X = schema.as_user_input(call)
-    predictor = TimedPredictor(schema=schema, engine=engine)
-    return seconds_of_exits(
-        partial(predictor.codes, X),
-        partial(predictor.backbone_codes, X),
-        len(call[0]),
-        engine.network.n_exits,
-    )
 
 
 def samples_of_a_call(arrays: Arrays, n_samples: int | None, batch_size: int) -> Arrays:

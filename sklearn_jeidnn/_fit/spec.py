@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._operate.operating_point import budget_of
 from .._operate.temperatures import OBSERVED_SHARE
 from .._schema import InputSchema
 from .._warn import warn_caller
@@ -43,6 +44,7 @@ class CascadeSpec:
     cost_weight: float
     budget: float | None
     max_accuracy_drop: float | None
+    seconds_per_sample: float | None
     risk_confidence: float | None
     exit_policy: str
     gate_training: str
@@ -96,14 +98,20 @@ class CascadeSpec:
     def is_joint(self) -> bool:
         return self.gate_training == "joint"
 
-    @property
-    def operating_target(self) -> dict[str, float | None]:
-        """The requested operating point, as :meth:`Frontier.choose` takes it."""
+    def operating_target(self, plain_seconds: float | None) -> dict[str, float | None]:
+        """The requested operating point, as :meth:`Frontier.choose` takes it.
+
+        ``plain_seconds`` is the time of one pass of the plain backbone, if costs are run times.
+        """
         return {
             "cost_weight": self.cost_weight,
-            "budget": self.budget,
+            "budget": self.budget_at(plain_seconds),
             "max_accuracy_drop": self.max_accuracy_drop,
         }
+
+    def budget_at(self, plain_seconds: float | None) -> float | None:
+        """The budget, or what ``seconds_per_sample`` is in passes of the plain backbone."""
+        return budget_of(self.budget, self.seconds_per_sample, plain_seconds)
 
     @property
     def imitates(self) -> bool:

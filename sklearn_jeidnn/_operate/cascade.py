@@ -92,7 +92,7 @@ class Cascade:
     exit_distribution : str
         A name in ``EXIT_DISTRIBUTIONS``.
     plain_seconds : float or None
-        Time of one pass of the plain backbone, for a sample, if cost is time.
+        Time of one pass of the plain backbone in the engine, for a sample, if costs are relative to that.
     history : object
         Of the training.
     trained : object
@@ -141,6 +141,12 @@ class Cascade:
             exit_index[gaps] = self.engine.gates.exits(answered.gate_inputs, self.exit_mass)[:, 0]
             logits[gaps] = of_exits[np.arange(len(gaps)), exit_index[gaps]]
         return RoutedArrays(logits, exit_index, np.flatnonzero(np.isnan(logits[:, 0])))
+
+    def with_costs(self, exit_costs: np.ndarray, plain_seconds: float | None = None) -> "Cascade":
+        """The same cascade with other costs, which are no times unless they come with those of the plain backbone."""
+        if np.array_equal(exit_costs, self.exit_costs) and plain_seconds is None:
+            return self
+        return replace(self, exit_costs=exit_costs, plain_seconds=plain_seconds)
 
     def at(self, point: OperatingPoint) -> "Cascade":
         """The same cascade at an operating point."""

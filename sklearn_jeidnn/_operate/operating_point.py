@@ -59,6 +59,42 @@ def check_joint(what: Any, gate_training: str) -> None:
         raise ValueError(f"{what} needs gate_training='joint'; got {gate_training!r}.")
 
 
+def budget_of(
+    budget: float | None, seconds_per_sample: float | None, plain_seconds: float | None
+) -> float | None:
+    """The budget, or what seconds are in passes of the plain backbone, each of which takes ``plain_seconds``."""
+    if seconds_per_sample is None or plain_seconds is None:
+        return budget
+    return seconds_per_sample / plain_seconds
+
+
+def check_limit(
+    budget: float | None,
+    seconds_per_sample: float | None,
+    exit_costs: Sequence[float] | np.ndarray,
+    plain_seconds: float | None,
+    why: str = "",
+) -> None:
+    """Refuse a budget, or seconds if they are given, below what the first exit takes.
+
+    ``why`` says how that was found.
+    """
+    if seconds_per_sample is None:
+        check_budget(budget, exit_costs, why)
+        return
+    if plain_seconds is None:
+        raise ValueError(
+            f"seconds_per_sample={seconds_per_sample!r} needs exits that were timed; fit with cost='seconds', or give "
+            f"it to the classifier's at(), which times them."
+        )
+    least = exit_costs[0] * plain_seconds
+    if not seconds_per_sample >= least:
+        raise ValueError(
+            f"seconds_per_sample={seconds_per_sample!r} is less than a sample takes up to the first exit, {least:.3g} "
+            f"seconds{why}; give more, an earlier exit, a cheaper companion in front, or a faster engine."
+        )
+
+
 def check_budget(
     budget: float | None, exit_costs: Sequence[float] | np.ndarray, why: str = ""
 ) -> None:

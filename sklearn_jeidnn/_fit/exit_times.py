@@ -1,0 +1,256 @@
+"""The run time of leaving at each exit, relative to the plain backbone's own call, in the engine that answers."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._cut import LogitsModule
+from .._cut.graphs import logits_of
+from .._engines.torch_engine import TorchEngine, as_tensors
+from .._exits.usual_torch import usual_torch
+from .._operate.cascade import Engine
+from .._samples import check_inputs
+from .._schema import Arrays, InputSchema
+from .classifiers import ClassifierStage
+from .prices import samples_of_a_call, seconds_in_turns, seconds_of
+from .turns import FIT_TURNS
+
+# Fewest samples that are predicted one way before another way has its turn, and fewest for each exit.
+SAMPLES_OF_A_TURN, SAMPLES_OF_AN_EXIT = 16, 4
+# Least time of the plain backbone's calls in a turn: the first call after another function's is slower.
+SECONDS_OF_A_TURN, MOST_CALLS = 4e-3, 400
+# Share of the samples of a timed call that are spread over all exits, beside those that leave at one.
+SPREAD = 0.25
+# Least cost of an exit, relative to that of the cheapest call that is timed.
+LEAST_COST = 0.01
+# Most samples that the plain backbone is given in one call; more are run in batches, as in prediction.
+MOST_WHOLE = 1024
+# Most different samples of no meaning that are made.
+MOST_EXAMPLES = 256
+
+
+def seconds_of_exits(
+    run: Callable[[torch.Tensor], Any], plain: Callable[[], Any], n_samples: int, n_exits: int
+) -> tuple[np.ndarray, float]:
+    """Measure the time of samples that leave at each exit, relative to a pass of the plain backbone.
+
+    For each exit calls are timed in which most samples leave there, and some at every exit. So they do in real calls,
+    which take longer than calls whose samples all leave together: samples are sorted out, and nearly every call runs
+    every stage, the later ones for few samples. Costs are those that add up to the times of these calls.
+
+    Parameters
+    ----------
+    run : callable
+        Exits of the samples, tensor (n_samples,) -> anything; predicts these samples.
+    plain : callable
+        Predicts them with the plain backbone.
+    n_samples, n_exits : int
+
+    Returns
+    -------
+    exit_costs : ndarray (n_exits,)
+    plain_seconds : float
+        Of one sample.
+    """
+    n_calls = _calls_of_a_turn(plain, n_samples, n_exits)
+    calls, shares = [[plain] * n_calls], []
+    for exits in _exits_to_time(n_calls * n_samples, n_exits):
+        calls.append([partial(run, part) for part in torch.split(exits, n_samples)])
+        shares.append(np.bincount(exits, minlength=n_exits) / len(exits))
+    turns = seconds_in_turns([partial(_call_all, functions) for functions in calls])
+    plain_seconds = turns[:, :1]
+    # Times are divided within a turn: other jobs on the machine slow down both.
+    measured = np.median(turns[:, 1:] / plain_seconds, axis=0)
+    exit_costs = costs_of_exits(np.array(shares), measured)
+    return exit_costs, float(np.median(plain_seconds)) / (n_calls * n_samples)
+
+
+def costs_of_exits(shares: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Return the costs of exits (n_exits,) whose means are what was measured.
+
+    Parameters
+    ----------
+    shares : ndarray (n_exits, n_exits)
+        Of the samples of each kind of call, how many leave at each exit.
+    measured : ndarray (n_exits,)
+        Time of each kind of call.
+    """
+    costs = np.linalg.solve(shares, measured)
+    # A sample that runs further costs no less, and none is free, whatever disturbed a measurement.
+    exit_costs: np.ndarray = np.maximum.accumulate(np.maximum(costs, LEAST_COST * measured.min()))
+    return exit_costs
+
+
+def _calls_of_a_turn(plain: Callable[[], Any], n_samples: int, n_exits: int) -> int:
+    """Return how many calls are timed together: several if a call has few samples, or is quick."""
+    plain()  # warms up
+    seconds = min(seconds_of(plain) for _ in range(3))
+    fewest = -(-max(SAMPLES_OF_A_TURN, SAMPLES_OF_AN_EXIT * n_exits) // n_samples)
+    return max(fewest, math.ceil(SECONDS_OF_A_TURN / max(seconds, SECONDS_OF_A_TURN / MOST_CALLS)))
+
+
+def _exits_to_time(n_samples: int, n_exits: int) -> list[torch.Tensor]:
+    """Return for each exit the exits of samples that mostly leave there, and otherwise evenly at all exits."""
+    numbers = torch.arange(n_samples)
+    is_spread = numbers < SPREAD * n_samples
+    order = torch.from_numpy(np.random.default_rng(0).permutation(n_samples))
+    return [
+        torch.where(is_spread, numbers % n_exits, exit_index)[order]
+        for exit_index in range(n_exits)
+    ]
+
+
+def _call_all(functions: Iterable[Callable[[], Any]]) -> None:
+    for function in functions:
+        function()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedPredictor:
+    """What is timed: samples are checked, run through an engine and turned into labels, as a predictor does.
+
+    Parameters
+    ----------
+    schema : InputSchema
+    engine : Engine
+    """
+
+    schema: InputSchema
+    engine: Engine
+
+    def labels(self, X: Any, exits: torch.Tensor) -> np.ndarray:
+        arrays = self.schema.encode(check_inputs(self.schema, X))
+        with self.schema.explaining(arrays):
+            logits = self.engine.route(arrays, exits).logits
+        # So a predictor finds answers that are not there.
+        logits.sum(dtype=np.float64)
+        labels: np.ndarray = self.schema.classes[logits.argmax(1)]
+        return labels
+
+
+def bare_call(schema: InputSchema, engine: Engine, arrays: Arrays) -> Callable[[], Any]:
+    """Return what runs the plain backbone on encoded samples as its user does in this engine, without exits.
+
+    In torch that is the module's own call, on tensors, without gradients; images are in the memory format in which it
+    is faster. Another engine runs the whole network in the form that it has.
+    """
+    if not isinstance(engine, TorchEngine) or isinstance(
+        engine.network.stages[-1], ClassifierStage
+    ):
+        return partial(engine.backbone_logits, arrays)
+    module = engine.module
+    if schema.input_names is not None:
+        module = LogitsModule(module, schema.input_names)
+    n_at_once = len(arrays[0]) if len(arrays[0]) <= MOST_WHOLE else engine.batch_size
+    batches = [tuple(torch.split(tensor, n_at_once)) for tensor in as_tensors(arrays)]
+    in_format = partial(_call_module, module, engine, list(zip(*batches, strict=True)))
+    formats: list[torch.memory_format | None] = [None]
+    if any(array.ndim == 4 for array in arrays):
+        formats.append(torch.channels_last)
+    return _fastest([partial(in_format, memory_format) for memory_format in formats])
+
+
+def _call_module(
+    module: nn.Module,
+    engine: TorchEngine,
+    batches: Sequence[tuple[torch.Tensor, ...]],
+    memory_format: torch.memory_format | None,
+) -> None:
+    """Run batches of tensors, images in a memory format if one is given."""
+    is_on_cpu = torch.device(engine.device).type == "cpu"
+    # Nothing that a user's own call would not need: on one sample it would take longer than a small module.
+    precision = engine.network.inference() if engine.network.lossy else contextlib.nullcontext()
+    with torch.inference_mode(), precision:
+        for batch in batches:
+            tensors = batch if is_on_cpu else tuple(tensor.to(engine.device) for tensor in batch)
+            if memory_format is not None:
+                tensors = tuple(
+                    t.contiguous(memory_format=memory_format) if t.ndim == 4 else t for t in tensors
+                )
+            output = module(*tensors)
+    if not is_on_cpu:
+        # A GPU returns before it is done; copying to the CPU waits for it.
+        logits_of(output).cpu()
+
+
+def _fastest(functions: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
+    """Return the function whose calls take least time."""
+    if len(functions) == 1:
+        return functions[0]
+    n_calls = _calls_of_a_turn(functions[0], SAMPLES_OF_A_TURN, 1)
+    turns = seconds_in_turns([partial(_call_all, [function] * n_calls) for function in functions])
+    return functions[int(np.median(turns, axis=0).argmin())]
+
+
+@contextlib.contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    """A module in evaluation mode, and afterwards in the mode in which it was."""
+    parts = list(module.modules()) if isinstance(module, nn.Module) else []
+    were_training = [part for part in parts if part.training]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in were_training:
+            part.training = True
+
+
+def plain_seconds_of(
+    schema: InputSchema, engine: Engine, arrays: Arrays, n_samples: int | None
+) -> float:
+    """Measure the time of the plain backbone alone, of one sample; parameters as in :func:`time_exits`."""
+    call = samples_of_a_call(arrays, n_samples, engine.batch_size)
+    with _evaluating(engine.module):
+        plain = bare_call(schema, engine, schema.encode(call))
+        n_calls = _calls_of_a_turn(plain, len(call[0]), 1)
+        turns = seconds_in_turns([partial(_call_all, [plain] * n_calls)])
+    return float(np.median(turns)) / (n_calls * len(call[0]))
+
+
+class ExitTimes(NamedTuple):
+    """Run time of leaving at each exit in an engine."""
+
+    exit_costs: np.ndarray  # (n_exits,), relative to the plain backbone
+    plain_seconds: float  # of one sample, of the plain backbone
+
+
+def time_exits(
+    schema: InputSchema, engine: Engine, arrays: Arrays, n_samples: int | None
+) -> ExitTimes:
+    """Measure the cost of each exit of a network as run time.
+
+    Parameters
+    ----------
+    schema : InputSchema
+    engine : Engine
+    arrays : tuple of ndarray (n_given, ...)
+        Samples, which are repeated if a call has more.
+    n_samples : int or None
+        Number of samples in a call; None takes several batches.
+    """
+    call = samples_of_a_call(arrays, n_samples, engine.batch_size)
+    predictor = TimedPredictor(schema=schema, engine=engine)
+    with _evaluating(engine.module):
+        return ExitTimes(
+            *seconds_of_exits(
+                partial(predictor.labels, schema.as_user_input(call)),
+                bare_call(schema, engine, schema.encode(call)),
+                len(call[0]),
+                engine.network.n_exits,
+            )
+        )
+
+
+def times_of_example(schema: InputSchema, engine: Engine, n_samples: int | None) -> ExitTimes:
+    """Measure run times as :func:`time_exits` does, on samples of no meaning, since none are kept after a fit."""
+    example = schema.example(min(n_samples or MOST_EXAMPLES, MOST_EXAMPLES))
+    with FIT_TURNS.take(), usual_torch():
+        return time_exits(schema, engine, example, n_samples)
