@@ -722,11 +722,12 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         other = copy.copy(self).set_params(**params, risk_confidence=risk_confidence)
         other._validate_params()
         other._check_operating_point()
-        costs = self.exit_costs_
+        costs, least = self._predictor.frontier.exit_costs, self._predictor.least_cost
         if exit_costs is not None:
             costs = as_price_table(exit_costs, "exit_costs", self.exits_)
+            least = costs[0]
         plain_seconds = self._predictor.cascade.plain_seconds
-        check_limit(budget, seconds_per_sample, costs, plain_seconds)
+        check_limit(budget, seconds_per_sample, least, plain_seconds)
         target = CascadeSpec.of(other).operating_target(plain_seconds)
         moved = self._predictor.at(**target, exit_policy=policy, exit_costs=costs)
         return other._adopt(other._certified(moved))

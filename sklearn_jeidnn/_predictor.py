@@ -73,7 +73,7 @@ class Predictor:
         """Calibrate an operating point of a cascade."""
         return cls(
             schema=schema,
-            cascade=cascade.at(point),
+            cascade=replace(cascade.at(point), exit_costs=costs_at(point, frontier, cascade)),
             frontier=frontier,
             point=point,
             rule=rule,
@@ -198,20 +198,28 @@ class Predictor:
         exit_costs: np.ndarray,
     ) -> "Predictor":
         """The predictor at the point that one of the first three asks for, under a policy and exit costs."""
+        is_new = not np.array_equal(exit_costs, self.frontier.exit_costs)
         frontier = self.frontier.with_policy(exit_policy, exit_costs)
         point = frontier.choose(
             cost_weight=cost_weight, budget=budget, max_accuracy_drop=max_accuracy_drop
         )
-        priced = self.cascade.with_costs(exit_costs)
+        priced = self.cascade.with_costs(exit_costs) if is_new else self.cascade
         return replace(self, cascade=priced, frontier=frontier).moved_to(point)
 
-    def priced(self, exit_costs: np.ndarray, plain_seconds: float | None) -> "Predictor":
-        """The predictor at the same point, whose exits have other costs."""
-        return replace(
-            self,
-            cascade=self.cascade.with_costs(exit_costs, plain_seconds),
-            frontier=self.frontier.with_policy(self.frontier.exit_policy, exit_costs),
-        )
+    def priced(
+        self, exit_costs: np.ndarray, plain_seconds: float, first_alone: float | None
+    ) -> "Predictor":
+        """The predictor at the same point, whose exits have other run times."""
+        frontier = self.frontier.with_policy(self.frontier.exit_policy, exit_costs)
+        cascade = self.cascade.with_costs(exit_costs, plain_seconds, first_alone)
+        cascade = replace(cascade, exit_costs=costs_at(self.point, frontier, cascade))
+        return replace(self, cascade=cascade, frontier=frontier)
+
+    @property
+    def least_cost(self) -> float:
+        """The least mean cost that an operating point can have."""
+        alone = self.cascade.first_alone
+        return float(self.frontier.exit_costs[0]) if alone is None else alone
 
     def with_batch_size(self, batch_size: int | None) -> "Predictor":
         """The same, with another number of samples predicted at once."""
@@ -283,3 +291,14 @@ class Predictor:
             f"{result} One exit for all samples would do: {name} has accuracy {of_point['single_accuracy']:.4f} at "
             f"cost {self.cascade.exit_costs[single]:.3f}; a backbone cut there needs no gates."
         )
+
+
+def costs_at(point: OperatingPoint, frontier: Frontier, cascade: Cascade) -> np.ndarray:
+    """Cost of each exit at an operating point (n_exits,).
+
+    A frontier's costs are those of calls that run all stages, and so are a point's, unless all held-out samples leave
+    at the first exit: then nothing else is run.
+    """
+    if cascade.first_alone is None or frontier.answers.exits(point.gates, frontier.exit_mass).any():
+        return frontier.exit_costs
+    return np.array([cascade.first_alone, *frontier.exit_costs[1:]])

@@ -142,13 +142,13 @@ class Predictor:
             if value is not None:
                 check_number(value, name, least=0)
         plain_seconds = self._predictor.cascade.plain_seconds
-        check_limit(budget, seconds_per_sample, self.exit_costs, plain_seconds)
+        check_limit(budget, seconds_per_sample, self._predictor.least_cost, plain_seconds)
         moved = self._predictor.at(
             cost_weight=cost_weight,
             budget=budget_of(budget, seconds_per_sample, plain_seconds),
             max_accuracy_drop=max_accuracy_drop,
             exit_policy=self._predictor.frontier.exit_policy,
-            exit_costs=self.exit_costs,
+            exit_costs=self._predictor.frontier.exit_costs,
         )
         other = copy.copy(self)
         other._predictor = moved

@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
 from sklearn_jeidnn._fit import cascade, engine_choice, exit_times, joint, prices
-from sklearn_jeidnn._fit.exit_times import ExitTimes, bare_call, costs_of_exits, seconds_of_exits
+from sklearn_jeidnn._fit.exit_times import ExitTimes, bare_calls, costs_of_exits, seconds_of_exits
 
 from .conftest import TinyConv, quick_classifier
 
@@ -60,7 +60,9 @@ def test_costs_are_what_a_sample_takes_where_samples_leave_at_all_exits(
 ):
     clock = Clock(0.05, np.linspace(0.1, 0.2, n_exits))
     monkeypatch.setattr(prices, "time", clock)
-    costs, plain_seconds = seconds_of_exits(clock.run, clock.plain, n_samples, n_exits)
+    costs, plain_seconds, alone = seconds_of_exits(clock.run, clock.plain, n_samples, n_exits)
+    of_first = clock.seconds(torch.zeros(n_samples, dtype=torch.long)) / 1.0
+    assert alone == pytest.approx(of_first)
     assert plain_seconds == pytest.approx(1 / n_samples)
     assert (np.diff(costs) >= 0).all() and (costs > 0).all()
     # Other shares than those that were timed: every other sample leaves at the first exit, a tenth at the last.
@@ -84,7 +86,8 @@ def test_the_reference_is_the_modules_own_call_on_the_whole_batch(fitted, digits
     handle = clf.module_.register_forward_hook(note)
     X = digits[0][:200]
     with exit_times._evaluating(engine.module):
-        bare_call(clf._predictor.schema, engine, (X,))()
+        (bare,) = bare_calls(clf._predictor.schema, engine, [(X,)])
+        bare()
     handle.remove()
     assert seen == [(200, False, False)]
     # It is left in the mode in which it was.
@@ -96,9 +99,11 @@ def test_images_are_timed_in_the_memory_format_in_which_they_are_faster(digits, 
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     clf = quick_classifier(module=module, exits=["1"], max_epochs=1).fit(images, y)
     compared = []
-    monkeypatch.setattr(exit_times, "_fastest", lambda calls: compared.append(calls) or calls[0])
-    bare_call(clf._predictor.schema, clf._predictor.cascade.engine, (images,))
-    assert [call.args[-1] for call in compared[0]] == [None, torch.channels_last]
+    monkeypatch.setattr(exit_times, "_fastest", lambda _, some: compared.extend(some) or some[1])
+    engine = clf._predictor.cascade.engine
+    calls = bare_calls(clf._predictor.schema, engine, [(images[:2],), (images[2:4],)])
+    assert compared == [None, torch.channels_last]
+    assert [call.args[-1] for call in calls] == [torch.channels_last] * 2
 
 
 def test_in_another_engine_the_reference_is_its_whole_graph(digits, monkeypatch):
@@ -108,7 +113,8 @@ def test_in_another_engine_the_reference_is_its_whole_graph(digits, monkeypatch)
     monkeypatch.setattr(
         OnnxEngine, "backbone_logits", lambda engine, arrays: asked.append(len(arrays[0]))
     )
-    bare_call(clf._predictor.schema, clf._predictor.cascade.engine, (digits[0][:7],))()
+    engine = clf._predictor.cascade.engine
+    bare_calls(clf._predictor.schema, engine, [(digits[0][:7],)])[0]()
     assert asked == [7]
 
 

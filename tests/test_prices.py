@@ -7,6 +7,7 @@ from sklearn_jeidnn._exits.building import build_network
 from sklearn_jeidnn._fit import cascade
 from sklearn_jeidnn._fit.assembly import Assembly
 from sklearn_jeidnn._fit.choice import Choice
+from sklearn_jeidnn._fit.exit_times import ExitTimes
 from sklearn_jeidnn._fit.prices import (
     exits_worth,
     relative_exit_costs,
@@ -105,7 +106,7 @@ def test_behind_companions_exits_inside_are_left_out_if_that_is_better(
     def timed(schema, engine, arrays, n_samples):
         """As if each exit took half of the plain backbone's time."""
         counted = relative_exit_costs(engine.network, as_tensors(schema.encode(arrays)))
-        return counted + 0.5 * np.arange(1, len(counted) + 1), 1e-6
+        return ExitTimes(counted + 0.5 * np.arange(1, len(counted) + 1), 1e-6)
 
     def times(assembly, modules):
         counts = np.array([assembly._count(module) for module in (assembly.module, *modules)])

@@ -230,6 +230,7 @@ class _Fit:
             exit_costs=priced_network.exit_costs,
             exit_distribution=self.spec.exit_distribution,
             plain_seconds=priced_network.plain_seconds,
+            first_alone=priced_network.first_alone,
             history=history_of(members),
             trained=trained,
         )
@@ -326,14 +327,14 @@ class _Fit:
             networks.append(self.assembly.chain(cuts[-1:]))
         as_it_is = partial(self._in_torch, compiles=False)
         priced = [self._with_measured_costs(network, as_it_is) for network in networks]
-        cheapest = min(priced, key=lambda network: network.exit_costs[0])
-        if budget < (HOPELESS if is_timed else 1) * cheapest.exit_costs[0]:
+        cheapest = min(priced, key=lambda network: network.least_cost)
+        if budget < (HOPELESS if is_timed else 1) * cheapest.least_cost:
             self._check_limit(cheapest, " as timed before training")
 
     def _check_limit(self, priced: PricedNetwork, when: str) -> None:
         budget, seconds = self.spec.budget, self.spec.seconds_per_sample
         why = when if self.spec.is_timed else ""
-        check_limit(budget, seconds, priced.exit_costs, priced.plain_seconds, why)
+        check_limit(budget, seconds, priced.least_cost, priced.plain_seconds, why)
 
     def _cut_members(self, companions: list[Member]) -> list[Cut]:
         makes_companions = self.spec.makes_companions(self.schema)
@@ -389,10 +390,10 @@ class _Fit:
         """Replace the costs by run times, if costs are timed."""
         if not self.spec.is_timed:
             return priced_network
-        exit_costs, plain_seconds = time_exits(
+        times = time_exits(
             self.schema,
             make_engine(priced_network.network),
             self.parts.train.inputs,
             self.spec.cost_batch_size,
         )
-        return replace(priced_network, exit_costs=exit_costs, plain_seconds=plain_seconds)
+        return replace(priced_network, **times._asdict())

@@ -102,4 +102,5 @@ class Choice(NamedTuple):
             priced_network.exit_costs,
             cost_weight=self.spec.cost_weight,
             budget=self.spec.budget,
+            least_cost=priced_network.least_cost,
         )

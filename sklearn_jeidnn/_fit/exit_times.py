@@ -1,6 +1,7 @@
 """The run time of leaving at each exit, relative to the plain backbone's own call, in the engine that answers."""
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,13 +33,22 @@ SPREAD = 0.25
 LEAST_COST = 0.01
 # Most samples that the plain backbone is given in one call; more are run in batches, as in prediction.
 MOST_WHOLE = 1024
-# Most different samples of no meaning that are made.
-MOST_EXAMPLES = 256
+# Most calls with samples of their own, and most samples of no meaning that are made.
+MOST_DIFFERENT, MOST_EXAMPLES = 64, 256
+
+
+class ExitTimes(NamedTuple):
+    """Run time of leaving at each exit in an engine."""
+
+    exit_costs: np.ndarray  # (n_exits,), relative to the plain backbone
+    plain_seconds: float  # of one sample, of the plain backbone
+    # Cost of the first exit in calls whose samples all leave there, in which nothing else runs.
+    first_alone: float | None = None
 
 
 def seconds_of_exits(
     run: Callable[[torch.Tensor], Any], plain: Callable[[], Any], n_samples: int, n_exits: int
-) -> tuple[np.ndarray, float]:
+) -> ExitTimes:
     """Measure the time of samples that leave at each exit, relative to a pass of the plain backbone.
 
     For each exit calls are timed in which most samples leave there, and some at every exit. So they do in real calls,
@@ -55,21 +65,25 @@ def seconds_of_exits(
 
     Returns
     -------
-    exit_costs : ndarray (n_exits,)
-    plain_seconds : float
-        Of one sample.
+    ExitTimes
     """
     n_calls = _calls_of_a_turn(plain, n_samples, n_exits)
     calls, shares = [[plain] * n_calls], []
     for exits in _exits_to_time(n_calls * n_samples, n_exits):
         calls.append([partial(run, part) for part in torch.split(exits, n_samples)])
         shares.append(np.bincount(exits, minlength=n_exits) / len(exits))
+    at_first = torch.zeros(n_samples, dtype=torch.long)
+    calls.append([partial(run, at_first)] * n_calls)
     turns = seconds_in_turns([partial(_call_all, functions) for functions in calls])
     plain_seconds = turns[:, :1]
     # Times are divided within a turn: other jobs on the machine slow down both.
-    measured = np.median(turns[:, 1:] / plain_seconds, axis=0)
-    exit_costs = costs_of_exits(np.array(shares), measured)
-    return exit_costs, float(np.median(plain_seconds)) / (n_calls * n_samples)
+    *measured, first_alone = np.median(turns[:, 1:] / plain_seconds, axis=0)
+    exit_costs = costs_of_exits(np.array(shares), np.array(measured))
+    return ExitTimes(
+        exit_costs=exit_costs,
+        plain_seconds=float(np.median(plain_seconds)) / (n_calls * n_samples),
+        first_alone=float(min(first_alone, exit_costs[0])),
+    )
 
 
 def costs_of_exits(shares: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -135,26 +149,33 @@ class TimedPredictor:
         return labels
 
 
-def bare_call(schema: InputSchema, engine: Engine, arrays: Arrays) -> Callable[[], Any]:
-    """Return what runs the plain backbone on encoded samples as its user does in this engine, without exits.
+def bare_calls(
+    schema: InputSchema, engine: Engine, calls: Sequence[Arrays]
+) -> list[Callable[[], Any]]:
+    """Return what runs the plain backbone on the encoded samples of each call as its user does in this engine.
 
     In torch that is the module's own call, on tensors, without gradients; images are in the memory format in which it
     is faster. Another engine runs the whole network in the form that it has.
     """
-    if not isinstance(engine, TorchEngine) or isinstance(
-        engine.network.stages[-1], ClassifierStage
-    ):
-        return partial(engine.backbone_logits, arrays)
+    stages = engine.network.stages
+    if not isinstance(engine, TorchEngine) or isinstance(stages[-1], ClassifierStage):
+        return [partial(engine.backbone_logits, arrays) for arrays in calls]
     module = engine.module
     if schema.input_names is not None:
         module = LogitsModule(module, schema.input_names)
-    n_at_once = len(arrays[0]) if len(arrays[0]) <= MOST_WHOLE else engine.batch_size
-    batches = [tuple(torch.split(tensor, n_at_once)) for tensor in as_tensors(arrays)]
-    in_format = partial(_call_module, module, engine, list(zip(*batches, strict=True)))
     formats: list[torch.memory_format | None] = [None]
-    if any(array.ndim == 4 for array in arrays):
+    if any(array.ndim == 4 for array in calls[0]):
         formats.append(torch.channels_last)
-    return _fastest([partial(in_format, memory_format) for memory_format in formats])
+    of_calls = [partial(_call_module, module, engine, _batches(engine, arrays)) for arrays in calls]
+    memory_format = _fastest(of_calls[0], formats)
+    return [partial(of_call, memory_format) for of_call in of_calls]
+
+
+def _batches(engine: Engine, arrays: Arrays) -> list[tuple[torch.Tensor, ...]]:
+    """Tensors of the samples of a call, of all at once unless they are very many."""
+    n_samples = len(arrays[0])
+    size = n_samples if n_samples <= MOST_WHOLE else engine.batch_size
+    return list(zip(*(torch.split(tensor, size) for tensor in as_tensors(arrays)), strict=True))
 
 
 def _call_module(
@@ -180,13 +201,14 @@ def _call_module(
         logits_of(output).cpu()
 
 
-def _fastest(functions: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
-    """Return the function whose calls take least time."""
-    if len(functions) == 1:
-        return functions[0]
-    n_calls = _calls_of_a_turn(functions[0], SAMPLES_OF_A_TURN, 1)
-    turns = seconds_in_turns([partial(_call_all, [function] * n_calls) for function in functions])
-    return functions[int(np.median(turns, axis=0).argmin())]
+def _fastest(function: Callable[[Any], Any], options: Sequence[Any]) -> Any:
+    """Return the option with which a function's calls take least time."""
+    if len(options) == 1:
+        return options[0]
+    calls = [partial(function, option) for option in options]
+    n_calls = _calls_of_a_turn(calls[0], SAMPLES_OF_A_TURN, 1)
+    turns = seconds_in_turns([partial(_call_all, [call] * n_calls) for call in calls])
+    return options[int(np.median(turns, axis=0).argmin())]
 
 
 @contextlib.contextmanager
@@ -207,19 +229,12 @@ def plain_seconds_of(
     schema: InputSchema, engine: Engine, arrays: Arrays, n_samples: int | None
 ) -> float:
     """Measure the time of the plain backbone alone, of one sample; parameters as in :func:`time_exits`."""
-    call = samples_of_a_call(arrays, n_samples, engine.batch_size)
+    calls = _different_calls(arrays, n_samples, engine.batch_size)
     with _evaluating(engine.module):
-        plain = bare_call(schema, engine, schema.encode(call))
-        n_calls = _calls_of_a_turn(plain, len(call[0]), 1)
+        plain = _one_after_the_other(bare_calls(schema, engine, list(map(schema.encode, calls))))
+        n_calls = _calls_of_a_turn(plain, len(calls[0][0]), 1)
         turns = seconds_in_turns([partial(_call_all, [plain] * n_calls)])
-    return float(np.median(turns)) / (n_calls * len(call[0]))
-
-
-class ExitTimes(NamedTuple):
-    """Run time of leaving at each exit in an engine."""
-
-    exit_costs: np.ndarray  # (n_exits,), relative to the plain backbone
-    plain_seconds: float  # of one sample, of the plain backbone
+    return float(np.median(turns)) / (n_calls * len(calls[0][0]))
 
 
 def time_exits(
@@ -236,21 +251,43 @@ def time_exits(
     n_samples : int or None
         Number of samples in a call; None takes several batches.
     """
-    call = samples_of_a_call(arrays, n_samples, engine.batch_size)
+    calls = _different_calls(arrays, n_samples, engine.batch_size)
     predictor = TimedPredictor(schema=schema, engine=engine)
+    runs = [partial(predictor.labels, schema.as_user_input(call)) for call in calls]
     with _evaluating(engine.module):
-        return ExitTimes(
-            *seconds_of_exits(
-                partial(predictor.labels, schema.as_user_input(call)),
-                bare_call(schema, engine, schema.encode(call)),
-                len(call[0]),
-                engine.network.n_exits,
-            )
+        plain = bare_calls(schema, engine, list(map(schema.encode, calls)))
+        return seconds_of_exits(
+            _one_after_the_other(runs),
+            _one_after_the_other(plain),
+            len(calls[0][0]),
+            engine.network.n_exits,
         )
 
 
+def _different_calls(arrays: Arrays, n_samples: int | None, batch_size: int) -> list[Arrays]:
+    """Samples of several calls. Trees in particular are faster on samples that they have just answered."""
+    first = samples_of_a_call(arrays, n_samples, batch_size)
+    size = len(first[0])
+    n_calls = min(MOST_DIFFERENT, len(arrays[0]) // size)
+    if n_calls == 0:
+        return [first]
+    return [
+        tuple(array[start : start + size] for array in arrays)
+        for start in range(0, n_calls * size, size)
+    ]
+
+
+def _one_after_the_other(functions: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """Return what calls these functions in turn, one in each call."""
+    endless = itertools.cycle(functions)
+    return lambda *arguments: next(endless)(*arguments)
+
+
 def times_of_example(schema: InputSchema, engine: Engine, n_samples: int | None) -> ExitTimes:
-    """Measure run times as :func:`time_exits` does, on samples of no meaning, since none are kept after a fit."""
+    """Measure run times as :func:`time_exits` does, on samples of no meaning, since none are kept after a fit.
+
+    All calls have the same ones: to trees numbers drawn at random are harder to answer than samples are.
+    """
     example = schema.example(min(n_samples or MOST_EXAMPLES, MOST_EXAMPLES))
     with FIT_TURNS.take(), usual_torch():
         return time_exits(schema, engine, example, n_samples)

@@ -93,6 +93,8 @@ class Cascade:
         A name in ``EXIT_DISTRIBUTIONS``.
     plain_seconds : float or None
         Time of one pass of the plain backbone in the engine, for a sample, if costs are relative to that.
+    first_alone : float or None
+        Cost of the first exit in calls whose samples all leave there, if costs are times: such calls run no more.
     history : object
         Of the training.
     trained : object
@@ -106,6 +108,7 @@ class Cascade:
     exit_costs: np.ndarray
     exit_distribution: str
     plain_seconds: float | None = None
+    first_alone: float | None = None
     history: Any = None
     trained: Any = None
     plain_last_exit: bool = False
@@ -142,11 +145,16 @@ class Cascade:
             logits[gaps] = of_exits[np.arange(len(gaps)), exit_index[gaps]]
         return RoutedArrays(logits, exit_index, np.flatnonzero(np.isnan(logits[:, 0])))
 
-    def with_costs(self, exit_costs: np.ndarray, plain_seconds: float | None = None) -> "Cascade":
+    def with_costs(
+        self,
+        exit_costs: np.ndarray,
+        plain_seconds: float | None = None,
+        first_alone: float | None = None,
+    ) -> "Cascade":
         """The same cascade with other costs, which are no times unless they come with those of the plain backbone."""
-        if np.array_equal(exit_costs, self.exit_costs) and plain_seconds is None:
-            return self
-        return replace(self, exit_costs=exit_costs, plain_seconds=plain_seconds)
+        return replace(
+            self, exit_costs=exit_costs, plain_seconds=plain_seconds, first_alone=first_alone
+        )
 
     def at(self, point: OperatingPoint) -> "Cascade":
         """The same cascade at an operating point."""

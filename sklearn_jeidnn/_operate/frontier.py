@@ -299,6 +299,7 @@ def objective_at(
     *,
     cost_weight: float,
     budget: float | None,
+    least_cost: float,
 ) -> float:
     """Mean smoothed error plus cost of held-out samples at the exits that an operating point gives them.
 
@@ -309,10 +310,12 @@ def objective_at(
     exit_costs : ndarray (n_exits,)
     cost_weight : float
     budget : float or None
-        If given, errors alone count, at the cost weight that keeps to it. A budget below the cost of the
-        first exit gives infinity.
+        If given, errors alone count, at the cost weight that keeps to it. A budget below ``least_cost`` gives
+        infinity.
+    least_cost : float
+        Mean cost if all samples leave at the first exit.
     """
-    if budget is not None and budget < exit_costs[0]:
+    if budget is not None and budget < least_cost:
         return math.inf
     frontier = Frontier(answers=answers, exit_mass=exit_mass, exit_costs=exit_costs)
     asked = {"cost_weight": cost_weight} if budget is None else {"budget": budget}

@@ -71,7 +71,7 @@ def budget_of(
 def check_limit(
     budget: float | None,
     seconds_per_sample: float | None,
-    exit_costs: Sequence[float] | np.ndarray,
+    least_cost: float,
     plain_seconds: float | None,
     why: str = "",
 ) -> None:
@@ -80,14 +80,14 @@ def check_limit(
     ``why`` says how that was found.
     """
     if seconds_per_sample is None:
-        check_budget(budget, exit_costs, why)
+        check_budget(budget, [least_cost], why)
         return
     if plain_seconds is None:
         raise ValueError(
             f"seconds_per_sample={seconds_per_sample!r} needs exits that were timed; fit with cost='seconds', or give "
             f"it to the classifier's at(), which times them."
         )
-    least = exit_costs[0] * plain_seconds
+    least = least_cost * plain_seconds
     if not seconds_per_sample >= least:
         raise ValueError(
             f"seconds_per_sample={seconds_per_sample!r} is less than a sample takes up to the first exit, {least:.3g} "
