@@ -5,7 +5,8 @@ module's own call. Here calls of ``predictor().predict`` are timed in turns with
 Runtime of the whole graph), in batches of 256 and sample by sample, each at prices of that batch size. Operating points
 are that of the fit, and thresholds on the confidence that reach a tenth, a third and two thirds of the way from the
 first exit to the last. What is measured over what is promised is relative to the bare module's call in the same turn,
-since other jobs slow down both.
+since other jobs slow down both; since these come and go, exits are priced and calls are measured three times, and what
+counts is the median.
 """
 
 import time
@@ -25,10 +26,10 @@ from sklearn_jeidnn import EarlyExitClassifier
 SEED = 0
 ENGINES = TORCH, ONNX = "torch", "onnxruntime"
 CONVOLUTIONS, PERCEPTRON, TRANSFORMER = "digit_images", "letter", "movie_reviews"
-CIFAR10, COMPANIONS = "cifar10", "pendigits"
+CIFAR10, COMPANIONS, BEHIND = "cifar10", "pendigits", "krkopt"
 # Rows that are predicted in each turn, in batches and sample by sample.
-BATCHES = {256: 2048, 1: 200}
-N_TURNS = 9
+BATCHES = {256: 1024, 1: 100}
+N_TURNS, N_REPEATS = 7, 3
 FITTED = "as fitted"
 SHARES = {"a tenth": 0.1, "a third": 1 / 3, "two thirds": 2 / 3}
 # Largest measured over promised time (project's 21st issue), and the least in batches.
@@ -86,12 +87,21 @@ def with_companions(quick):
     return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
 
 
+def behind_a_companion(quick):
+    """A network behind a smaller one, where many samples go on."""
+    split = datasets.load("krkopt")
+    small, large = (None, {"width": 64, "n_blocks": 3}), (None, {"width": 128})
+    params = {"module": [small, large], "exits": [0, 0], "max_epochs": 2 if quick else 20}
+    return params, (split.X_train, split.y_train), {}, (split.X_test, split.y_test)
+
+
 LOADERS = {
     CONVOLUTIONS: convolutions,
     PERCEPTRON: perceptron,
     TRANSFORMER: transformer,
     CIFAR10: cifar10,
     COMPANIONS: with_companions,
+    BEHIND: behind_a_companion,
 }
 
 
@@ -105,10 +115,13 @@ def run(name, quick):
         for batch_size, n_rows in BATCHES.items():
             n_rows = min(n_rows // 4 if quick else n_rows, n_rows_of(X))
             rows = slice(0, n_rows - n_rows % batch_size)
-            for row in measured(in_engine.at(cost_batch_size=batch_size), taken(X, rows)):
-                row = {"data": name, "engine": engine, "batch_size": batch_size, **row}
-                report(row)
-                yield row
+            for repeat in range(1 if quick else N_REPEATS):
+                priced = in_engine.at(cost_batch_size=batch_size)
+                for row in measured(priced, taken(X, rows)):
+                    of_call = {"engine": engine, "batch_size": batch_size, "repeat": repeat}
+                    row = {"data": name, **of_call, **row}
+                    report(row)
+                    yield row
 
 
 def measured(priced, X):
@@ -178,30 +191,38 @@ def taken(X, rows):
 
 def report(row):
     print(
-        f"{row['data']:13} {row['engine']:11} batch {row['batch_size']:3} at {row['mean_cost']:.3f} ({row['share_at_last']:.2f} to the last): promised "
-        f"{row['promised_microseconds']:7.1f} us, measured {row['microseconds']:7.1f}, bare "
-        f"{row['bare_microseconds']:7.1f} (in fit {row['plain_microseconds']:.1f}); measured over promised "
-        f"{row['measured_over_promised']:.3f}",
+        f"{row['data']:13} {row['engine']:11} batch {row['batch_size']:3} {row['point']:10} at {row['mean_cost']:.3f}, "
+        f"{row['share_at_last']:.2f} to the last: promised {row['promised_microseconds']:7.1f} us, measured "
+        f"{row['microseconds']:7.1f}, bare {row['bare_microseconds']:7.1f} (when priced "
+        f"{row['plain_microseconds']:.1f}); measured over promised {row['measured_over_promised']:.3f}",
         flush=True,
     )
 
 
-def targets(rows):
+def ratios(rows):
+    """Median of measured over promised: (data, engine, batch size, point) -> number"""
+    found = {}
     for row in rows:
-        at = f"{row['data']}, {row['engine']}, batch {row['batch_size']}, {row['point']}"
-        ratio = row["measured_over_promised"]
-        yield Claim(f"{at}: measured over promised", ratio, "<=", MOST[row["batch_size"]])
-        if row["batch_size"] > 1:
-            yield Claim(f"{at}: measured over promised", ratio, ">=", LEAST)
+        key = row["data"], row["engine"], row["batch_size"], row["point"]
+        found.setdefault(key, []).append(row["measured_over_promised"])
+    return {key: float(np.median(repeats)) for key, repeats in found.items()}
+
+
+def targets(rows):
+    for (data, engine, batch_size, point), ratio in ratios(rows).items():
+        says = f"{data}, {engine}, batch {batch_size}, {point}: measured over promised"
+        yield Claim(says, ratio, "<=", MOST[batch_size])
+        if batch_size > 1:
+            yield Claim(says, ratio, ">=", LEAST)
 
 
 def regressions(rows):
     """Most points keep to the promise."""
     for batch_size in BATCHES:
-        ratios = [r["measured_over_promised"] for r in rows if r["batch_size"] == batch_size]
+        own = [ratio for key, ratio in ratios(rows).items() if key[2] == batch_size]
         says = f"batch {batch_size}: median of measured over promised"
-        yield Claim(says, np.median(ratios), "<=", MOST[batch_size])
-        yield Claim(says, np.median(ratios), ">=", LEAST)
+        yield Claim(says, float(np.median(own)), "<=", MOST[batch_size])
+        yield Claim(says, float(np.median(own)), ">=", LEAST)
 
 
 QUESTION = "promise"
