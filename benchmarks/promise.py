@@ -27,6 +27,14 @@ SEED = 0
 ENGINES = TORCH, ONNX = "torch", "onnxruntime"
 CONVOLUTIONS, PERCEPTRON, TRANSFORMER = "digit_images", "letter", "movie_reviews"
 CIFAR10, COMPANIONS, BEHIND = "cifar10", "pendigits", "krkopt"
+LABELS = {
+    CONVOLUTIONS: "two convolutions, digits as images",
+    PERCEPTRON: "two-layer perceptron, Letter",
+    TRANSFORMER: "transformer of width 64, movie reviews",
+    CIFAR10: "shared network, CIFAR-10",
+    COMPANIONS: "default classifier, pen digits",
+    BEHIND: "network behind a companion, chess endgames",
+}
 # Rows that are predicted in each turn, in batches and sample by sample.
 BATCHES = {256: 1024, 1: 100}
 N_TURNS, N_REPEATS = 7, 3

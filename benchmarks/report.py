@@ -22,6 +22,7 @@ import low_cost_exits
 import main_job
 import numpy as np
 import out_of_fold_gates as folds
+import promise
 import records
 import tables_as_they_come as tables
 
@@ -202,6 +203,18 @@ def promises():
     header = ["", "threads", "commit", "early exits (256 rows, one row)"]
     header += ["256 rows: promised, measured", "by count", "nobody leaves"]
     return table([*header, "one row: promised, measured", "by count"], cells)
+
+
+def promises_of_calls():
+    """Measured over promised time, by network, engine and operating point."""
+    found = promise.ratios(records.read(promise.QUESTION))
+    points = [promise.FITTED, *promise.SHARES]
+    cells = []
+    for data, engine, batch_size in dict.fromkeys(key[:3] for key in found):
+        own = [found[data, engine, batch_size, point] for point in points]
+        what = {1: "single samples"}.get(batch_size, f"calls of {batch_size}")
+        cells.append([promise.LABELS[data], engine, what, *(f"{ratio:.2f}" for ratio in own)])
+    return table(["", "engine", "", *points], cells)
 
 
 def promise_cells(by_batch):
@@ -565,6 +578,7 @@ TABLES = {
     "low_cost_tables": low_cost_tables,
     "frontier": frontier_table,
     "promises": promises,
+    "promises_of_calls": promises_of_calls,
     "companions_by_the_clock": companions_by_the_clock,
     "instead_of_tables": instead_of_tables,
     "limits": limits,

@@ -98,6 +98,7 @@ CONTEXT = {
     "feature_passes": {"module": Tiny(), "freeze_backbone": True},
     "gate_loss": {"gate_training": "bilevel"},
     "risk_confidence": {"budget": 0.9},
+    "seconds_per_sample": {"cost": "seconds"},
     # A huge number of epochs is a long training, not a mistake: two of them are enough here.
     "max_epochs": {"callbacks": [StopInTheSecondEpoch()]},
 }
@@ -377,6 +378,7 @@ def test_without_a_schedule_of_the_users_the_learning_rate_falls():
         ("gate_loss", "zero_one", {}, {}),
         ("feature_passes", 2, {}, {}),
         ("cost_weight", 0.2, {}, {"budget": 0.9}),
+        ("cost_weight", 0.2, {}, {"seconds_per_sample": 10.0, "cost": "seconds"}),
         ("validation_fraction", 0.2, HELD_OUT, {}),
     ],
 )
