@@ -17,11 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import conformal, runtime
 from ._datasets import collate, is_dataset, read_dataset
-from ._engines.torch_engine import as_tensors
 from ._exits.heads import HEADS
 from ._exits.network import PRECISIONS
 from ._exits.policy import EXIT_DISTRIBUTIONS
-from ._exits.usual_torch import usual_torch
 from ._fit import CascadeSpec, fit_cascade
 from ._fit.checks import (
     check_prefixed_names,
@@ -32,17 +30,14 @@ from ._fit.checks import (
 )
 from ._fit.engine_choice import ENGINES, TORCH, in_engine, usual_engines
 from ._fit.engine_table import engine_table
-from ._fit.exit_times import times_of_example
-from ._fit.features import check_room
 from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
 from ._fit.members import as_backbone, as_members, take_tables, takes_missing
-from ._fit.prices import COUNTED, TIMED, as_price_table, relative_exit_costs
+from ._fit.prices import COUNTED, TIMED, as_price_table
 from ._fit.schedules import FOUND
 from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES
-from ._fit.turns import FIT_TURNS
 from ._fit.warm_start import going_on
 from ._given import naming
 from ._history import input_hashes
@@ -65,6 +60,7 @@ from ._samples import (
     read_parts,
 )
 from ._table_columns import FROM_DTYPE
+from ._timing import TimingMixin
 from ._warn import warn_caller
 
 PREFIXES = (MODULE_PREFIX, *SKORCH_PREFIXES)
@@ -79,7 +75,13 @@ OPTIONAL_ATTRIBUTES = (
 )
 
 
-class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # no types
+class EarlyExitClassifier(
+    PortableMixin,
+    PredictionMixin,
+    TimingMixin,
+    ClassifierMixin,  # type: ignore[misc]  # no types
+    BaseEstimator,  # type: ignore[misc]  # no types
+):
     """Neural classifier that spends on a sample only as much computation as it needs.
 
     A torch backbone is cut into stages. After each stage but the last stand a head, a small
@@ -732,27 +734,6 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         moved = self._predictor.at(**target, exit_policy=policy, exit_costs=costs)
         return other._adopt(other._certified(moved))
 
-    def _is_to_be_timed(
-        self, before: "EarlyExitClassifier", seconds: float | None, batch_size: int | None
-    ) -> bool:
-        """Whether exits have to be timed, of a classifier that may have moved to another engine."""
-        if batch_size is not None:
-            return True
-        if CascadeSpec.of(self).is_timed and self is not before:
-            return True
-        return seconds is not None and self._predictor.cascade.plain_seconds is None
-
-    def _timed(self, batch_size: int | None) -> "EarlyExitClassifier":
-        """The same classifier with the run times of its engine for costs, in calls of so many samples."""
-        other = copy.copy(self).set_params(cost=TIMED, cost_batch_size=batch_size)
-        other._validate_params()
-        predictor = self._predictor
-        if batch_size is not None:
-            sample_bytes = sum(array.nbytes for array in predictor.schema.example(1))
-            check_room(batch_size * sample_bytes, "cost_batch_size", batch_size)
-        times = times_of_example(predictor.schema, predictor.cascade.engine, batch_size)
-        return other._adopt(predictor.priced(*times))
-
     def _in_engine(self, engine: str) -> "EarlyExitClassifier":
         """The same classifier, which another engine answers."""
         other = copy.copy(self).set_params(engine=engine)
@@ -902,43 +883,6 @@ class EarlyExitClassifier(PortableMixin, PredictionMixin, ClassifierMixin, BaseE
         if leakage is not None:
             warn_caller(f"{leakage}. {WHAT_TO_DO}")
         return self._adopt(predictor.conformalized(rule, samples, leakage))
-
-    def measure_costs(self, cost: str = TIMED, *, batch_size: int | None = None) -> np.ndarray:
-        """What it costs to leave at each exit, in another unit or on another machine.
-
-        Parameters
-        ----------
-        cost : {"seconds", "multiply_adds"}, default="seconds"
-        batch_size : int, default=None
-            Samples of a call to ``predict`` that is timed; None takes several batches, of at most 4096
-            samples.
-
-        Returns
-        -------
-        exit_costs : ndarray (n_exits,)
-            Relative to one pass of the plain backbone: a price table for ``cost`` of another fit, or
-            for ``at(exit_costs=...)``.
-
-        Raises
-        ------
-        ValueError
-            If there is no such unit.
-        """
-        check_is_fitted(self)
-        if not isinstance(cost, str) or cost not in (COUNTED, TIMED):
-            raise ValueError(f"cost={cost!r} is not known; give {TIMED!r} or {COUNTED!r}.")
-        if batch_size is not None:
-            check_number(batch_size, "batch_size", least=1, whole=True)
-            if cost != TIMED:
-                warn_caller(
-                    f"batch_size={batch_size!r} is not read, since it is for cost={TIMED!r}."
-                )
-        schema, engine = self._predictor.schema, self._predictor.cascade.engine
-        if cost == TIMED:
-            return times_of_example(schema, engine, batch_size).exit_costs
-        with FIT_TURNS.take(), usual_torch():
-            inputs = as_tensors(schema.encode(schema.example(3)))
-            return relative_exit_costs(engine.network, tuple(t.to(engine.device) for t in inputs))
 
     @property
     def frontier_(self) -> dict[str, np.ndarray]:

@@ -34,6 +34,7 @@ FLOORS = [
     {"_datasets", "_operate", "_streams", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
     {"_fit", "_prediction", "_portable", "runtime"},
+    {"_timing"},
     {"_classifier"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
