@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
 from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
@@ -118,14 +120,18 @@ def test_in_another_engine_the_reference_is_its_whole_graph(digits, monkeypatch)
     assert asked == [7]
 
 
+COSTS = np.array([0.4, 0.8, 1.2])
+
+
 @pytest.fixture
 def told(monkeypatch):
-    """Times are told: exits take from 0.4 to 1.2 passes of the plain backbone, and that takes PLAIN_SECONDS."""
+    """Times are told: exits cost COSTS, the first 0.25 by itself; the plain backbone takes PLAIN_SECONDS."""
     asked = []
 
     def time_exits(schema, engine, arrays, n_samples):
         asked.append((type(engine).__name__, n_samples))
-        return ExitTimes(np.linspace(0.4, 1.2, engine.network.n_exits), PLAIN_SECONDS)
+        costs = np.linspace(0.4, 1.2, engine.network.n_exits)
+        return ExitTimes(costs, PLAIN_SECONDS, first_alone=0.25)
 
     for module in (cascade, exit_times):
         monkeypatch.setattr(module, "time_exits", time_exits)
@@ -160,6 +166,26 @@ def test_learned_gates_keep_to_seconds_too(told, digits):
     clf = in_seconds(exit_policy="learned", seconds_per_sample=0.8 * PLAIN_SECONDS).fit(*digits)
     at_point = clf._predictor.frontier.summary(clf._predictor.point)
     assert at_point["mean_cost"] <= 0.8
+
+
+def test_seconds_go_with_a_last_member_that_is_another_classifier(told, digits):
+    members = [GaussianNB(), ExtraTreesClassifier(200, random_state=0)]
+    clf = in_seconds(module=members, exits=[0, 0], seconds_per_sample=0.9 * PLAIN_SECONDS)
+    assert clf.fit(*digits).mean_cost(digits[0]) <= 1.2
+
+
+def test_a_budget_that_torch_cannot_keep_is_tried_in_another_engine(digits, monkeypatch):
+    pytest.importorskip("onnxruntime")
+
+    def time_exits(schema, engine, arrays, n_samples):
+        slower = 1 if isinstance(engine, OnnxEngine) else 10
+        return ExitTimes(slower * np.linspace(0.4, 1.2, engine.network.n_exits), PLAIN_SECONDS)
+
+    monkeypatch.setattr(cascade, "time_exits", time_exits)
+    params = {"module": TinyConv, "max_epochs": 1, "budget": 0.6}
+    assert in_seconds(**params, engine="onnxruntime").fit(*digits).exit_costs_[0] == 0.4
+    with pytest.raises(ValueError, match="budget=0.6 is less .* as timed before training"):
+        in_seconds(**params).fit(*digits)
 
 
 def test_out_of_fold_gates_keep_to_seconds_too(told, digits, fresh_digits):
@@ -204,7 +230,7 @@ def test_seconds_that_make_no_sense_are_refused(told, digits, params, match):
 
 def test_seconds_that_the_first_exit_takes_longer_than_are_refused(told, digits):
     clf = in_seconds().fit(*digits)
-    least = clf.exit_costs_[0] * PLAIN_SECONDS
+    least = 0.25 * PLAIN_SECONDS
     match = f"seconds_per_sample=.* is less than a sample takes up to the first exit, {least:.3g}"
     for there in (clf, clf.predictor()):
         with pytest.raises(ValueError, match=match):
@@ -213,6 +239,34 @@ def test_seconds_that_the_first_exit_takes_longer_than_are_refused(told, digits)
             there.at(seconds_per_sample=1.0, budget=0.5)
         with pytest.raises(ValueError, match="seconds_per_sample"):
             there.at(seconds_per_sample=np.nan)
+
+
+def test_where_all_samples_leave_at_the_first_exit_nothing_else_is_paid_for(
+    told, digits, fresh_digits
+):
+    X = fresh_digits[0]
+    # After one epoch going on helps.
+    short = {"max_epochs": 1, "validation_fraction": 0.4}
+    clf = in_seconds(**short).fit(*digits)
+    alone = [
+        in_seconds(**short, budget=0.3).fit(*digits),
+        clf.at(budget=0.3),
+        clf.at(seconds_per_sample=0.3 * PLAIN_SECONDS),
+    ]
+    for there in alone:
+        assert (there.predict_exit(X) == 0).all()
+        np.testing.assert_allclose(there.exit_costs_, [0.25, *COSTS[1:]])
+        np.testing.assert_allclose(there.predictor().exit_costs, there.exit_costs_)
+        # Where samples go on, calls run all stages again.
+        back = there.at(budget=0.9)
+        np.testing.assert_allclose(back.exit_costs_, COSTS)
+        assert (back.predict_exit(X) > 0).any()
+        assert back.plain_seconds_ == PLAIN_SECONDS
+    there = clf.predictor().at(budget=0.3)
+    assert (there.predict_exit(X) == 0).all() and there.exit_costs[0] == 0.25
+    np.testing.assert_allclose(there.at(budget=0.9).exit_costs, COSTS)
+    with pytest.raises(ValueError, match=r"budget=0.2 is less than the first exit costs, 0.25"):
+        clf.at(budget=0.2)
 
 
 def test_a_cost_weight_beside_seconds_is_not_read(told, digits):

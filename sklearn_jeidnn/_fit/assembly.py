@@ -250,7 +250,7 @@ class Assembly:
 
     def _times(self, modules: Sequence[nn.Module]) -> np.ndarray:
         """Return run times of modules on a call's samples, relative to the backbone's: (n_modules,)"""
-        plain, *others = (self._alone(module).for_inference() for module in (self.module, *modules))
+        plain, *others = (self.alone(module).for_inference() for module in (self.module, *modules))
         samples = repeat_samples(self.probe, self._timed_samples or plain.rows_at_once)
 
         def run(network: EarlyExitNetwork) -> torch.Tensor:
@@ -259,7 +259,8 @@ class Assembly:
 
         return relative_seconds([partial(run, network) for network in others], partial(run, plain))
 
-    def _alone(self, module: nn.Module) -> EarlyExitNetwork:
+    def alone(self, module: nn.Module) -> EarlyExitNetwork:
+        """Return the network of a module by itself."""
         if isinstance(module, ClassifierStage):
             return single_stage_network(module, *self._network_options)
         return self.as_single_stage(module).network

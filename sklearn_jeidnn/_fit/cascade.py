@@ -162,7 +162,7 @@ class _Fit:
         """
         if self.spec.seconds_per_sample is None:
             return self
-        network = self.assembly.as_single_stage(self.assembly.module).network
+        network = self.assembly.alone(self.assembly.module)
         plain_seconds = plain_seconds_of(
             self.schema, self._engine(network), self.parts.train.inputs, self.spec.cost_batch_size
         )
