@@ -34,7 +34,7 @@ def test_a_sample_that_runs_further_costs_no_less_and_none_is_free():
 
 
 class Clock:
-    """A clock that the timed functions put forward: each stage takes some time, and some more for each sample."""
+    """A clock that timed functions put forward: a stage takes some time for any call, and some for each sample."""
 
     def __init__(self, of_stage, of_sample):
         self.now = 0.0
@@ -60,7 +60,7 @@ class Clock:
 def test_costs_are_what_a_sample_takes_where_samples_leave_at_all_exits(
     n_exits, n_samples, monkeypatch
 ):
-    clock = Clock(0.05, np.linspace(0.1, 0.2, n_exits))
+    clock = Clock(0.05 * n_samples, np.linspace(0.1, 0.2, n_exits))
     monkeypatch.setattr(prices, "time", clock)
     costs, plain_seconds, alone = seconds_of_exits(clock.run, clock.plain, n_samples, n_exits)
     of_first = clock.seconds(torch.zeros(n_samples, dtype=torch.long)) / 1.0
