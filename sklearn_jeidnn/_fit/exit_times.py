@@ -155,10 +155,11 @@ def bare_calls(
     """Return what runs the plain backbone on the encoded samples of each call as its user does in this engine.
 
     In torch that is the module's own call, on tensors, without gradients; images are in the memory format in which it
-    is faster. Another engine runs the whole network in the form that it has.
+    is faster. Another engine, and another precision than the module's, have a form of the whole network of their own.
     """
-    stages = engine.network.stages
-    if not isinstance(engine, TorchEngine) or isinstance(stages[-1], ClassifierStage):
+    network = engine.network
+    has_own_form = network.lossy or isinstance(network.stages[-1], ClassifierStage)
+    if has_own_form or not isinstance(engine, TorchEngine):
         return [partial(engine.backbone_logits, arrays) for arrays in calls]
     module = engine.module
     if schema.input_names is not None:
@@ -187,8 +188,7 @@ def _call_module(
     """Run batches of tensors, images in a memory format if one is given."""
     is_on_cpu = torch.device(engine.device).type == "cpu"
     # Nothing that a user's own call would not need: on one sample it would take longer than a small module.
-    precision = engine.network.inference() if engine.network.lossy else contextlib.nullcontext()
-    with torch.inference_mode(), precision:
+    with torch.inference_mode():
         for batch in batches:
             tensors = batch if is_on_cpu else tuple(tensor.to(engine.device) for tensor in batch)
             if memory_format is not None:
