@@ -62,6 +62,7 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/routing_speedup.py companions
 	$(RUN) benchmarks/routing_speedup.py tables
 	$(RUN) benchmarks/routing_speedup.py large
+	$(RUN) benchmarks/promise.py
 	$(RUN) benchmarks/grid_search.py
 	$(RUN) benchmarks/coverage.py
 	$(RUN) benchmarks/gates_and_calibration.py
