@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -17,8 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import conformal, runtime
 from ._datasets import collate, is_dataset, read_dataset
-from ._exits.heads import HEADS
-from ._exits.network import PRECISIONS
+from ._exits.heads import HEAD_NAMES
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._fit import CascadeSpec, fit_cascade
 from ._fit.checks import (
@@ -28,22 +27,21 @@ from ._fit.checks import (
     warn_of_small_classes,
     warn_of_unread,
 )
-from ._fit.engine_choice import ENGINES, TORCH, in_engine, usual_engines
-from ._fit.engine_table import engine_table
+from ._fit.engine_choice import in_engine
 from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
 from ._fit.members import as_backbone, as_members, take_tables, takes_missing
+from ._fit.moving import moved_to_precision
 from ._fit.prices import COUNTED, TIMED, as_price_table
 from ._fit.schedules import FOUND
-from ._fit.spec import MODULE_PREFIX, SKORCH_PREFIXES
+from ._fit.spec import ANY_PRECISION, ENGINES, FLOAT32, MODULE_PREFIX, SKORCH_PREFIXES, TORCH
 from ._fit.warm_start import going_on
 from ._given import naming
 from ._history import input_hashes
-from ._numbers import check_number, check_probability
 from ._operate.calibration import CalibrationSamples, SetRule
-from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST
+from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST, one_limit
 from ._operate.exit_answers import ExitAnswers
 from ._operate.frontier import EXIT_POLICIES, LEARNED
 from ._operate.leakage import WHAT_TO_DO, check_certifiable
@@ -196,8 +194,12 @@ class EarlyExitClassifier(
     memory : str, path or joblib.Memory, default=None
         Where trained networks and exit features are kept, so that fits which differ only in what comes after
         do not train again.
-    precision : {"float32", "bfloat16"}, default="float32"
-        What networks compute in outside of training. In bfloat16 an answer may depend on the batch.
+    precision : {"float32", "bfloat16", "int8", "auto"}, default="float32"
+        What networks compute in outside of training. In bfloat16 an answer may depend on the batch. "int8" (of
+        ``engine`` "onnxruntime" or "auto") computes convolutions and matrix products in 8-bit integers, and leaves in
+        float32 what would lose more accuracy on held-out samples than chance explains; "auto" takes the fastest of
+        these whose loss chance explains. What is learned on held-out samples is learned on these answers; limits
+        (``max_accuracy_drop``) are against the plain backbone in float32.
     engine : {"torch", "torch.compile", "onnxruntime", "auto"}, default="torch"
         What runs stages, heads and gates in prediction. "torch.compile" needs a C++ compiler, "onnxruntime" the
         extra ``onnx``; "auto" takes it if it is there and faster than torch on this machine.
@@ -282,7 +284,7 @@ class EarlyExitClassifier(
         "classes": ["array-like", None],
         "categorical_features": ["array-like", StrOptions({FROM_DTYPE}), None],
         "exits": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), "array-like"],
-        "head": [StrOptions(set(HEADS)), type],
+        "head": [StrOptions(set(HEAD_NAMES)), type],
         "freeze_backbone": ["boolean", StrOptions({"after_warmup"})],
         "companion": [StrOptions({"tabular", "auto"}), None],
         "companion_costs": ["array-like", None],
@@ -310,7 +312,7 @@ class EarlyExitClassifier(
         "conformity_score": [StrOptions(set(conformal.SCORES)), callable],
         "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
-        "precision": [StrOptions(set(PRECISIONS))],
+        "precision": [StrOptions(set(ANY_PRECISION))],
         "engine": [StrOptions(set(ENGINES))],
         "device": [str, torch.device],
         "verbose": ["verbose"],
@@ -658,8 +660,11 @@ class EarlyExitClassifier(
         exit_costs: Any = None,
         cost_batch_size: int | None = None,
         engine: str | None = None,
+        precision: str | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
     ) -> "EarlyExitClassifier":
-        """The same classifier at another operating point, or in another engine.
+        """The same classifier at another operating point, or in another engine or precision.
 
         Parameters
         ----------
@@ -678,6 +683,12 @@ class EarlyExitClassifier(
             Times exits anew, in calls of so many samples. Given alone, it keeps the operating point.
         engine : str, default=None
             As in the constructor; None keeps the engine. Given alone, it keeps the operating point.
+        precision : str, default=None
+            As in the constructor; None keeps the precision. Another one answers other things, so that gates,
+            probabilities and sets are learned anew on ``X_val``.
+        X_val, y_val : array-like, default=None
+            Only for ``precision``: samples that no network learned from, halved at random for the gates and for
+            calibration.
 
         Returns
         -------
@@ -702,7 +713,7 @@ class EarlyExitClassifier(
                 f"exit_costs={exit_costs!r} are costs that are known, but seconds_per_sample and cost_batch_size are "
                 f"for costs that are timed here; leave out one of them."
             )
-        there = self if engine is None else self._in_engine(engine)
+        there = self._in_engine(engine, precision, X_val, y_val)
         if exit_costs is None and there._is_to_be_timed(self, seconds_per_sample, cost_batch_size):
             there = there._timed(
                 self.cost_batch_size if cost_batch_size is None else cost_batch_size
@@ -734,47 +745,26 @@ class EarlyExitClassifier(
         moved = self._predictor.at(**target, exit_policy=policy, exit_costs=costs)
         return other._adopt(other._certified(moved))
 
-    def _in_engine(self, engine: str) -> "EarlyExitClassifier":
-        """The same classifier, which another engine answers."""
-        other = copy.copy(self).set_params(engine=engine)
+    def _in_engine(
+        self, engine: str | None, precision: str | None, X_val: Any, y_val: Any
+    ) -> "EarlyExitClassifier":
+        """The same classifier, which another engine answers, in another precision; itself if none is given."""
+        if precision is None and X_val is not None:
+            raise ValueError("X_val is given, but only another precision learns from it.")
+        asked = {"engine": engine, "precision": precision}
+        given = {name: value for name, value in asked.items() if value is not None}
+        if not given:
+            return self
+        other = copy.copy(self).set_params(**given)
         other._validate_params()
-        return other._adopt(in_engine(CascadeSpec.of(other), self._predictor))
-
-    def benchmark_engines(
-        self, X: Any, y: Any = None, *, engines: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Time the whole network and its exits in several engines, side by side.
-
-        Parameters
-        ----------
-        X : array-like (n_samples, ...)
-            The samples of one call: give as many as a call will have, and real ones, since they decide where
-            they leave.
-        y : array-like (n_samples,), default=None
-            Their labels.
-        engines : sequence of str, default=None
-            As the constructor names them; None takes "torch", and "onnxruntime" if it is installed.
-
-        Returns
-        -------
-        table : dict of str to ndarray (n_rows,)
-            ``engine``; ``what``, "whole network" (the plain backbone) or "exits"; ``microseconds``, of a sample,
-            median over several turns, and ``microseconds_p95``, their 95th percentile; ``accuracy``, NaN without
-            ``y``. Samples are checked before, so that engines alone are timed.
-        """
-        check_is_fitted(self)
-        names = usual_engines() if engines is None else engines
-        is_list = isinstance(names, Sequence) and not isinstance(names, str)
-        if not is_list or not names or not all(name in ENGINES for name in names):
-            raise ValueError(
-                f"engines={engines!r} is not allowed; give a list of names, such as {usual_engines()}, of {ENGINES}."
-            )
-        if is_dataset(X):
-            raise TypeError("X is a torch Dataset; give the samples of one call as arrays.")
-        schema = self._predictor.schema
-        arrays = schema.encode(check_inputs(schema, X))
-        codes = None if y is None else schema.codes(y, len(arrays[0]), "y")
-        return engine_table({n: self._in_engine(n)._predictor for n in names}, arrays, codes)
+        spec, predictor = CascadeSpec.of(other), self._predictor
+        if precision not in (None, predictor.cascade.engine.precision):
+            options = self._loader_options()
+            rng = check_random_state(self.random_state)
+            predictor = moved_to_precision(spec, predictor, X_val, y_val, options, rng)
+        # Only float32 is the same in another engine.
+        moves = predictor.cascade.engine.precision == FLOAT32 or predictor is self._predictor
+        return other._adopt(in_engine(spec, predictor) if moves else predictor)
 
     def predictor(self) -> runtime.Predictor:
         """What answers, without the estimator: for a service that answers one sample at a time.
@@ -837,7 +827,7 @@ class EarlyExitClassifier(
             MEAN_COST: budget,
         }
         brings_labels = is_dataset(X) and max_accuracy_drop is not None
-        risk, limit = _one_limit(limits, y is not None or brings_labels, risk_confidence)
+        risk, limit = one_limit(limits, y is not None or brings_labels, risk_confidence)
         check_budget(budget, self.exit_costs_)
         given = read_dataset(GivenSamples(X=X, y=y), self._loader_options())
         answers, leakage = self._answers_and_leakage(
@@ -947,28 +937,6 @@ class EarlyExitClassifier(
         check_is_fitted(self)
         answers = self._answers(X, y)
         return replace(answers, weights=check_weights(sample_weight, answers.codes))
-
-
-def _one_limit(
-    limits: dict[str, float | None], has_labels: bool, risk_confidence: float
-) -> tuple[str, float]:
-    """Name and limit of the risk that is asked for."""
-    asked = {name: limit for name, limit in limits.items() if limit is not None}
-    if len(asked) != 1:
-        raise ValueError(
-            f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; {len(asked)} are given."
-        )
-    ((risk, limit),) = asked.items()
-    if risk == MEAN_COST:
-        check_number(limit, "budget", above=0)
-    else:
-        check_number(limit, f"max_{risk}", least=0, below=1)
-    check_probability(risk_confidence, "risk_confidence")
-    if (risk == ACCURACY_DROP) != has_labels:
-        raise ValueError(
-            f"y is {'given' if has_labels else 'missing'}; max_accuracy_drop alone needs it."
-        )
-    return risk, limit
 
 
 def _refuse_unexpected(name: str, unexpected: list[str]) -> None:

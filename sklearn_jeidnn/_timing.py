@@ -1,20 +1,26 @@
 """What calls take: the estimator's methods that measure run times."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ._datasets import is_dataset
 from ._engines.torch_engine import as_tensors
 from ._exits.usual_torch import usual_torch
 from ._fit import CascadeSpec
+from ._fit.engine_choice import to_compare, usual_engines
+from ._fit.engine_table import engine_table
 from ._fit.exit_times import times_of_example
 from ._fit.features import check_room
 from ._fit.prices import COUNTED, TIMED, relative_exit_costs
+from ._fit.spec import ENGINES
 from ._fit.turns import FIT_TURNS
 from ._numbers import check_number
 from ._predictor import Predictor
+from ._samples import check_inputs
 from ._warn import warn_caller
 
 
@@ -78,3 +84,41 @@ class TimingMixin:
             check_room(batch_size * sample_bytes, "cost_batch_size", batch_size)
         times = times_of_example(predictor.schema, predictor.cascade.engine, batch_size)
         return other._adopt(predictor.priced(*times))
+
+    def benchmark_engines(
+        self, X: Any, y: Any = None, *, engines: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Time the whole network and its exits in several engines, side by side.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, ...)
+            The samples of one call: give as many as a call will have, and real ones, since they decide where
+            they leave.
+        y : array-like (n_samples,), default=None
+            Their labels.
+        engines : sequence of str, default=None
+            As the constructor names them; None takes "torch", and "onnxruntime" if it is installed.
+
+        Returns
+        -------
+        table : dict of str to ndarray (n_rows,)
+            ``engine``, ``precision``; ``what``, "whole network" (the plain backbone) or "exits"; ``microseconds``, of
+            a sample, median over several turns, and ``microseconds_p95``, their 95th percentile; ``accuracy``, NaN
+            without ``y``. Samples are checked before, so that engines alone are timed.
+        """
+        check_is_fitted(self)
+        names = usual_engines() if engines is None else engines
+        is_list = isinstance(names, Sequence) and not isinstance(names, str)
+        if not is_list or not names or not all(name in ENGINES for name in names):
+            raise ValueError(
+                f"engines={engines!r} is not allowed; give a list of names, such as {usual_engines()}, of {ENGINES}."
+            )
+        if is_dataset(X):
+            raise TypeError("X is a torch Dataset; give the samples of one call as arrays.")
+        schema = self._predictor.schema
+        arrays = schema.encode(check_inputs(schema, X))
+        codes = None if y is None else schema.codes(y, len(arrays[0]), "y")
+        spec = CascadeSpec.of(self)
+        predictors = {name: to_compare(spec, self._predictor, name) for name in names}
+        return engine_table(predictors, arrays, codes)

@@ -18,8 +18,10 @@ from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._engines import onnx_export
 from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
 from sklearn_jeidnn._engines.onnx_export import export_exits
+from sklearn_jeidnn._engines.onnx_gates import summarise_briefly
 from sklearn_jeidnn._engines.onnx_parts import graphs_of_exits
 from sklearn_jeidnn._engines.torch_engine import TorchEngine
+from sklearn_jeidnn._exits.gates import log_probabilities, summarise
 from sklearn_jeidnn._fit import engine_choice
 
 from .conftest import MaskedTokens, TinyConv, quick_classifier
@@ -109,6 +111,17 @@ def test_answers_are_torch_s(digits, fresh_digits, params):
         assert len(np.unique(taken)) > 1
         for point in points:
             check_same(point, fresh_digits[0][:100])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_what_gates_read_is_what_they_read_in_torch(n_classes):
+    logits = 10 * torch.randn(50, 3, n_classes)
+    logits[0] = torch.tensor([1e4] + [0.0] * (n_classes - 1))  # others are as good as impossible
+    expected = found = None
+    for log_probs in log_probabilities(logits).unbind(1):
+        expected, found = summarise(log_probs, expected), summarise_briefly(log_probs, found)
+        np.testing.assert_array_equal(found.label, expected.label)
+        np.testing.assert_allclose(found.inputs, expected.inputs, rtol=1e-5, atol=2e-6)
 
 
 def test_a_lone_classifier_is_asked_in_python(digits, fresh_digits):
@@ -323,7 +336,10 @@ def test_other_answers_than_torch_s_are_refused(digits, monkeypatch):
 @pytest.mark.parametrize(
     "params, match",
     [
-        ({"precision": "bfloat16"}, "engine='onnxruntime' computes in float32, .*'bfloat16'"),
+        (
+            {"precision": "bfloat16"},
+            "engine='onnxruntime' computes in float32 or int8, .*'bfloat16'",
+        ),
         ({"device": "meta"}, "device='meta'"),
         ({"engine": "tensorrt"}, "engine"),
     ],
@@ -480,7 +496,7 @@ def test_a_graph_is_made_once(digits, monkeypatch):
 def test_auto_tells_why_torch_answers(digits, capsys):
     fitted(*digits, engine="auto", precision="bfloat16", verbose=1)
     assert (
-        "onnxruntime computes in float32, but precision='bfloat16', so torch"
+        "onnxruntime computes in float32 or int8, but precision='bfloat16', so torch"
         in capsys.readouterr().out
     )
 

@@ -37,6 +37,7 @@ from .onnx_export import (
 from .onnx_sessions import ExitSession, Sessions
 from .torch_engine import TorchEngine, as_tensors
 
+FLOAT32 = "float32"
 # Of what an exit's graph returns, after its logits.
 SCORE_AT = 1
 NOTHING: tuple[np.ndarray, ...] = ()
@@ -276,10 +277,14 @@ class OnnxEngine:
         The same network in torch, whose gates and mixing weights are taken.
     sessions : Sessions
         Of its graph.
+    precision : {"float32", "int8"}
+        What the graph computes in. The plain backbone is that of torch where it is less than float32, since limits
+        are against it.
     """
 
     in_torch: TorchEngine
     sessions: Sessions
+    precision: str = FLOAT32
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -308,11 +313,15 @@ class OnnxEngine:
         """Return an engine for the same network at an operating point."""
         return replace(self, in_torch=self.in_torch.at(point))
 
+    def with_network(self, network: EarlyExitNetwork) -> "OnnxEngine":
+        return replace(self, in_torch=self.in_torch.with_network(network))
+
     def with_batch_size(self, batch_size: int | None) -> "OnnxEngine":
         return replace(self, in_torch=self.in_torch.with_batch_size(batch_size))
 
     @property
-    def _exits(self) -> OnnxNetwork:
+    def exits(self) -> OnnxNetwork:
+        """The exits at the operating point."""
         return OnnxNetwork(self.sessions.graph, self.sessions.of_exits(), self._of_point)
 
     @cached_property
@@ -326,21 +335,34 @@ class OnnxEngine:
         """
         if _has_negative(arrays):
             return self.in_torch.route(arrays, exits)
-        in_onnx = self._exits
+        in_onnx = self.exits
         if len(arrays[0]) == 1 and self._of_point.exit_mass is sequential_mass:
             logits, exit_index = in_onnx.route_one(arrays, None if exits is None else int(exits[0]))
-            return RoutedArrays(logits=logits, exit_index=np.array([exit_index]))
-        forced = None if exits is None else exits.numpy()
-        routed = route(in_onnx, arrays, self.batch_size, forced)
-        return RoutedArrays(logits=routed.logits, exit_index=routed.exit_index)
+            routed = RoutedArrays(logits=logits, exit_index=np.array([exit_index]))
+        else:
+            forced = None if exits is None else exits.numpy()
+            routed = RoutedArrays(*route(in_onnx, arrays, self.batch_size, forced))
+        return self._with_plain_last_exit(routed, arrays)
+
+    def _with_plain_last_exit(self, routed: RoutedArrays, arrays: Arrays) -> RoutedArrays:
+        """The same, with the plain backbone's own answers at the last exit where the point asks for them."""
+        if self.precision == FLOAT32 or not self._of_point.plain_last_exit:
+            return routed
+        rows = np.flatnonzero(routed.exit_index == self.sessions.graph.n_exits - 1)
+        if len(rows):
+            logits = self.backbone_logits(tuple(array[rows] for array in arrays))
+            routed.logits[rows] = logits
+        return routed
 
     def answer(self, arrays: Arrays) -> AnsweredArrays:
         """Return the answers of every exit, and of the plain backbone."""
         if _has_negative(arrays):
             return self.in_torch.answer(arrays)
-        exits = self._exits
+        exits = self.exits
         batches = [exits.every_exit(batch) for batch in self._batches(arrays)]
         of_exits, plain = zip(*batches, strict=True)
+        if self.precision != FLOAT32:
+            plain = (self.in_torch.backbone_logits(arrays),)
         logits = np.stack([np.concatenate(parts) for parts in zip(*of_exits, strict=True)], 1)
         with usual_defaults(), torch.no_grad():
             gate_inputs = all_gate_inputs(torch.from_numpy(logits)).numpy()
@@ -351,11 +373,17 @@ class OnnxEngine:
         )
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
-        """Logits of the plain backbone (n_samples, n_classes)."""
+        """Logits of the plain backbone, in float32 (n_samples, n_classes)."""
+        if self.precision != FLOAT32:
+            return self.in_torch.backbone_logits(arrays)
+        return self.whole_logits(arrays)
+
+    def whole_logits(self, arrays: Arrays) -> np.ndarray:
+        """Logits of the plain backbone in the engine's precision (n_samples, n_classes)."""
         if _has_negative(arrays):
             return self.in_torch.backbone_logits(arrays)
         if self.sessions.graph.is_given[-1]:
-            exits, last = self._exits, self.sessions.graph.n_exits - 1
+            exits, last = self.exits, self.sessions.graph.n_exits - 1
             return np.concatenate([exits.answers(last, batch) for batch in self._batches(arrays)])
         run, names = self.sessions.of_plain()
         parts = []

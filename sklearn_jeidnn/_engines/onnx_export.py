@@ -15,8 +15,9 @@ from torch import nn
 
 from .._cut import Stage, has_length
 from .._exits.exit_heads import PreviousExit
-from .._exits.gates import Summary, summarise
+from .._exits.gates import Summary
 from .._exits.network import EarlyExitNetwork
+from .onnx_gates import summarise_briefly
 
 # Of the operators; ONNX Runtime has it since version 1.17.
 OPSET = 20
@@ -56,6 +57,8 @@ class CascadeGraph:
         (n_samples, n_classes).
     row_axes : tuple of tuple (n_exits,)
         Axis of the samples in each tensor that crosses the cut after an exit; None if a tensor has none.
+    carried_names : tuple of tuple of str (n_exits,)
+        Names of these tensors.
     """
 
     model: bytes
@@ -65,6 +68,7 @@ class CascadeGraph:
     is_given: tuple[bool, ...]
     classifiers: tuple[bytes | None, ...]
     row_axes: tuple[tuple[int | None, ...], ...]
+    carried_names: tuple[tuple[str, ...], ...]
 
 
 class _AllExits(nn.Module):
@@ -104,7 +108,7 @@ class _AllExits(nn.Module):
             if i == network.n_exits - 1:
                 outputs[PLAIN] = feature.float()
                 break
-            summary = summarise(before.log_probs, summary)
+            summary = summarise_briefly(before.log_probs, summary)
             weight, bias = gates[i]
             outputs |= _of_exit(i, before, summary)
             outputs[numbered(SCORE, i)] = torch.addmv(bias, summary.inputs, weight)
@@ -194,6 +198,7 @@ def export_exits(
     model = program.model_proto
     if length is not None:
         _forget_sizes(model)
+    row_axes = tuple(stage.info.row_axes or () for stage in network.stages)
     return CascadeGraph(
         model=model.SerializeToString(),
         n_inputs=len(samples),
@@ -201,7 +206,11 @@ def export_exits(
         starts=tuple(network.starts(i) for i in range(n_exits)),
         is_given=is_given,
         classifiers=tuple(classifiers) or (None,) * n_exits,
-        row_axes=tuple(stage.info.row_axes or () for stage in network.stages),
+        row_axes=row_axes,
+        carried_names=tuple(
+            tuple(numbered(CARRIED, i, k) for k in range(len(axes)))
+            for i, axes in enumerate(row_axes)
+        ),
     )
 
 

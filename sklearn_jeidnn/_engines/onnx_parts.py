@@ -7,7 +7,6 @@ from typing import Any
 
 from .onnx_export import (
     ANSWER,
-    CARRIED,
     GATE_INPUTS,
     HEAD,
     INPUT,
@@ -80,8 +79,7 @@ def _crossing(graph: CascadeGraph, i: int) -> list[str]:
     """Names of all tensors of an exit that may cross the cut after it."""
     if i == graph.n_exits - 1:
         return []
-    axes = () if graph.starts[i + 1] else graph.row_axes[i]
-    carried = [numbered(CARRIED, i, k) for k in range(len(axes))]
+    carried = () if graph.starts[i + 1] else graph.carried_names[i]
     return [*carried, *(numbered(name, i) for name in OF_SAMPLES)]
 
 
@@ -96,9 +94,9 @@ def _exit_graph(
     later = {name for names in inputs[i + 1 :] for name in names}
     so_far = [name for names in crossing[: i + 1] for name in names if name in later]
     axes = {
-        numbered(CARRIED, j, k): axis
+        name: axis
         for j in range(i + 1)
-        for k, axis in enumerate(graph.row_axes[j])
+        for name, axis in zip(graph.carried_names[j], graph.row_axes[j], strict=True)
     }
     carried = [name for name in so_far if name in axes]
     # What later stages of the same member still read of the network's inputs.

@@ -45,6 +45,11 @@ class TorchEngine:
         return as_batch_size(self.fixed_batch_size, self.network.rows_at_once)
 
     @property
+    def precision(self) -> str:
+        """What the network computes in."""
+        return self.network.precision
+
+    @property
     def gates(self) -> GatePoints:
         return self.network.gates.point()
 
@@ -53,6 +58,9 @@ class TorchEngine:
         with usual_torch():
             network = self.network.with_gates(point.gates, plain_last_exit=point.plain_last_exit)
             return replace(self, network=network)
+
+    def with_network(self, network: EarlyExitNetwork) -> "TorchEngine":
+        return replace(self, network=network)
 
     def with_batch_size(self, batch_size: int | None) -> "TorchEngine":
         return replace(self, fixed_batch_size=batch_size)
@@ -92,6 +100,10 @@ class TorchEngine:
         with usual_defaults():
             logits = [self.network.plain(*batch).float() for batch in self._batches(arrays)]
         return torch.cat(logits).cpu().numpy()
+
+    def whole_logits(self, arrays: Arrays) -> np.ndarray:
+        """The same; an engine that computes in less names it so."""
+        return self.backbone_logits(arrays)
 
     def _batches(self, arrays: Arrays) -> Iterator[tuple[torch.Tensor, ...]]:
         """Batches of tensors, on the device."""

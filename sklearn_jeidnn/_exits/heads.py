@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from .pools import average_pool, detailed_pool
+from .pools import average_pool, detailed_pool, quarters_pool
 
 HIDDEN_UNITS = 64
 # Above this number of classes, a matrix between the answers of two exits would cost more than the rest of the head.
@@ -85,6 +85,12 @@ class PooledHead(nn.Module):
         self.norm = None
 
 
+class QuartersHead(PooledHead):
+    """The same on means and maxima of quarters alone."""
+
+    pool = staticmethod(quarters_pool)
+
+
 def _plus(summand: torch.Tensor, linear: nn.Linear, previous: torch.Tensor) -> torch.Tensor:
     """``summand + linear(previous)`` in one step, for a layer without bias."""
     return torch.addmm(summand, previous, linear.weight.T)
@@ -127,9 +133,20 @@ def pooled_head(output: torch.Tensor, n_classes: int) -> Head:
     return head(detailed_pool(output).shape[1], n_classes)
 
 
+def quarters_head(output: torch.Tensor, n_classes: int) -> Head:
+    """:func:`pooled_head` on pools that integers compute."""
+    if output.ndim != 4:
+        return pooled_head(output, n_classes)
+    return QuartersHead(quarters_pool(output).shape[1], n_classes)
+
+
+LINEAR, POOLED, QUARTERS = "linear", "pooled", "quarters"
+# Those that a user can name.
+HEAD_NAMES = (POOLED, LINEAR)
 HEADS: dict[str, Callable[[torch.Tensor, int], Head]] = {
-    "linear": linear_head,
-    "pooled": pooled_head,
+    LINEAR: linear_head,
+    POOLED: pooled_head,
+    QUARTERS: quarters_head,
 }
 
 

@@ -169,6 +169,31 @@ class EarlyExitNetwork(nn.Module):
         other.gates.load(point)
         return other
 
+    def with_mixing(self, mixing_weights: Any, member_mixing_weights: Any) -> "EarlyExitNetwork":
+        """Return a network that combines exits with other weights (see :meth:`ExitHeads.mix`); it shares the rest."""
+        other = self._shallow_copy()
+        other.heads = copy.copy(self.heads)
+        other.heads.mix(mixing_weights, member_mixing_weights)
+        other._with_heads_on_cpu = None
+        return other
+
+    def in_precision(self, precision: str) -> "EarlyExitNetwork":
+        """Return a network that computes in another precision, which shares all parts with this one.
+
+        Raises
+        ------
+        ValueError
+            If the weights are in another precision, so that those in this one are lost.
+        """
+        if self.is_converted:
+            raise ValueError(
+                f"precision={precision!r} is not there any more: weights are in {self.precision}; give precision in "
+                f"the constructor."
+            )
+        other = self._shallow_copy()
+        other.precision, other._functions = precision, {}
+        return other
+
     def _shallow_copy(self) -> "EarlyExitNetwork":
         """Another network of the same parts, each of which can be replaced."""
         other = copy.copy(self)

@@ -31,6 +31,14 @@ def detailed_pool(output: torch.Tensor) -> torch.Tensor:
     return torch.cat([deviation, means.flatten(1), maxima.flatten(1)], dim=1)
 
 
+def quarters_pool(output: torch.Tensor) -> torch.Tensor:
+    """:func:`detailed_pool` without the deviation of maps, the one pool that integers do not compute."""
+    if output.ndim != 4:
+        return detailed_pool(output)
+    means, maxima, _ = _quarters(output.contiguous(memory_format=torch.channels_last))
+    return torch.cat([means.flatten(1), maxima.flatten(1)], dim=1)
+
+
 def _mean_of_positions(maps: torch.Tensor) -> torch.Tensor:
     """``maps.mean((2, 3))`` of channels-last maps, as a matrix product, which is faster."""
     positions = maps.permute(0, 2, 3, 1).flatten(1, 2)

@@ -159,7 +159,7 @@ class Assembly:
 
     @property
     def _network_options(self) -> tuple[int, str, str]:
-        return (self.schema.n_classes, self.spec.exit_distribution, self.spec.precision)
+        return (self.schema.n_classes, self.spec.exit_distribution, self.spec.trained_in)
 
     def soft_labels(self, weights: np.ndarray) -> np.ndarray | None:
         """Return what companions learn from a last member that is a classifier: (n_samples, n_classes), or None.
@@ -329,10 +329,10 @@ class Assembly:
             exits,
             self.probe,
             self.schema.n_classes,
-            head=self.spec.head,
+            head=self.spec.head_of_exits,
             exit_mass=self.spec.exit_distribution,
             frozen=frozen,
-            precision=self.spec.precision,
+            precision=self.spec.trained_in,
             input_names=self.schema.input_names,
             logit_order=logit_order(module, self.spec.classes, self.schema.classes),
         )

@@ -21,7 +21,6 @@ from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
 from .._schema import Arrays, InputSchema
-from .._warn import warn_caller
 from .assembly import Assembly, Cut, PricedNetwork
 from .backbone import instantiated_backbone
 from .checks import (
@@ -32,7 +31,7 @@ from .checks import (
 )
 from .choice import Choice, Subset
 from .datasets import SamplesDataset
-from .engine_choice import COMPILED, TORCH, check_engine, engine_of
+from .engine_choice import check_engine, engine_of
 from .exit_times import plain_seconds_of, time_exits
 from .exits import exits_of_members
 from .fold_count import MOST_SAMPLES
@@ -46,10 +45,11 @@ from .logit_order import warn_of_another_order
 from .made_once import MadeOnce
 from .members import Member, as_members
 from .modules import forget_results
-from .prices import COUNTED
+from .moving import HeldOut, Moved, in_precision
 from .progress import Progress
+from .savings import warn_if_nothing_is_saved
 from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits, most_epochs
-from .spec import CascadeSpec, seeded, usable_device
+from .spec import COMPILED, TORCH, CascadeSpec, seeded, usable_device
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
 from .weights import as_dataset, normalised_weights
@@ -202,7 +202,9 @@ class _Fit:
         """Combine the exits of trained members, measure the costs and train the gates."""
         priced_network = self.assembly.chain([member.cut for member in members])
         if len(members) == 1 or self.assembly.ends_in_classifier:
-            self._warn_if_nothing_is_saved(priced_network)
+            warn_if_nothing_is_saved(
+                self.spec, self.schema.n_classes, self.assembly, priced_network.exit_costs
+            )
         # Exits without companions and with bilevel gates are the paper's, which are not combined.
         if self.spec.is_joint or len(members) > 1:
             learning.combine(priced_network.network, members)
@@ -210,7 +212,8 @@ class _Fit:
         schema = with_length(self.schema, module, priced_network.network, probe)
         make_engine = MadeOnce(partial(self._engine, schema=schema), self._in_torch)
         priced_network = self._with_measured_costs(priced_network, make_engine)
-        self._check_limit(priced_network, " as timed after training")
+        if self.spec.precision == self.spec.trained_in:
+            self._check_limit(priced_network, " as timed after training")
         frontier, point = learning.train_gates(priced_network, members)
         if self.spec.takes_trained and not self.assembly.ends_in_classifier:
             n_train = len(self.parts.train)
@@ -234,6 +237,10 @@ class _Fit:
             history=history_of(members),
             trained=trained,
         )
+        moved = self._in_precision(cascade.at(point), schema)
+        if moved is not None:
+            cascade, frontier, point = moved
+            self._check_limit(cascade, " as timed after training")
         answers = frontier.answers
         what = "held-out samples that set the gates"
         warn_of_gaps(answers.n_gaps, len(answers), what, OF_EVERY_EXIT)
@@ -244,6 +251,14 @@ class _Fit:
             point=point,
             history=self.history,
             leakage=self.leakage,
+        )
+
+    def _in_precision(self, cascade: Cascade, schema: InputSchema) -> Moved | None:
+        """Return the cascade in the precision of its answers, if networks were trained in another one."""
+        if self.spec.precision == self.spec.trained_in:
+            return None
+        return in_precision(
+            self.spec, schema, cascade, HeldOut.of(self.spec, schema, self.parts.gates)
         )
 
     def _learning(self, trainer: MakesTrainer) -> Learning:
@@ -295,23 +310,6 @@ class _Fit:
             subset = choice.best(candidates)
         return choice.stripped(subset, learning.finished(subset.of(candidates)))
 
-    def _warn_if_nothing_is_saved(self, priced_network: PricedNetwork) -> None:
-        costs = priced_network.exit_costs
-        if self.assembly.ends_in_classifier:
-            if costs[0] >= 1:
-                warn_caller(
-                    f"nothing is saved: leaving at the first exit costs {costs[0]:.3g} times what the last member "
-                    f"costs alone, {self.assembly.shown_module!r}. Take it alone, or put something cheaper in front."
-                )
-            return
-        is_counted = isinstance(self.spec.cost, str) and self.spec.cost == COUNTED
-        if isinstance(self.spec.exits, str) and is_counted and costs[0] >= 1:
-            warn_caller(
-                f"exits='auto' found no early exit that saves anything: with {self.schema.n_classes} classes a head "
-                f"costs more than what it saves, and leaving at the first exit costs {costs[0]:.3g} passes of the "
-                f"plain backbone. A larger module, head='linear' or a companion in front may save something."
-            )
-
     def _refuse_hopeless_budget(self, cuts: list[Cut], priced_network: PricedNetwork) -> None:
         """Refuse a budget below the cost of every exit that could be the first, as far as costs are known.
 
@@ -331,7 +329,7 @@ class _Fit:
         if budget < (HOPELESS if is_timed else 1) * cheapest.least_cost:
             self._check_limit(cheapest, " as timed before training")
 
-    def _check_limit(self, priced: PricedNetwork, when: str) -> None:
+    def _check_limit(self, priced: PricedNetwork | Cascade, when: str) -> None:
         budget, seconds = self.spec.budget, self.spec.seconds_per_sample
         why = when if self.spec.is_timed else ""
         check_limit(budget, seconds, priced.least_cost, priced.plain_seconds, why)

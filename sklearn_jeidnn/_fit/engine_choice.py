@@ -21,11 +21,18 @@ from .._predictor import Predictor
 from .._schema import Arrays, InputSchema
 from .onnx_trees import trees_as_onnx
 from .prices import relative_seconds, samples_of_a_call
-from .spec import CascadeSpec
+from .spec import (
+    BFLOAT16,
+    COMPILED,
+    FASTEST,
+    FLOAT32,
+    INT8,
+    ONNX_RUNTIME,
+    TORCH,
+    CascadeSpec,
+)
 from .turns import FIT_TURNS
 
-TORCH, COMPILED, ONNX_RUNTIME, FASTEST = "torch", "torch.compile", "onnxruntime", "auto"
-ENGINES = (FASTEST, TORCH, COMPILED, ONNX_RUNTIME)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Largest difference between what engines answer, relative to the largest logit or 1: rounding.
 MOST_ROUNDING = 1e-3
@@ -49,35 +56,36 @@ def engine_of(
     ValueError
         If ONNX Runtime is asked for, and cannot run the network.
     """
-    if spec.engine in (TORCH, COMPILED):
+    asked = spec.answering_engine
+    if asked in (TORCH, COMPILED):
         return in_torch
     why = _why_torch(spec)
     if why is not None:
         _tell(spec, why)
         return in_torch
     try:
-        in_onnx = _in_onnx(in_torch, samples, schema)
+        found = in_onnx(in_torch, samples, schema)
     except Exception as error:
-        if spec.engine == ONNX_RUNTIME:
+        if asked == ONNX_RUNTIME:
             raise ValueError(
                 f"engine={ONNX_RUNTIME!r} cannot run the module: {_first_line(error)}. Give engine={TORCH!r}."
             ) from error
         _tell(spec, f"cannot run the module ({_first_line(error)})")
         return in_torch
-    if spec.engine == FASTEST and not _is_faster(in_onnx, in_torch, samples, spec.cost_batch_size):
+    if asked == FASTEST and not _is_faster(found, in_torch, samples, spec.cost_batch_size):
         _tell(spec, "is no faster here")
         return in_torch
-    return in_onnx
+    return found
 
 
 def in_engine(spec: CascadeSpec, predictor: Predictor) -> Predictor:
     """Return a predictor that the engine of the parameters runs; nothing is learned anew."""
-    check_engine(spec)
     schema, cascade = predictor.schema, predictor.cascade
     # Only float32 is moved, in which engines answer the same up to rounding.
     in_torch: Any = cascade.engine
+    check_engine(replace(spec, precision=in_torch.precision))
     if isinstance(in_torch, OnnxEngine):
-        if spec.engine == ONNX_RUNTIME:
+        if spec.engine == ONNX_RUNTIME or in_torch.precision == INT8:
             return predictor
         in_torch = in_torch.in_torch
     network = in_torch.network.for_inference(spec.engine == COMPILED)
@@ -85,6 +93,18 @@ def in_engine(spec: CascadeSpec, predictor: Predictor) -> Predictor:
     with FIT_TURNS.take(), usual_torch():
         engine = engine_of(spec, in_torch, schema.encode(schema.example(N_PROBE_SAMPLES)), schema)
     return replace(predictor, cascade=replace(cascade, engine=engine))
+
+
+def to_compare(spec: CascadeSpec, predictor: Predictor, engine: str) -> Predictor:
+    """Return a predictor in another engine; one in integers is in float32 in torch, with the same gates."""
+    cascade, in_int8 = predictor.cascade, predictor.cascade.engine
+    if (
+        isinstance(in_int8, OnnxEngine)
+        and in_int8.precision == INT8
+        and engine in (TORCH, COMPILED)
+    ):
+        return replace(predictor, cascade=replace(cascade, engine=in_int8.in_torch))
+    return in_engine(replace(spec, engine=engine), predictor)
 
 
 def check_engine(spec: CascadeSpec) -> None:
@@ -97,16 +117,25 @@ def check_engine(spec: CascadeSpec) -> None:
     ValueError
         If another parameter asks for what the engine does not have.
     """
-    if spec.engine != ONNX_RUNTIME:
+    if spec.precision in (INT8, FASTEST) and not spec.is_joint:
+        raise ValueError(
+            f"precision={spec.precision!r} learns gates on the answers in that precision, which "
+            f"gate_training={spec.gate_training!r} cannot; give gate_training='joint', or precision={FLOAT32!r}."
+        )
+    if spec.precision == INT8 and spec.engine in (TORCH, COMPILED):
+        raise ValueError(
+            f"precision={INT8!r} is computed by ONNX Runtime; got engine={spec.engine!r}. Give engine={ONNX_RUNTIME!r} "
+            f"or {FASTEST!r}."
+        )
+    if spec.answering_engine != ONNX_RUNTIME:
         return
+    asks = f"precision={INT8!r}" if spec.precision == INT8 else f"engine={ONNX_RUNTIME!r}"
     missing = _missing()
     if missing:
-        raise ImportError(
-            f"engine={ONNX_RUNTIME!r} needs {', '.join(missing)}: pip install 'sklearn_jeidnn[onnx]'."
-        )
+        raise ImportError(f"{asks} needs {', '.join(missing)}: pip install 'sklearn_jeidnn[onnx]'.")
     why = _why_torch(spec)
     if why is not None:
-        raise ValueError(f"engine={ONNX_RUNTIME!r} {why}; give engine={TORCH!r}.")
+        raise ValueError(f"{asks} {why}; give engine={TORCH!r}.")
 
 
 def usual_engines() -> list[str]:
@@ -125,12 +154,12 @@ def _why_torch(spec: CascadeSpec) -> str | None:
         return f"needs {missing}"
     if torch.device(spec.device).type != "cpu":
         return f"runs on the CPU, but device={str(spec.device)!r}"
-    if spec.precision != "float32":
-        return f"computes in float32, but precision={spec.precision!r}"
+    if spec.precision == BFLOAT16:
+        return f"computes in float32 or int8, but precision={spec.precision!r}"
     return None
 
 
-def _in_onnx(in_torch: TorchEngine, samples: Arrays, schema: InputSchema) -> OnnxEngine:
+def in_onnx(in_torch: TorchEngine, samples: Arrays, schema: InputSchema) -> OnnxEngine:
     """Return the same network in ONNX Runtime, once it has answered the same.
 
     Raises

@@ -46,8 +46,10 @@ def engine_table(
         microseconds = 1e6 * seconds_in_turns(calls) / len(arrays[0])
         accuracies = [_accuracy(call, codes) for call in calls]
     engines, whats = zip(*names, strict=True)
+    precisions = [predictors[engine].cascade.engine.precision for engine in engines]
     return {
         "engine": np.array(engines),
+        "precision": np.array(precisions),
         "what": np.array(whats),
         "microseconds": np.median(microseconds, axis=0),
         "microseconds_p95": np.quantile(microseconds, 0.95, axis=0),
@@ -56,7 +58,7 @@ def engine_table(
 
 
 def _codes_of_whole(engine: Any, arrays: Arrays) -> np.ndarray:
-    codes: np.ndarray = engine.backbone_logits(arrays).argmax(1)
+    codes: np.ndarray = engine.whole_logits(arrays).argmax(1)
     return codes
 
 

@@ -160,7 +160,7 @@ def bare_calls(
     network = engine.network
     has_own_form = network.lossy or isinstance(network.stages[-1], ClassifierStage)
     if has_own_form or not isinstance(engine, TorchEngine):
-        return [partial(engine.backbone_logits, arrays) for arrays in calls]
+        return [partial(engine.whole_logits, arrays) for arrays in calls]
     module = engine.module
     if schema.input_names is not None:
         module = LogitsModule(module, schema.input_names)

@@ -102,6 +102,11 @@ def _why_not(
             f"heads learn from",
         ),
         (
+            spec.precision != spec.trained_in,
+            f"lets samples set the gates from which the networks that answer have learned, but gates for "
+            f"precision={spec.precision!r} learn from what these answer",
+        ),
+        (
             warm_start,
             "trains members without each fold in turn, but warm_start=True goes on with members that have learned "
             "from all folds",

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from .._cut import random_numbers_kept
-from .._exits.exit_heads import ExitHeads, PassThroughHead
 from .._exits.network import EarlyExitNetwork
 from .._operate.exit_answers import ExitAnswers
 from .._operate.frontier import Frontier
@@ -23,6 +22,7 @@ from .held_out import held_out_features
 from .joint import answers_of, train_gates_on
 from .learning import AnsweringMember, LearnedMember, MakesTrainer, OutOfFoldMember
 from .mixing import fit_mixing_weights
+from .relearning import heads_on_logits
 from .weights import as_dataset, normalised_weights
 
 
@@ -112,13 +112,13 @@ class OutOfFold:
         return [learned[i] for i in np.argsort(order)]
 
     def combine(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> None:
-        heads = _heads_on_logits(network.heads)
+        heads = heads_on_logits(network.heads)
         plain_last = self.assembly.spec.imitates
         fit_mixing_weights(heads, held_out_features(members), plain_last=plain_last)
         network.heads.mix(heads.mixing_weights, heads.member_mixing_weights)
 
     def answers(self, network: EarlyExitNetwork, members: Sequence[AnsweringMember]) -> ExitAnswers:
-        heads = _heads_on_logits(network.heads)
+        heads = heads_on_logits(network.heads)
         return answers_of(heads, held_out_features(members), self.assembly.spec.observed_share)
 
     def train_gates(
@@ -164,10 +164,3 @@ def _medians(n_epochs: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(
         round(float(np.median(of_training))) for of_training in zip(*n_epochs, strict=True)
     )
-
-
-def _heads_on_logits(heads: ExitHeads) -> ExitHeads:
-    """Return heads that take the logits of these heads for features, and combine them as these do."""
-    passing = ExitHeads([PassThroughHead() for _ in heads.heads], heads.first_exits)
-    passing.mix(heads.mixing_weights, heads.member_mixing_weights)
-    return passing

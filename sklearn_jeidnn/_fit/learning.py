@@ -298,7 +298,7 @@ class MemberTrainer:
             compute,
             network=fingerprint(network),
             rows=[None if samples is None else samples.as_arrays() for samples in datasets],
-            precision=self.spec.precision,
+            precision=self.spec.trained_in,
             device=str(self.spec.device),
             code=describe(affects),
             **affects,

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._exits.heads import POOLED, QUARTERS
+from .._exits.network import PRECISIONS
 from .._operate.operating_point import budget_of
 from .._operate.temperatures import OBSERVED_SHARE
 from .._schema import InputSchema
@@ -17,6 +19,10 @@ from .members import is_lone_classifier
 from .prices import TIMED
 from .schedules import FOUND
 
+TORCH, COMPILED, ONNX_RUNTIME, FASTEST = "torch", "torch.compile", "onnxruntime", "auto"
+ENGINES = (FASTEST, TORCH, COMPILED, ONNX_RUNTIME)
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+ANY_PRECISION = (*PRECISIONS, INT8, FASTEST)
 SKORCH_PREFIXES = ("optimizer__", "iterator_train__", "iterator_valid__", "callbacks__")
 MODULE_PREFIX = "module__"
 # Largest learning rate if heads alone are trained.
@@ -112,6 +118,22 @@ class CascadeSpec:
     def budget_at(self, plain_seconds: float | None) -> float | None:
         """The budget, or what ``seconds_per_sample`` is in passes of the plain backbone."""
         return budget_of(self.budget, self.seconds_per_sample, plain_seconds)
+
+    @property
+    def trained_in(self) -> str:
+        """Precision of what networks answer while the others learn from it; "int8" and "auto" follow after."""
+        return self.precision if self.precision in PRECISIONS else "float32"
+
+    @property
+    def answering_engine(self) -> str:
+        """The engine, where the precision leaves a choice."""
+        return ONNX_RUNTIME if self.precision == INT8 else self.engine
+
+    @property
+    def head_of_exits(self) -> Any:
+        """The head, in the form that the precision computes."""
+        is_pooled = isinstance(self.head, str) and self.head == POOLED
+        return QUARTERS if is_pooled and self.precision == INT8 else self.head
 
     @property
     def imitates(self) -> bool:

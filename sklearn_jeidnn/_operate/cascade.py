@@ -45,6 +45,10 @@ class Engine(Protocol):
         """Stages, heads and gates, which the estimator shows as ``network_``."""
 
     @property
+    def precision(self) -> str:
+        """What it computes in."""
+
+    @property
     def gates(self) -> GatePoints:
         """The gates of the network, as one point."""
 
@@ -69,10 +73,16 @@ class Engine(Protocol):
         """
 
     def backbone_logits(self, arrays: Arrays) -> np.ndarray:
-        """Logits of the plain backbone."""
+        """Logits of the plain backbone; in float32 where the engine runs it in integers."""
+
+    def whole_logits(self, arrays: Arrays) -> np.ndarray:
+        """Logits of the plain backbone as fast as the engine has it: what costs are relative to."""
 
     def at(self, point: OperatingPoint) -> "Engine":
         """The same network with the gates of a point, and with its last exit."""
+
+    def with_network(self, network: Any) -> "Engine":
+        """The same with a network that shares the stages with this one."""
 
     def with_batch_size(self, batch_size: int | None) -> "Engine":
         """The same network, given another number of samples at once (None: as many as run fastest)."""
@@ -112,6 +122,11 @@ class Cascade:
     history: Any = None
     trained: Any = None
     plain_last_exit: bool = False
+
+    @property
+    def least_cost(self) -> float:
+        """The least mean cost of a call."""
+        return float(self.exit_costs[0]) if self.first_alone is None else self.first_alone
 
     @property
     def exit_mass(self) -> ExitMass:

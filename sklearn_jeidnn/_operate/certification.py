@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .._numbers import check_number, check_probability
 from .._warn import warn_caller
 from . import risk as p_values
 from .exit_answers import ExitAnswers
@@ -96,3 +97,25 @@ def _warn_of_too_few(shown: RiskControl) -> None:
         f"{shown.n_samples} samples do not show any operating point to keep {shown.risk} to {shown.limit} with "
         f"confidence {shown.confidence}: all samples {where}. Give more samples, or a larger limit.",
     )
+
+
+def one_limit(
+    limits: dict[str, float | None], has_labels: bool, risk_confidence: float
+) -> tuple[str, float]:
+    """Name and limit of the risk that is asked for."""
+    asked = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(asked) != 1:
+        raise ValueError(
+            f"control_risk() takes one of max_disagreement, max_accuracy_drop, budget; {len(asked)} are given."
+        )
+    ((risk, limit),) = asked.items()
+    if risk == MEAN_COST:
+        check_number(limit, "budget", above=0)
+    else:
+        check_number(limit, f"max_{risk}", least=0, below=1)
+    check_probability(risk_confidence, "risk_confidence")
+    if (risk == ACCURACY_DROP) != has_labels:
+        raise ValueError(
+            f"y is {'given' if has_labels else 'missing'}; max_accuracy_drop alone needs it."
+        )
+    return risk, limit

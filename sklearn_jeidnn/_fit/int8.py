@@ -1,0 +1,132 @@
+"""A network in 8-bit integers that is as accurate as in float32, as far as held-out samples tell."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import binom
+
+from .._engines.onnx_engine import OnnxEngine
+from .._engines.onnx_export import ANSWER, INPUT, numbered
+from .._engines.onnx_int8 import INT8, Feeds, in_int8, kinds_of, network_inputs
+from .._engines.onnx_sessions import Sessions
+from .._schema import Arrays
+
+# Samples whose activations set the scales, and those of a batch of them.
+N_CALIBRATING, CALIBRATED_AT_ONCE = 512, 64
+# Of the test that chance explains a loss of accuracy, over all exits.
+LEVEL = 0.05
+
+
+class _Try(NamedTuple):
+    """What stays in float32."""
+
+    left_out: tuple[str, ...] = ()
+    float_stages: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        names = [f"operators {kind}" for kind in self.left_out]
+        names += [f"the stage before exit {i}" for i in self.float_stages]
+        return " and ".join(names)
+
+
+class InInt8(NamedTuple):
+    """An engine in 8-bit integers, beside the same in float32."""
+
+    engine: OnnxEngine
+    in_float32: str  # what stays so; "" if nothing
+    chance: float  # probability of losing so much accuracy by chance (see :func:`compared`)
+    lost: float  # largest loss of accuracy of an exit
+
+    @property
+    def is_as_accurate(self) -> bool:
+        """Whether chance explains the loss."""
+        return self.chance >= LEVEL
+
+
+def int8_engine(in_onnx: OnnxEngine, arrays: Arrays, codes: np.ndarray) -> InInt8:
+    """Return an engine that runs the stages in 8-bit integers.
+
+    Where an exit loses more accuracy than chance explains (a sign test on the samples that one of both gets wrong, at
+    5 % over all exits), a kind of operators, or a stage, stays in float32: the first for which that is no longer so,
+    else the one that loses least.
+
+    Parameters
+    ----------
+    in_onnx : OnnxEngine
+        In float32.
+    arrays : tuple of ndarray (n_samples, ...)
+        Encoded samples that no network learned from; the first of them set the scales.
+    codes : ndarray of int (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to quantise.
+    """
+    graph = in_onnx.sessions.graph
+    kinds = kinds_of(graph)
+    if not kinds:
+        raise ValueError(
+            f"precision={INT8!r}: no member has convolutions or matrix products that ONNX Runtime computes in "
+            f"integers; give precision='float32'."
+        )
+    feeds = list(_feeds(in_onnx, tuple(array[:N_CALIBRATING] for array in arrays)))
+    right = is_right(in_onnx, arrays, codes)
+    tries = [_Try()]
+    tries += [_Try(left_out=(kind,)) for kind in kinds if len(kinds) > 1]
+    tries += [_Try(float_stages=(i,)) for i in range(graph.n_exits) if graph.n_exits > 1]
+    found: list[InInt8] = []
+    for attempt in tries:
+        quantised = in_int8(graph, feeds, **attempt._asdict())
+        if quantised is graph:
+            continue
+        engine = replace(in_onnx, sessions=Sessions(quantised), precision=INT8)
+        comparison = compared(right, is_right(engine, arrays, codes))
+        found.append(InInt8(engine, str(attempt), *comparison))
+        if found[-1].is_as_accurate:
+            return found[-1]
+    return min(found, key=lambda each: each.lost)
+
+
+def _feeds(engine: OnnxEngine, arrays: Arrays) -> Iterator[Feeds]:
+    """Inputs of the graph for batches of samples; gates and mixing weights, which set no scale, are 0."""
+    graph, exits = engine.sessions.graph, engine.exits
+    constants = network_inputs(graph)
+    for start in range(0, len(arrays[0]), CALIBRATED_AT_ONCE):
+        batch = tuple(array[start : start + CALIBRATED_AT_ONCE] for array in arrays)
+        own: Feeds = {numbered(INPUT, k): array for k, array in enumerate(batch)}
+        own |= {
+            numbered(ANSWER, i): exits.answers(i, batch)
+            for i in range(graph.n_exits)
+            if graph.is_given[i]
+        }
+        yield {**constants, **own}
+
+
+def is_right(engine: Any, arrays: Arrays, codes: np.ndarray) -> np.ndarray:
+    """Whether each exit's label is right: bool (n_samples, n_exits)."""
+    right: np.ndarray = engine.answer(arrays).logits.argmax(2) == codes[:, None]
+    return right
+
+
+class Comparison(NamedTuple):
+    """Accuracies of exits in one engine, compared with those in another."""
+
+    chance: float  # that by chance alone some exit loses as much as the one that loses most
+    lost: float  # largest loss of accuracy of an exit
+
+
+def compared(before: np.ndarray, after: np.ndarray) -> Comparison:
+    """Compare two engines on the same samples: a sign test for each exit, corrected for their number (Bonferroni).
+
+    Parameters
+    ----------
+    before, after : ndarray of bool (n_samples, n_exits)
+        Whether labels are right.
+    """
+    worse, better = (before & ~after).sum(0), (after & ~before).sum(0)
+    chances = binom.sf(worse - 1, worse + better, 0.5)
+    lost = (worse - better).max() / len(before)
+    return Comparison(float(min(1.0, len(chances) * chances.min())), float(lost))
