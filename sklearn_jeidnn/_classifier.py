@@ -749,13 +749,14 @@ class EarlyExitClassifier(
         self, engine: str | None, precision: str | None, X_val: Any, y_val: Any
     ) -> "EarlyExitClassifier":
         """The same classifier, which another engine answers, in another precision; itself if none is given."""
-        if precision is None and X_val is not None:
-            raise ValueError("X_val is given, but only another precision learns from it.")
+        for name, given in (("X_val", X_val), ("y_val", y_val)):
+            if precision is None and given is not None:
+                raise ValueError(f"{name} is given, but only another precision learns from it.")
         asked = {"engine": engine, "precision": precision}
-        given = {name: value for name, value in asked.items() if value is not None}
-        if not given:
+        others = {name: value for name, value in asked.items() if value is not None}
+        if not others:
             return self
-        other = copy.copy(self).set_params(**given)
+        other = copy.copy(self).set_params(**others)
         other._validate_params()
         spec, predictor = CascadeSpec.of(other), self._predictor
         if precision not in (None, predictor.cascade.engine.precision):

@@ -131,7 +131,7 @@ def given_parts(
     rng: np.random.RandomState,
 ) -> Parts:
     """Halve the held-out samples that a user gives, those that were halved before as before."""
-    halves = _halve(others_hashes, earlier, rng)
+    halves = halve_as_before(others_hashes, earlier, rng)
     parts = [hashes, *(others_hashes[rows] for rows in halves)]
     trained = _history_of([hashes], earlier)
     return Parts(
@@ -144,7 +144,7 @@ def given_parts(
     )
 
 
-def _halve(
+def halve_as_before(
     hashes: np.ndarray, earlier: SampleHistory | None, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples that set the gates, samples that calibrate: those that set them before do so again."""

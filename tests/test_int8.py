@@ -111,6 +111,7 @@ def test_gates_temperatures_and_scores_are_of_these_answers(digits, others):
     answers = predictor.cascade.answers(arrays, y)
     # What the frontier knows of the samples that set the gates is what the engine answers for them.
     moved = clf.at(precision="float32", X_val=X, y_val=y)
+    assert engine_of(moved).precision == "float32"
     again = moved.at(precision="int8", X_val=X, y_val=y)
     held_out = again._predictor.frontier.answers
     rows = [
@@ -193,7 +194,7 @@ def test_without_the_packages_an_error_names_them(digits, monkeypatch):
 def test_samples_that_a_network_learned_from_are_told(digits):
     X, y = digits
     clf = fitted(digits, precision="float32")
-    with pytest.warns(UserWarning, match="samples trained networks or set their gates"):
+    with pytest.warns(UserWarning, match="samples trained networks"):
         clf.at(precision="int8", X_val=X, y_val=y)
 
 
@@ -269,8 +270,8 @@ def test_a_stage_in_float32(digits, others):
     feeds = list(int8._feeds(engine, arrays))
     graph = onnx_int8.in_int8(engine.sessions.graph, feeds, float_stages=(0,))
     first, second = (part.model for part in graphs_of_exits(graph)[:2])
-    # Its pools and convolutions are not quantised; what the next stage quantises is before it crosses the cut.
-    assert b"DequantizeLinear" not in first and b"DequantizeLinear" in second
+    # Its weights are not in integers; what the next stage takes is, before it crosses the cut.
+    assert b"weight_quantized" not in first and b"weight_quantized" in second
     assert QUANTISED in graph.carried_names[0][0]
     none = onnx_int8.in_int8(engine.sessions.graph, feeds, left_out=kinds_of(engine.sessions.graph))
     assert none is engine.sessions.graph

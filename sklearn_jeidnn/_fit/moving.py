@@ -18,10 +18,10 @@ from .._operate.cascade import Cascade, Engine
 from .._operate.frontier import Frontier
 from .._operate.leakage import WHAT_TO_DO
 from .._operate.operating_point import OperatingPoint
+from .._parts import halve_as_before
 from .._predictor import Predictor
 from .._samples import GivenSamples, check_inputs
 from .._schema import Arrays, InputSchema, Samples
-from .._splits import halve
 from .._warn import warn_caller
 from .engine_choice import check_engine, in_onnx
 from .exit_times import time_exits
@@ -141,15 +141,14 @@ def moved_to_precision(
         )
     check_engine(spec)
     samples = _read(schema, X_val, y_val, loader_options)
-    gates, calibration = halve(len(samples), rng)
-    hashes = input_hashes(samples.inputs)
-    leakage = predictor.leakage_of(hashes, samples.codes)
+    hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
+    gates, calibration = halve_as_before(hashes, predictor.history, rng)
+    leakage = _leakage(predictor, samples, hashes, calibration)
     if leakage is not None:
         warn_caller(f"{leakage}. {WHAT_TO_DO}")
     with FIT_TURNS.take(), usual_torch():
-        in_float32 = replace(cascade, engine=_in_float32(cascade.engine))
         held_out = HeldOut.of(spec, schema, samples.take(gates))
-        moved = in_precision(spec, schema, in_float32, held_out)
+        moved = in_precision(spec, schema, cascade, held_out)
     if moved is None:
         return predictor
     return Predictor.fit(
@@ -159,7 +158,9 @@ def moved_to_precision(
         point=moved.point,
         rule=predictor.rule,
         samples=moved.calibrating(predictor.rule, schema, samples.take(calibration)),
-        history=_history(schema, samples, gates, calibration).after(predictor.history),
+        history=SampleHistory.of(
+            [hashes[:0], hashes[gates], hashes[calibration]], complete=True
+        ).after(predictor.history),
         leakage=leakage,
     )
 
@@ -173,11 +174,15 @@ def _read(schema: InputSchema, X_val: Any, y_val: Any, loader_options: dict[str,
     return Samples(inputs=arrays, codes=codes, weights=np.ones(len(codes)))
 
 
-def _history(
-    schema: InputSchema, samples: Samples, gates: np.ndarray, calibration: np.ndarray
-) -> SampleHistory:
-    hashes = sample_hashes(samples.inputs, samples.codes, schema.classes)
-    return SampleHistory.of([hashes[:0], hashes[gates], hashes[calibration]], complete=True)
+def _leakage(
+    predictor: Predictor, samples: Samples, hashes: np.ndarray, calibration: np.ndarray
+) -> str | None:
+    """Return why nothing holds that such samples calibrate; None if nothing says so."""
+    n_used = predictor.history.count_used(hashes)
+    if n_used:
+        return f"{n_used} of {len(samples)} samples trained networks"
+    calibrating = samples.take(calibration)
+    return predictor.leakage_of(input_hashes(calibrating.inputs), calibrating.codes)
 
 
 def _engine_in(
@@ -226,7 +231,8 @@ def _in_float32(engine: Any) -> Any:
 def _fastest(
     spec: CascadeSpec, schema: InputSchema, engine: Any, arrays: Arrays, codes: np.ndarray
 ) -> Any:
-    """Return the fastest engine whose loss of accuracy, against this one in float32, chance explains."""
+    """Return the fastest engine whose loss of accuracy, against float32, chance explains."""
+    engine = _in_float32(engine)
     candidates: list[Engine] = [engine]
     if spec.engine in (FASTEST, TORCH, COMPILED):
         in_torch = engine.in_torch if isinstance(engine, OnnxEngine) else engine
