@@ -12,6 +12,7 @@ from torch import nn
 from .comparing import check_learning
 from .fusion import fold_normalisation
 from .graphs import CutError, LogitsModule, export, trace
+from .padding import MASK, with_mask
 from .pieces import computes_the_same, cut_graph
 from .places import check_names, outer_blocks, repeated_blocks, spread_by_cost
 from .probing import Form, check_backbone, folds, outputs_of, probed_stages, whole_stage
@@ -73,11 +74,15 @@ def cut(
         return [whole_stage(whole.eval(), inputs).eval()], []
     if not isinstance(exits, str | int):
         check_names(module, exits)
+    names_of_inputs = input_names or ()
+    has_mask = MASK in names_of_inputs
     reasons = []
     for way in (_cut_traced, _cut_exported_for_any_length, _cut_exported):
         try:
             forms, names = way(logits_module, exits, inputs, head_cost, frozen)
-            stages = probed_stages(forms, inputs, expected)
+            if has_mask:
+                forms = with_mask(forms, names_of_inputs.index(MASK))
+            stages = probed_stages(forms, inputs, expected, has_mask=has_mask)
             if not frozen:
                 _check_learning(logits_module, forms, inputs)
             return stages, names

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from .fusion import fold_normalisation
 from .graphs import CutError, LogitsModule
+from .padding import is_mask_of
 from .stage import CutInfo, Stage
 from .tensors import same
 
@@ -135,7 +136,11 @@ def whole_stage(evaluating: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Stag
 
 @torch.no_grad()
 def probed_stages(
-    forms: Sequence[Form], inputs: tuple[torch.Tensor, ...], expected: torch.Tensor
+    forms: Sequence[Form],
+    inputs: tuple[torch.Tensor, ...],
+    expected: torch.Tensor,
+    *,
+    has_mask: bool = False,
 ) -> list[Stage]:
     """Build the stages of a module that was cut, and try each on a few samples.
 
@@ -146,6 +151,8 @@ def probed_stages(
     inputs : tuple of tensor (n_samples, ...)
     expected : tensor (n_samples, n_classes)
         Output of the whole module.
+    has_mask : bool, default=False
+        Whether the mask of sentences is the last of the tensors that cross a cut.
 
     Raises
     ------
@@ -163,16 +170,19 @@ def probed_stages(
         is_foldable = folds(evaluating.eval(), carried)
         with _noting_width(evaluating, len(expected)) as widths:
             carried = _run(evaluating, carried, copies=writes)
-        row_axes = None
+        row_axes, ends_with_mask = None, False
         if not is_last:
             fewer = _run(evaluating, fewer, copies=writes)
             row_axes = _row_axes(carried, fewer, len(expected))
+            output = carried[0].movedim(row_axes[0], 0)
+            ends_with_mask = has_mask and is_mask_of(carried[-1], output)
         info = CutInfo(
             row_axes=row_axes,
             taken_axes=taken_axes,
             widest=max(widths),
             writes_into_inputs=writes,
             folds=is_foldable,
+            ends_with_mask=ends_with_mask,
         )
         stages.append(Stage(evaluating, learning, info=info).eval())
         taken_axes = row_axes

@@ -11,6 +11,7 @@ from torch import nn
 
 from .counting import multiply_adds
 from .fusion import fold_normalisation
+from .padding import without_padding
 from .tensors import join_rows, take_rows
 
 # A stage runs fastest on as many samples as half of a core's own cache holds, but never on fewer
@@ -37,6 +38,8 @@ class CutInfo:
         Whether the stage writes into its inputs, and must work on a copy.
     folds : bool
         Whether the stage answers the same with its normalisation folded.
+    ends_with_mask : bool
+        Whether the last tensor that crosses the cut tells which tokens of the first one count.
     """
 
     row_axes: tuple[int | None, ...] | None = None
@@ -44,6 +47,7 @@ class CutInfo:
     widest: int = 1
     writes_into_inputs: bool = False
     folds: bool = True
+    ends_with_mask: bool = False
 
 
 class Stage(nn.Module):
@@ -97,12 +101,12 @@ class Stage(nn.Module):
         return multiply_adds(self, *carried)
 
     def read(self, carried: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
-        """What the exit after this stage reads: the first tensor, samples first, or the logits."""
+        """What the exit after this stage reads: the first tensor, samples first, without padding, or the logits."""
         if isinstance(carried, torch.Tensor):
             return carried
         axes: Any = self.info.row_axes
         output: torch.Tensor = carried[0].movedim(axes[0], 0)
-        return output
+        return without_padding(output, carried[-1]) if self.info.ends_with_mask else output
 
     def keep_rows(
         self, carried: Sequence[torch.Tensor], rows: torch.Tensor
