@@ -23,6 +23,7 @@ import main_job
 import numpy as np
 import out_of_fold_gates as folds
 import promise
+import real_networks as real
 import records
 import tables_as_they_come as tables
 
@@ -406,6 +407,54 @@ def gpu_side_by_side():
     return table(header, cells)
 
 
+def networks_from_packages():
+    """Microseconds of a sample: the whole network and its exits in each engine."""
+    rows = records.read(real.QUESTION)
+    names = {
+        real.MINILM: "MiniLM, movie reviews",
+        real.MINILM_AUTO: 'the same, `exits="auto"`',
+        real.FAMILY: "EfficientNets, CIFAR-10",
+    }
+    asked = ("data", "batch_size", "precision")
+    ways = {
+        "whole, torch": (real.WHOLE, real.TORCH),
+        "exits, torch": (real.EXITS, real.TORCH),
+        "whole, ONNX Runtime": (real.WHOLE, real.ONNX),
+        "exits, ONNX Runtime": (real.EXITS, real.ONNX),
+        "`predictor()`": (real.PREDICTOR, real.ONNX),
+    }
+    cells = []
+    for data, batch_size, precision in dict.fromkeys(
+        tuple(row[key] for key in asked) for row in rows
+    ):
+        own = [
+            row for row in rows if tuple(row[key] for key in asked) == (data, batch_size, precision)
+        ]
+        found = {(row["what"], row["engine"]): row for row in own}
+        exits, whole = found[real.EXITS, real.ONNX], found[real.WHOLE, real.ONNX]
+        share = real.share_of_whole(rows, data, batch_size, real.ONNX, precision)
+        cells.append(
+            [
+                f"{names[data]}, {precision}, {batch_size}",
+                percent(whole["accuracy"]),
+                at(exits["accuracy"], exits["mean_cost"]),
+                *(
+                    f"{found[way]['microseconds']:.0f}" if way in found else ""
+                    for way in ways.values()
+                ),
+                f"{share:.2f}",
+            ]
+        )
+    header = [
+        "samples in a call",
+        "whole, %",
+        "exits, % at cost",
+        *ways,
+        "exits / whole, ONNX Runtime",
+    ]
+    return table(header, cells)
+
+
 def rival_cell(rows, name):
     own = [row for row in rows if row["classifier"] == name]
     accuracy, time = (np.mean([row[key] for row in own]) for key in ("accuracy", "microseconds"))
@@ -586,6 +635,7 @@ TABLES = {
     "images_as_they_come": images_as_they_come,
     "engines": engines_side_by_side,
     "gpu": gpu_side_by_side,
+    "real_networks": networks_from_packages,
     "rivals_on_tables": rivals_on_tables,
     "out_of_fold_gates": out_of_fold_gates,
     "trained_networks": trained_networks,
