@@ -29,7 +29,7 @@ SENTENCES_A_STEP, SENTENCE_EPOCHS, SENTENCE_LR = 32, 2, 5e-5
 PIXELS = {0: 64, 1: 80, 2: 96}
 # Blocks that keep what they learned from ImageNet: those before the maps of a sixteenth of the pixels' side.
 N_KEPT_BLOCKS = {0: 6, 1: 7, 2: 7}
-N_IMAGES, IMAGES_A_STEP, IMAGE_EPOCHS, IMAGE_LR = 12000, 64, 2, 1e-3
+N_IMAGES, IMAGES_A_STEP, IMAGE_LR = 30000, 64, 1e-3
 WEIGHT_DECAY = 0.01
 WARM_UP = 0.1
 
@@ -154,21 +154,15 @@ class Enlarged(nn.Module):
 
 
 def efficientnet(number, quick):
-    """An EfficientNet of the family, whose last blocks and head learned from the first images."""
+    """An EfficientNet of the family, whose last blocks and head learned from the first images, once each."""
     n_images = 256 if quick else N_IMAGES
 
     def learn(network):
         split = datasets.load_cifar10(n_images)
         X, y = images(split.X_train, split.y_train)
         frozen = kept_blocks(network.network, number)
-        rng = np.random.default_rng(0)
-        steps = (
-            rows
-            for _ in range(IMAGE_EPOCHS)
-            for rows in np.split(
-                rng.permutation(n_images), range(IMAGES_A_STEP, n_images, IMAGES_A_STEP)
-            )
-        )
+        order = np.random.default_rng(0).permutation(n_images)
+        steps = np.split(order, range(IMAGES_A_STEP, n_images, IMAGES_A_STEP))
 
         def logits(rows):
             frozen.eval()
@@ -179,8 +173,7 @@ def efficientnet(number, quick):
         torch.manual_seed(0)
         network.to(memory_format=torch.channels_last).train()
         learns = [p for p in network.parameters() if p.requires_grad]
-        n_steps = IMAGE_EPOCHS * -(-n_images // IMAGES_A_STEP)
-        descend(network, learns, IMAGE_LR, logits, y, steps, n_steps)
+        descend(network, learns, IMAGE_LR, logits, y, steps, len(steps))
 
     return cached(
         f"efficientnet_lite{number}_{n_images}", lambda: untuned_efficientnet(number), learn
