@@ -36,7 +36,7 @@ MOST_LOST = 0.005
 N_TURNS = 5
 # Samples that are timed, by the number of samples in a call.
 SENTENCES_TIMED = {64: 512, 1: 200}
-N_TIMED = {MINILM: SENTENCES_TIMED, MINILM_AUTO: SENTENCES_TIMED, FAMILY: {256: 1024, 1: 200}}
+N_TIMED = {MINILM: SENTENCES_TIMED, MINILM_AUTO: SENTENCES_TIMED, FAMILY: {256: 512, 1: 200}}
 # Most time relative to the whole network in the same engine (project's 21st issue).
 OF_WHOLE = {(MINILM, 64): 0.5, (MINILM, 1): 0.6, (FAMILY, 256): 0.5, (FAMILY, 1): 0.5}
 
@@ -69,7 +69,7 @@ def minilm_auto(quick):
 def efficientnets(quick):
     """Heads and gates learn from images that no member has seen."""
     tuned = [fine_tuned.efficientnet(number, quick) for number in fine_tuned.PIXELS]
-    n_each, n_test = (256, 256) if quick else (6000, 10000)
+    n_each, n_test = (256, 256) if quick else (3000, 5000)
     n_learned = fine_tuned.N_IMAGES
     split = datasets.load_cifar10(n_learned + 2 * n_each)
     X, y = fine_tuned.images(split.X_train, split.y_train)
