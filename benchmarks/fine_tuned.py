@@ -29,7 +29,7 @@ SENTENCES_A_STEP, SENTENCE_EPOCHS, SENTENCE_LR = 32, 2, 5e-5
 PIXELS = {0: 64, 1: 80, 2: 96}
 # Blocks that keep what they learned from ImageNet: those before the maps of a sixteenth of the pixels' side.
 N_KEPT_BLOCKS = {0: 6, 1: 7, 2: 7}
-N_IMAGES, IMAGES_A_STEP, IMAGE_LR = 15000, 64, 1e-3
+N_IMAGES, IMAGES_A_STEP, IMAGE_LR = 12000, 64, 1e-3
 WEIGHT_DECAY = 0.01
 WARM_UP = 0.1
 
