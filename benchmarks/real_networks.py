@@ -29,11 +29,13 @@ WAYS = [(TORCH, FLOAT32), (ONNX, FLOAT32)]
 WHOLE, EXITS, PREDICTOR = "whole", "exits", "predictor"
 MINILM, MINILM_AUTO, FAMILY = "minilm", "minilm_auto", "efficientnet"
 # The mean of a sentence's embeddings costs nothing, and tells as much as the first two layers.
-EXITS_OF_MINILM = ["bert.embeddings", *(f"bert.encoder.layer.{i}" for i in (2, 3, 4))]
+EXITS_OF_MINILM = ["bert.embeddings", *(f"bert.encoder.layer.{i}" for i in range(5))]
 # Sentences after those that MiniLM learned from, up to the usual test sentences.
 N_UNSEEN = 2129
 MOST_LOST = 0.005
 N_TURNS = 5
+# Operating points that are tried between two of a frontier.
+N_BETWEEN = 3
 # Samples that are timed, by the number of samples in a call.
 SENTENCES_TIMED = {64: 256, 1: 100}
 N_TIMED = {MINILM: SENTENCES_TIMED, MINILM_AUTO: SENTENCES_TIMED, FAMILY: {256: 512, 1: 100}}
@@ -118,24 +120,20 @@ def at_cheapest(clf, test, precision, engines, n_timed):
     measured = in_engines[engines[-1]]
     frontier = measured.frontier(X, y)
     plain_accuracy = frontier["backbone_accuracy"][0]
-    best = cheapest(frontier, plain_accuracy - MOST_LOST)
-    points = {
-        engine: own.at(cost_weight=frontier["cost_weight"][best])
-        for engine, own in in_engines.items()
-    }
-    n_exits = len(clf.exit_costs_)
+    best = cheapest(measured, frontier, X, y, plain_accuracy - MOST_LOST)
+    points = {engine: own.at(cost_weight=best.cost_weight) for engine, own in in_engines.items()}
     about = {
         "precision": precision,
-        "cost_weight": frontier["cost_weight"][best],
-        "exit_rates": spaced(frontier[f"exit{i}_rate"][best] for i in range(n_exits)),
+        "cost_weight": best.cost_weight,
+        "exit_rates": spaced(best.exit_rates),
         "accuracy_of_exits": spaced(1 - measured.exit_answers(X, y).exit_errors()),
     }
     for row in timed(points, X, n_timed):
         is_whole = row["what"] == WHOLE
         yield {
             **about,
-            "accuracy": plain_accuracy if is_whole else frontier["accuracy"][best],
-            "mean_cost": 1.0 if is_whole else frontier["mean_cost"][best],
+            "accuracy": plain_accuracy if is_whole else best.accuracy,
+            "mean_cost": 1.0 if is_whole else best.mean_cost,
             **row,
         }
 
@@ -144,10 +142,45 @@ def in_engine(clf, engine, precision):
     return clf.at(engine=engine, **({} if precision == FLOAT32 else {"precision": precision}))
 
 
-def cheapest(frontier, least):
-    """The cheapest of the operating points that are right on so many samples."""
-    costs = np.where(frontier["accuracy"] >= least, frontier["mean_cost"], np.inf)
-    return int(np.argmin(costs))
+class Point(NamedTuple):
+    """What an operating point does to the test samples."""
+
+    cost_weight: float
+    accuracy: float
+    mean_cost: float
+    exit_rates: np.ndarray
+
+
+def cheapest(clf, frontier, X, y, least):
+    """The cheapest operating point that is right on so many samples: of a frontier, or just beyond it."""
+    n_exits = len(clf.exit_costs_)
+    of_frontier = [
+        Point(
+            weight, accuracy, cost, np.array([frontier[f"exit{i}_rate"][k] for i in range(n_exits)])
+        )
+        for k, (weight, accuracy, cost) in enumerate(
+            zip(frontier["cost_weight"], frontier["accuracy"], frontier["mean_cost"], strict=True)
+        )
+    ]
+    best = min((p for p in of_frontier if p.accuracy >= least), key=lambda p: p.mean_cost)
+    # Cost weights of a frontier are half as large again, each than the one before.
+    next_weight = min(
+        (p.cost_weight for p in of_frontier if p.cost_weight > best.cost_weight),
+        default=best.cost_weight,
+    )
+    between = [
+        point_of(clf.at(cost_weight=weight), X, y)
+        for weight in np.geomspace(best.cost_weight, next_weight, N_BETWEEN + 2)[1:-1]
+    ]
+    return min((best, *(p for p in between if p.accuracy >= least)), key=lambda p: p.mean_cost)
+
+
+def point_of(clf, X, y):
+    """What a classifier does to samples at its operating point."""
+    routed = clf._predictor.cascade.engine.route(arrays_of(X))
+    rates = np.bincount(routed.exit_index, minlength=len(clf.exit_costs_)) / len(y)
+    right = clf.classes_[routed.logits.argmax(1)] == y
+    return Point(clf.cost_weight, right.mean(), rates @ clf.exit_costs_, rates)
 
 
 def timed(points, X, n_timed):
