@@ -412,7 +412,6 @@ def networks_from_packages():
     rows = records.read(real.QUESTION)
     names = {
         real.MINILM: "MiniLM, movie reviews",
-        real.MINILM_AUTO: 'the same, `exits="auto"`',
         real.FAMILY: "EfficientNets, CIFAR-10",
     }
     asked = ("data", "batch_size", "precision")
