@@ -102,16 +102,17 @@ def run(name, quick, ways):
     for precision in dict.fromkeys(precision for _, precision in ways):
         engines = [engine for engine, own in ways if own == precision]
         n_timed = {size: n // 4 if quick else n for size, n in N_TIMED[name].items()}
-        for row in at_cheapest(clf, loaded.test, precision, engines, n_timed):
+        for row in at_cheapest(clf, loaded, precision, engines, n_timed):
             row = {**about, **row}
             report(row)
             yield row
 
 
-def at_cheapest(clf, test, precision, engines, n_timed):
+def at_cheapest(clf, loaded, precision, engines, n_timed):
     """Times of the whole network and of its exits in some engines of the same precision."""
-    X, y = test
-    in_engines = {engine: in_engine(clf, engine, precision) for engine in engines}
+    X, y = loaded.test
+    moved = {} if precision == FLOAT32 else {"precision": precision, **loaded.held_out}
+    in_engines = {engine: clf.at(engine=engine, **moved) for engine in engines}
     measured = in_engines[engines[-1]]
     frontier = measured.frontier(X, y)
     plain_accuracy = frontier["backbone_accuracy"][0]
@@ -131,10 +132,6 @@ def at_cheapest(clf, test, precision, engines, n_timed):
             "mean_cost": 1.0 if is_whole else best.mean_cost,
             **row,
         }
-
-
-def in_engine(clf, engine, precision):
-    return clf.at(engine=engine, **({} if precision == FLOAT32 else {"precision": precision}))
 
 
 class Point(NamedTuple):
@@ -199,7 +196,7 @@ def timed(points, X, n_timed):
 def calls(clf, engine):
     """What is timed in an engine: (what, engine) -> function of samples."""
     inside, predictor = clf._predictor.cascade.engine, clf.predictor()
-    whole = whole_in_torch(clf.module_) if engine == TORCH else inside.backbone_logits
+    whole = whole_in_torch(clf.module_) if engine == TORCH else inside.whole_logits
     return {
         (WHOLE, engine): lambda X: whole(arrays_of(X)),
         (EXITS, engine): lambda X: inside.route(arrays_of(X)),
