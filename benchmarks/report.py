@@ -36,6 +36,8 @@ DATA_NAMES = {
     "krkopt": "Chess endgames",
     "digit_images": "Digits as images",
     "cifar10": "CIFAR-10",
+    "cifar10_int8": "CIFAR-10 in int8",
+    "cifar10_int8_companion": "CIFAR-10 in int8, a companion in front",
     "movie_reviews": "Movie reviews",
     "reviews": "Movie reviews",
 }
@@ -363,8 +365,9 @@ def engines_side_by_side():
         "`predict`": [(engines.PREDICT, engines.ONNX)],
     }
     cells = []
-    for data, batch_size in dict.fromkeys((row["data"], row["batch_size"]) for row in rows):
-        own = [row for row in rows if (row["data"], row["batch_size"]) == (data, batch_size)]
+    keys = ("data", "n_threads", "batch_size")
+    for key in dict.fromkeys(tuple(row[name] for name in keys) for row in rows):
+        own = [row for row in rows if tuple(row[name] for name in keys) == key]
         found = {(row["what"], row["engine"]): row for row in own}
         at_exits = found[engines.EXITS, engines.ONNX]
         whole = next(row for row in own if row["what"] == engines.WHOLE)
@@ -374,13 +377,14 @@ def engines_side_by_side():
         ]
         cells.append(
             [
-                f"{DATA_NAMES[data]}, {batch_size or 'all'}",
+                f"{DATA_NAMES[key[0]]}, {key[2] or 'all'}",
+                key[1],
                 percent(whole["accuracy"]),
                 at(at_exits["accuracy"], at_exits["mean_cost"]),
                 *times,
             ]
         )
-    return table(["samples in a call", "whole, %", "exits, % at cost", *columns], cells)
+    return table(["samples in a call", "threads", "whole, %", "exits, % at cost", *columns], cells)
 
 
 def gpu_side_by_side():
