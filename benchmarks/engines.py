@@ -25,7 +25,24 @@ FLOAT32 = "float32"
 WHOLE, EXITS = "whole", "exits"
 PREDICT, PREDICTOR = "predict", "predictor"
 MOST_LOST = 0.005
-COST_WEIGHTS = [0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.0]
+COST_WEIGHTS = [
+    0.3,
+    0.25,
+    0.22,
+    0.2,
+    0.18,
+    0.16,
+    0.14,
+    0.12,
+    0.1,
+    0.085,
+    0.07,
+    0.06,
+    0.05,
+    0.04,
+    0.03,
+]
+COST_WEIGHTS += [0.02, 0.01, 0.005, 0.002, 0.0]
 ALL = 0
 BATCHES = {ALL: 8192, 256: 2048, 1: 200}
 N_TURNS = 7
@@ -78,11 +95,12 @@ LOADERS = {
 }
 
 
-def run(name, quick, all_n_threads):
+def run(name, quick, all_n_threads, memory):
     """Records of one data set."""
     params, train, held_out, (X, y) = LOADERS[name](quick)
     start = time.process_time()
-    clf = EarlyExitClassifier(**params, engine=ONNX, random_state=SEED).fit(*train, **held_out)
+    clf = EarlyExitClassifier(**params, engine=ONNX, memory=memory, random_state=SEED)
+    clf.fit(*train, **held_out)
     fit_seconds = time.process_time() - start
     X = np.ascontiguousarray(X, dtype=np.float32)
     plain_accuracy = np.mean(clf.predict_backbone(X) == y)
@@ -247,6 +265,7 @@ if __name__ == "__main__":
     parser = claims.parser(__doc__, quick="two epochs")
     parser.add_argument("--data", nargs="+", default=list(LOADERS), choices=list(LOADERS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--memory", help="folder that keeps trained networks")
     options = claims.parse(parser, CLAIMS)
     torch.set_num_threads(1)
     rows = []
@@ -254,6 +273,6 @@ if __name__ == "__main__":
         stored = records.read(QUESTION, options.quick)
         rows = [row for row in stored if row["data"] not in options.data]
     for data in options.data:
-        rows += run(data, options.quick, options.threads)
+        rows += run(data, options.quick, options.threads, options.memory)
         records.write(QUESTION, rows, options.quick)
     claims.settle(CLAIMS, [QUESTION], options.quick)
