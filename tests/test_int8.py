@@ -16,7 +16,8 @@ from sklearn_jeidnn._exits.heads import QuartersHead
 from sklearn_jeidnn._fit import int8
 from sklearn_jeidnn._fit.int8 import compared
 
-from .conftest import TinyConv, TinyTransformer, quick_classifier
+from .conftest import MaskedTokens, TinyConv, TinyTransformer, quick_classifier
+from .test_samples import sentences
 
 pytest.importorskip("onnxruntime")
 
@@ -72,6 +73,20 @@ def test_accuracy_is_that_of_float32(digits, others, params):
     np.testing.assert_allclose(engine.answer(arrays).backbone_logits, in_float32, atol=1e-4)
     agreement = np.mean(whole.argmax(1) == in_float32.argmax(1))
     assert agreement > 0.9
+
+
+def test_sentences_of_any_length():
+    """What is added where there is no word is minus infinity, which sets no scale."""
+    X, y = sentences(300)
+    clf = fitted((X, y), module=MaskedTokens)
+    assert b"QuantizeLinear" in engine_of(clf).sessions.graph.model
+    in_float32 = engine_of(clf).in_torch
+    for length in (6, 4):
+        some = {name: part[:, :length] for name, part in X.items()}
+        arrays = clf._predictor.schema.encode(tuple(some.values()))
+        found = engine_of(clf).whole_logits(arrays)
+        assert np.mean(found.argmax(1) == in_float32.backbone_logits(arrays).argmax(1)) > 0.9
+        assert len(clf.predict(some)) == 300
 
 
 def test_a_sample_s_answer_does_not_depend_on_those_beside_it(digits, others):

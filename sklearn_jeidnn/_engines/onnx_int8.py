@@ -66,7 +66,10 @@ def in_int8(
             _reader(quantization, feeds, [value.name for value in model.graph.input]),
             quant_format=quantization.QuantFormat.QDQ,
             nodes_to_quantize=chosen,
-            op_types_to_quantize=[*WITH_WEIGHTS, *BETWEEN],
+            # Activations of others are not looked at: a mask that is added may be infinite.
+            op_types_to_quantize=sorted(
+                {node.op_type for node in model.graph.node if node.name in chosen}
+            ),
             per_channel=True,
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
