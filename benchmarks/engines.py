@@ -44,7 +44,7 @@ COST_WEIGHTS = [
 ]
 COST_WEIGHTS += [0.02, 0.01, 0.005, 0.002, 0.0]
 ALL = 0
-BATCHES = {ALL: 8192, 256: 2048, 1: 200}
+BATCHES = {ALL: 4096, 256: 2048, 1: 200}
 N_TURNS = 7
 CIFAR10, LETTER, PENDIGITS, KRKOPT = "cifar10", "letter", "pendigits", "krkopt"
 IN_INT8, COMPANION = "cifar10_int8", "cifar10_int8_companion"
