@@ -378,7 +378,7 @@ def engines_side_by_side():
         cells.append(
             [
                 f"{DATA_NAMES[key[0]]}, {key[2] or 'all'}",
-                key[1],
+                str(key[1]),
                 percent(whole["accuracy"]),
                 at(at_exits["accuracy"], at_exits["mean_cost"]),
                 *times,

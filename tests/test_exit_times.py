@@ -113,7 +113,7 @@ def test_in_another_engine_the_reference_is_its_whole_graph(digits, monkeypatch)
     clf = quick_classifier(module=TinyConv, max_epochs=1, engine="onnxruntime").fit(*digits)
     asked = []
     monkeypatch.setattr(
-        OnnxEngine, "backbone_logits", lambda engine, arrays: asked.append(len(arrays[0]))
+        OnnxEngine, "whole_logits", lambda engine, arrays: asked.append(len(arrays[0]))
     )
     engine = clf._predictor.cascade.engine
     bare_calls(clf._predictor.schema, engine, [(digits[0][:7],)])[0]()
