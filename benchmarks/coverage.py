@@ -267,9 +267,8 @@ if __name__ == "__main__":
     found = {"coverage": [], "limits": [], "other_writers": []}
     # Data sets that are not run again keep what was measured.
     for question in found:
-        if set(args.data) != set(BUDGETS) and records.is_there(question, args.quick):
-            stored = records.read(question, args.quick)
-            found[question] = [row for row in stored if row["data"] not in args.data]
+        if set(args.data) != set(BUDGETS):
+            found[question] = records.of_others(question, args.data, args.quick)
     if not found["other_writers"]:
         found["other_writers"] = [other_writers(args.quick)]
         report(found["other_writers"])

@@ -273,10 +273,7 @@ if __name__ == "__main__":
     parser.add_argument("--memory", help="folder that keeps trained networks")
     options = claims.parse(parser, CLAIMS)
     torch.set_num_threads(1)
-    rows = []
-    if records.is_there(QUESTION, options.quick):
-        stored = records.read(QUESTION, options.quick)
-        rows = [row for row in stored if row["data"] not in options.data]
+    rows = records.of_others(QUESTION, options.data, options.quick)
     for data in options.data:
         rows += run(data, options.quick, options.threads, options.memory)
         records.write(QUESTION, rows, options.quick)

@@ -44,6 +44,12 @@ def read(question, quick=False):
         ]
 
 
+def of_others(question, data, quick=False):
+    """The stored rows, if any, of data sets that are not among ``data``, which are run again."""
+    rows = read(question, quick) if is_there(question, quick) else []
+    return [row for row in rows if row["data"] not in data]
+
+
 def is_there(question, quick=False):
     """Whether a run has been recorded."""
     return _path(question, quick).exists()
