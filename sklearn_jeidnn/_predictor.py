@@ -218,8 +218,7 @@ class Predictor:
     @property
     def least_cost(self) -> float:
         """The least mean cost that an operating point can have."""
-        alone = self.cascade.first_alone
-        return float(self.frontier.exit_costs[0]) if alone is None else alone
+        return self.cascade.least_cost
 
     def with_batch_size(self, batch_size: int | None) -> "Predictor":
         """The same, with another number of samples predicted at once."""

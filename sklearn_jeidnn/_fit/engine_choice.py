@@ -170,12 +170,12 @@ def in_onnx(in_torch: TorchEngine, samples: Arrays, schema: InputSchema) -> Onnx
     tensors = _at_least_two(samples)
     classifiers = [trees_as_onnx(stage) for stage in in_torch.network.stages]
     graph = export_exits(in_torch.network, tensors, schema.n_classes, schema.length, classifiers)
-    in_onnx = OnnxEngine(in_torch=in_torch, sessions=Sessions(graph))
+    engine = OnnxEngine(in_torch=in_torch, sessions=Sessions(graph))
     # A graph may know the number of samples, and the length of sentences, that it was made with.
     one = tuple(array[:1] for array in samples)
     for some in (one, samples, _shorter(samples, schema.length)):
-        _check_same(in_torch.answer(some).logits, in_onnx.answer(some).logits)
-    return in_onnx
+        _check_same(in_torch.answer(some).logits, engine.answer(some).logits)
+    return engine
 
 
 def _shorter(samples: Arrays, length: int | None) -> Arrays:

@@ -200,8 +200,7 @@ def _engine_in(
         if not found.is_as_accurate:
             _warn_of_loss(found, len(codes))
         return found.engine
-    in_torch = engine.in_torch if isinstance(engine, OnnxEngine) else engine
-    return in_torch.with_network(in_torch.network.in_precision(spec.precision))
+    return _in_torch(engine, spec.precision)
 
 
 def _warn_of_loss(found: InInt8, n_samples: int) -> None:
@@ -222,10 +221,13 @@ def _in_onnx(schema: InputSchema, engine: Any, arrays: Arrays) -> OnnxEngine:
 
 def _in_float32(engine: Any) -> Any:
     """Return an engine in float32; the same one if it is."""
-    if engine.precision == FLOAT32:
-        return engine
+    return engine if engine.precision == FLOAT32 else _in_torch(engine, FLOAT32)
+
+
+def _in_torch(engine: Any, precision: str) -> Any:
+    """Return what runs the same network in torch, in another precision."""
     in_torch = engine.in_torch if isinstance(engine, OnnxEngine) else engine
-    return in_torch.with_network(in_torch.network.in_precision(FLOAT32))
+    return in_torch.with_network(in_torch.network.in_precision(precision))
 
 
 def _fastest(
@@ -235,8 +237,7 @@ def _fastest(
     engine = _in_float32(engine)
     candidates: list[Engine] = [engine]
     if spec.engine in (FASTEST, TORCH, COMPILED):
-        in_torch = engine.in_torch if isinstance(engine, OnnxEngine) else engine
-        candidates.append(in_torch.with_network(in_torch.network.in_precision(BFLOAT16)))
+        candidates.append(_in_torch(engine, BFLOAT16))
     if spec.engine in (FASTEST, ONNX_RUNTIME):
         found = _int8_or_none(spec, schema, engine, arrays, codes)
         candidates += [] if found is None else [found.engine]
