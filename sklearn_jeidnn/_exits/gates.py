@@ -93,7 +93,9 @@ def summarise(log_probs: torch.Tensor, previous: Summary | None) -> Summary:
 
 
 def all_gate_inputs(logits: torch.Tensor) -> torch.Tensor:
-    """Logits (n_samples, n_exits, n_classes) -> (n_samples, n_exits - 1, n_inputs)"""
+    """Logits (n_samples, n_exits, n_classes) -> (n_samples, n_exits - 1, n_inputs); of one exit (n_samples, 0, 0)"""
+    if logits.shape[1] == 1:
+        return logits.new_empty(len(logits), 0, 0)
     inputs, summary = [], None
     for log_probs in log_probabilities(logits[:, :-1]).unbind(1):
         summary = summarise(log_probs, summary)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .._cut import LogitsModule, multiply_adds, repeat_samples
-from .._engines.torch_engine import as_tensors
+from .._engines.torch_engine import TorchEngine, as_tensors
 from .._exits.building import (
     N_PROBE_SAMPLES,
     build_network,
@@ -38,11 +38,11 @@ from .prices import (
     count_stages,
     exits_worth,
     relative_exit_costs,
-    relative_seconds,
     warn_of_uncounted,
 )
 from .spec import CascadeSpec
 from .trees import MOST_TREE_TIME, distilled_extra_trees, trees_for
+from .whole_times import WholeTimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,14 +250,18 @@ class Assembly:
 
     def _times(self, modules: Sequence[nn.Module]) -> np.ndarray:
         """Return run times of modules on a call's samples, relative to the backbone's: (n_modules,)"""
-        plain, *others = (self.alone(module).for_inference() for module in (self.module, *modules))
-        samples = repeat_samples(self.probe, self._timed_samples or plain.rows_at_once)
+        return self._whole_times.of([self._in_torch(module) for module in modules])
 
-        def run(network: EarlyExitNetwork) -> torch.Tensor:
-            # A GPU returns before it is done; the copy to the CPU waits for it.
-            return network.plain(*samples).cpu()
+    @cached_property
+    def _whole_times(self) -> WholeTimes:
+        few = tuple(tensor.cpu().numpy() for tensor in self.probe)
+        plain = self._in_torch(self.module)
+        return WholeTimes(spec=self.spec, schema=self.schema, plain=plain, samples=few)
 
-        return relative_seconds([partial(run, network) for network in others], partial(run, plain))
+    def _in_torch(self, module: nn.Module) -> TorchEngine:
+        network = self.alone(module).for_inference()
+        device, size = self.spec.device, self.spec.fixed_batch_size
+        return TorchEngine(network=network, module=module, device=device, fixed_batch_size=size)
 
     def alone(self, module: nn.Module) -> EarlyExitNetwork:
         """Return the network of a module by itself."""

@@ -90,6 +90,15 @@ def int8_engine(in_onnx: OnnxEngine, arrays: Arrays, codes: np.ndarray) -> InInt
     return min(found, key=lambda each: each.lost)
 
 
+def as_int8(in_onnx: OnnxEngine, arrays: Arrays) -> OnnxEngine:
+    """Return an engine in 8-bit integers, however accurate that is; the same one if there is nothing to quantise."""
+    graph = in_onnx.sessions.graph
+    quantised = in_int8(graph, _feeds(in_onnx, arrays))
+    if quantised is graph:
+        return in_onnx
+    return replace(in_onnx, sessions=Sessions(quantised), precision=INT8)
+
+
 def _feeds(engine: OnnxEngine, arrays: Arrays) -> Iterator[Feeds]:
     """Inputs of the graph for batches of samples; gates and mixing weights, which set no scale, are 0."""
     graph, exits = engine.sessions.graph, engine.exits
