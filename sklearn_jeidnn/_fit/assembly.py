@@ -18,7 +18,7 @@ from .._exits.building import (
     single_stage_network,
 )
 from .._exits.network import EarlyExitNetwork
-from .._schema import InputSchema, Samples
+from .._schema import Arrays, InputSchema, Samples
 from .._tables import TabularResNet
 from .classifiers import ClassifierStage, fitted_stage
 from .companions import companions_for, companions_of_classifier
@@ -33,6 +33,7 @@ from .members import (
     warn_if_nothing_learns,
 )
 from .precision import N_COMPARED, converts
+from .priced_network import PricedNetwork
 from .prices import (
     as_price_table,
     count_stages,
@@ -73,34 +74,6 @@ class Cut:
     module: nn.Module | None = None
     member: Member | None = None
     learns: dict[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PricedNetwork:
-    """One network of all members, with the costs of its exits.
-
-    Parameters
-    ----------
-    network : EarlyExitNetwork
-    names : list of str
-        Names of all exits but the last.
-    exit_costs : ndarray (n_exits,)
-    plain_seconds : float or None, default=None
-        Of one sample, of the plain backbone, if costs are run times.
-    first_alone : float or None, default=None
-        Cost of the first exit in calls whose samples all leave there, if costs are run times.
-    """
-
-    network: EarlyExitNetwork
-    names: list[str]
-    exit_costs: np.ndarray
-    plain_seconds: float | None = None
-    first_alone: float | None = None
-
-    @property
-    def least_cost(self) -> float:
-        """The least mean cost that an operating point can have."""
-        return float(self.exit_costs[0]) if self.first_alone is None else self.first_alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +124,11 @@ class Assembly:
     def probe(self) -> tuple[torch.Tensor, ...]:
         """A few samples to try modules on."""
         return self.first_samples(N_PROBE_SAMPLES)
+
+    @property
+    def few_samples(self) -> Arrays:
+        """The same as arrays."""
+        return tuple(tensor.cpu().numpy() for tensor in self.probe)
 
     @property
     def _timed_samples(self) -> int | None:
@@ -254,8 +232,7 @@ class Assembly:
 
     @cached_property
     def _whole_times(self) -> WholeTimes:
-        few = tuple(tensor.cpu().numpy() for tensor in self.probe)
-        plain = self._in_torch(self.module)
+        plain, few = self._in_torch(self.module), self.few_samples
         return WholeTimes(spec=self.spec, schema=self.schema, plain=plain, samples=few)
 
     def _in_torch(self, module: nn.Module) -> TorchEngine:

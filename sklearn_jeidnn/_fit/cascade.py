@@ -9,19 +9,18 @@ import numpy as np
 import torch
 
 from .._cut import random_numbers_kept
-from .._engines.torch_engine import TorchEngine, as_batch_size, as_tensors
-from .._exits.network import EarlyExitNetwork
+from .._engines.torch_engine import as_batch_size, as_tensors
 from .._exits.usual_torch import usual_torch
 from .._given import naming
 from .._history import SampleHistory
-from .._operate.cascade import Cascade, Engine
+from .._operate.cascade import Cascade
 from .._operate.frontier import Frontier
 from .._operate.operating_point import OperatingPoint, check_limit
 from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
 from .._schema import Arrays, InputSchema
-from .assembly import Assembly, Cut, PricedNetwork
+from .assembly import Assembly, Cut
 from .backbone import instantiated_backbone
 from .checks import (
     check_held_out,
@@ -31,8 +30,8 @@ from .checks import (
 )
 from .choice import Choice, Subset
 from .datasets import SamplesDataset
-from .engine_choice import check_engine, engine_of
-from .exit_times import plain_seconds_of, time_exits
+from .engine_choice import check_engine
+from .engines import Engines
 from .exits import exits_of_members
 from .fold_count import MOST_SAMPLES
 from .folds import OutOfFold
@@ -46,6 +45,7 @@ from .made_once import MadeOnce
 from .members import Member, as_members
 from .modules import forget_results
 from .moving import HeldOut, Moved, in_precision
+from .priced_network import PricedNetwork
 from .progress import Progress
 from .savings import warn_if_nothing_is_saved
 from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits, most_epochs
@@ -155,6 +155,15 @@ class _Fit:
     history: SampleHistory
     leakage: str | None
 
+    @property
+    def _engines(self) -> Engines:
+        return Engines(
+            spec=self.spec,
+            schema=self.schema,
+            assembly=self.assembly,
+            samples=self.parts.train.inputs,
+        )
+
     def with_budget(self) -> "_Fit":
         """The fit with the budget that seconds come to before anything is trained, where seconds are given.
 
@@ -163,10 +172,7 @@ class _Fit:
         if self.spec.seconds_per_sample is None:
             return self
         network = self.assembly.alone(self.assembly.module)
-        plain_seconds = plain_seconds_of(
-            self.schema, self._engine(network), self.parts.train.inputs, self.spec.cost_batch_size
-        )
-        budget = self.spec.budget_at(plain_seconds)
+        budget = self.spec.budget_at(self._engines.plain_seconds(network))
         return replace(self, spec=replace(self.spec, budget=budget))
 
     def run(self, companions: list[Member], X_unlabeled: Any) -> FittedCascade:
@@ -210,8 +216,9 @@ class _Fit:
             learning.combine(priced_network.network, members)
         module, probe = self.assembly.module, self.assembly.probe
         schema = with_length(self.schema, module, priced_network.network, probe)
-        make_engine = MadeOnce(partial(self._engine, schema=schema), self._in_torch)
-        priced_network = self._with_measured_costs(priced_network, make_engine)
+        engines = self._engines
+        make_engine = MadeOnce(partial(engines.answering, schema=schema), engines.in_torch)
+        priced_network = engines.with_measured_costs(priced_network, make_engine)
         if self.spec.precision == self.spec.trained_in:
             self._check_limit(priced_network, " as timed after training")
         frontier, point = learning.train_gates(priced_network, members)
@@ -302,8 +309,8 @@ class _Fit:
     ) -> list[LearnedMember]:
         """Return the trained members that are kept."""
         candidates = learning.candidates(cuts)
-        # Which members are kept does not wait for the export of each chain that they could make.
-        measured = partial(self._with_measured_costs, make_engine=self._in_torch)
+        engines = self._engines
+        measured = partial(engines.with_measured_costs, make_engine=engines.while_choosing)
         choice = Choice(self.spec, self.assembly, learning, measured, n_trees)
         subset = Subset(tuple(range(len(cuts))))
         if self.spec.makes_companions(self.schema):
@@ -323,8 +330,8 @@ class _Fit:
         networks = [priced_network]
         if self.spec.makes_companions(self.schema) and isinstance(self.spec.cost, str):
             networks.append(self.assembly.chain(cuts[-1:]))
-        as_it_is = partial(self._in_torch, compiles=False)
-        priced = [self._with_measured_costs(network, as_it_is) for network in networks]
+        as_it_is = partial(self._engines.in_torch, compiles=False)
+        priced = [self._engines.with_measured_costs(network, as_it_is) for network in networks]
         cheapest = min(priced, key=lambda network: network.least_cost)
         if budget < (HOPELESS if is_timed else 1) * cheapest.least_cost:
             self._check_limit(cheapest, " as timed before training")
@@ -366,32 +373,3 @@ class _Fit:
         n_samples = len(inputs[0])
         no_codes = torch.zeros(n_samples, dtype=torch.long)
         return SamplesDataset(inputs, no_codes, torch.ones(n_samples))
-
-    def _in_torch(self, network: EarlyExitNetwork, compiles: bool | None = None) -> TorchEngine:
-        if compiles is None:
-            compiles = self.spec.engine == COMPILED
-        return TorchEngine(
-            network=network.for_inference(compiles),
-            module=self.assembly.shown_module,
-            device=self.spec.device,
-            fixed_batch_size=self.spec.fixed_batch_size,
-        )
-
-    def _engine(self, network: EarlyExitNetwork, schema: InputSchema | None = None) -> Engine:
-        """Return what runs a network in prediction, on samples as a schema knows them."""
-        few = tuple(tensor.cpu().numpy() for tensor in self.assembly.probe)
-        return engine_of(self.spec, self._in_torch(network), few, schema or self.schema)
-
-    def _with_measured_costs(
-        self, priced_network: PricedNetwork, make_engine: Callable[[EarlyExitNetwork], Engine]
-    ) -> PricedNetwork:
-        """Replace the costs by run times, if costs are timed."""
-        if not self.spec.is_timed:
-            return priced_network
-        times = time_exits(
-            self.schema,
-            make_engine(priced_network.network),
-            self.parts.train.inputs,
-            self.spec.cost_batch_size,
-        )
-        return replace(priced_network, **times._asdict())

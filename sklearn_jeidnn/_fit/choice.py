@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .._operate.frontier import objective_at
-from .assembly import Assembly, PricedNetwork
+from .assembly import Assembly
 from .companions import simplest_of_best
 from .ends import chosen_ends
 from .held_out import Learning
 from .learning import AnsweringMember, LearnedMember
+from .priced_network import PricedNetwork
 from .spec import CascadeSpec
 
 # Most companions that are kept: more of them hardly ever help, and subsets are tried one by one.

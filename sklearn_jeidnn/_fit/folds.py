@@ -15,13 +15,14 @@ from .._operate.exit_answers import ExitAnswers
 from .._operate.frontier import Frontier
 from .._operate.operating_point import OperatingPoint
 from .._schema import Samples
-from .assembly import Assembly, Cut, PricedNetwork
+from .assembly import Assembly, Cut
 from .datasets import SamplesDataset
 from .features import ExitFeatures
 from .held_out import held_out_features
 from .joint import answers_of, train_gates_on
 from .learning import AnsweringMember, LearnedMember, MakesTrainer, OutOfFoldMember
 from .mixing import fit_mixing_weights
+from .priced_network import PricedNetwork
 from .relearning import heads_on_logits
 from .weights import as_dataset, normalised_weights
 

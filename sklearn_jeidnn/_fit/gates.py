@@ -5,11 +5,11 @@ import torch
 from .._exits.network import EarlyExitNetwork
 from .._operate.frontier import LEARNED, Frontier
 from .._operate.operating_point import OperatingPoint
-from .assembly import PricedNetwork
 from .bilevel import train_bilevel
 from .divergence import check_finite
 from .features import ExitFeatures
 from .joint import answers_of, train_jointly
+from .priced_network import PricedNetwork
 from .schedules import fixed_epochs
 from .spec import CascadeSpec
 

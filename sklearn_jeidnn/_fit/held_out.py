@@ -8,12 +8,13 @@ from .._exits.network import EarlyExitNetwork
 from .._operate.exit_answers import ExitAnswers
 from .._operate.frontier import Frontier
 from .._operate.operating_point import OperatingPoint
-from .assembly import Cut, PricedNetwork
+from .assembly import Cut
 from .features import ExitFeatures, concatenate_exits
 from .gates import train_gates
 from .joint import answers_of
 from .learning import AnsweringMember, LearnedMember, MemberTrainer
 from .mixing import fit_mixing_weights
+from .priced_network import PricedNetwork
 from .spec import CascadeSpec
 
 

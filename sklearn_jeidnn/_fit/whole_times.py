@@ -1,0 +1,66 @@
+"""Run times of whole networks, in the engine that answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+
+from .._engines.onnx_engine import OnnxEngine
+from .._engines.torch_engine import TorchEngine
+from .._operate.cascade import Engine
+from .._schema import Arrays, InputSchema
+from .engine_choice import engine_of, in_onnx
+from .int8 import as_int8
+from .prices import relative_seconds, samples_of_a_call
+from .spec import INT8, CascadeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeTimes:
+    """Measures whole networks beside the plain backbone.
+
+    What is quick in torch need not be in integers: there a third of the channels takes as long.
+
+    Parameters
+    ----------
+    spec : CascadeSpec
+    schema : InputSchema
+    plain : TorchEngine
+        The plain backbone, as one stage.
+    samples : tuple of ndarray (n_samples, ...)
+        A few, which are repeated.
+    """
+
+    spec: CascadeSpec
+    schema: InputSchema
+    plain: TorchEngine
+    samples: Arrays
+
+    def of(self, networks: Sequence[TorchEngine]) -> np.ndarray:
+        """Return the times of networks of one stage, relative to the plain backbone's: (n_networks,)"""
+        if not networks:
+            return np.empty(0)
+        call = samples_of_a_call(self.samples, self.spec.cost_batch_size, self.plain.batch_size)
+        engines = [self._as_plain(network) for network in networks]
+        return relative_seconds(
+            [partial(engine.whole_logits, call) for engine in engines],
+            partial(self._plain_engine.whole_logits, call),
+        )
+
+    @cached_property
+    def _plain_engine(self) -> Engine:
+        """What would answer without exits."""
+        quiet = replace(self.spec, verbose=0)
+        return self._in_precision(engine_of(quiet, self.plain, self.samples, self.schema))
+
+    def _as_plain(self, network: TorchEngine) -> Engine:
+        """Return a network in the plain backbone's engine."""
+        if not isinstance(self._plain_engine, OnnxEngine):
+            return network
+        return self._in_precision(in_onnx(network, self.samples, self.schema))
+
+    def _in_precision(self, engine: Engine) -> Engine:
+        if isinstance(engine, OnnxEngine) and self.spec.precision == INT8:
+            return as_int8(engine, self.samples)
+        return engine
