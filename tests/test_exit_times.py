@@ -12,7 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
 from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
-from sklearn_jeidnn._fit import cascade, engine_choice, exit_times, joint, prices
+from sklearn_jeidnn._fit import engine_choice, engines, exit_times, joint, prices
 from sklearn_jeidnn._fit.exit_times import ExitTimes, bare_calls, costs_of_exits, seconds_of_exits
 
 from .conftest import TinyConv, quick_classifier
@@ -133,9 +133,9 @@ def told(monkeypatch):
         costs = np.linspace(0.4, 1.2, engine.network.n_exits)
         return ExitTimes(costs, PLAIN_SECONDS, first_alone=0.25)
 
-    for module in (cascade, exit_times):
+    for module in (engines, exit_times):
         monkeypatch.setattr(module, "time_exits", time_exits)
-    monkeypatch.setattr(cascade, "plain_seconds_of", lambda *_: PLAIN_SECONDS)
+    monkeypatch.setattr(engines, "plain_seconds_of", lambda *_: PLAIN_SECONDS)
     return asked
 
 
@@ -162,6 +162,14 @@ def test_seconds_are_a_budget_in_passes_of_the_plain_backbone(told, digits, fres
         assert again.get_params()["seconds_per_sample"] == seconds and again.cost == "seconds"
 
 
+def test_seconds_are_measured_in_onnx_runtime_before_and_after_training(digits):
+    """The plain backbone, which has no gates, answers there by itself."""
+    pytest.importorskip("onnxruntime")
+    clf = in_seconds(engine="onnxruntime", module=TinyConv, seconds_per_sample=1.0).fit(*digits)
+    assert isinstance(clf._predictor.cascade.engine, OnnxEngine)
+    assert 0 < clf.plain_seconds_ < 1
+
+
 def test_learned_gates_keep_to_seconds_too(told, digits):
     clf = in_seconds(exit_policy="learned", seconds_per_sample=0.8 * PLAIN_SECONDS).fit(*digits)
     at_point = clf._predictor.frontier.summary(clf._predictor.point)
@@ -181,7 +189,7 @@ def test_a_budget_that_torch_cannot_keep_is_tried_in_another_engine(digits, monk
         slower = 1 if isinstance(engine, OnnxEngine) else 10
         return ExitTimes(slower * np.linspace(0.4, 1.2, engine.network.n_exits), PLAIN_SECONDS)
 
-    monkeypatch.setattr(cascade, "time_exits", time_exits)
+    monkeypatch.setattr(engines, "time_exits", time_exits)
     params = {"module": TinyConv, "max_epochs": 1, "budget": 0.6}
     assert in_seconds(**params, engine="onnxruntime").fit(*digits).exit_costs_[0] == 0.4
     with pytest.raises(ValueError, match="budget=0.6 is less .* as timed before training"):

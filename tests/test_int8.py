@@ -13,7 +13,8 @@ from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
 from sklearn_jeidnn._engines.onnx_int8 import QUANTISED, kinds_of
 from sklearn_jeidnn._engines.onnx_parts import graphs_of_exits
 from sklearn_jeidnn._exits.heads import QuartersHead
-from sklearn_jeidnn._fit import int8
+from sklearn_jeidnn._fit import engines, int8, whole_times
+from sklearn_jeidnn._fit.exit_times import ExitTimes
 from sklearn_jeidnn._fit.int8 import compared
 
 from .conftest import MaskedTokens, TinyConv, TinyTransformer, quick_classifier
@@ -198,6 +199,35 @@ def test_what_goes_together(digits, others):
     assert engine_of(clf.at(engine="onnxruntime")).precision == "int8"
     table = clf.benchmark_engines(others[0][:64])
     assert table["precision"].tolist() == ["float32", "float32", "int8", "int8"]
+
+
+def test_companions_are_chosen_by_the_clock_of_integers(digits, monkeypatch):
+    of_wholes, of_chains = [], []
+
+    def seconds(functions, plain):
+        of_wholes.extend(function.func.__self__.precision for function in (*functions, plain))
+        return np.linspace(0.1, 0.9, len(functions))
+
+    def times(schema, engine, arrays, n_samples):
+        of_chains.append(engine.precision)
+        return ExitTimes(np.linspace(0.3, 1.2, engine.network.n_exits), 1e-3)
+
+    monkeypatch.setattr(whole_times, "relative_seconds", seconds)
+    monkeypatch.setattr(engines, "time_exits", times)
+    images = digits[0].reshape(-1, 1, 8, 8)
+    clf = quick_classifier(
+        module=TinyConv,
+        engine="onnxruntime",
+        precision="int8",
+        companion="auto",
+        cost="seconds",
+        max_epochs=1,
+    ).fit(images, digits[1])
+    assert len(of_wholes) > 2 and set(of_wholes) == {"int8"}
+    # The last one is the chain that is kept, from whose answers in float32 integers are made.
+    *while_choosing, kept = of_chains
+    assert len(while_choosing) > 2 and set(while_choosing) == {"int8"} and kept == "float32"
+    assert engine_of(clf).precision == "int8"
 
 
 def test_without_the_packages_an_error_names_them(digits, monkeypatch):

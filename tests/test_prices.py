@@ -4,7 +4,7 @@ import torch
 
 from sklearn_jeidnn._engines.torch_engine import as_tensors
 from sklearn_jeidnn._exits.building import build_network
-from sklearn_jeidnn._fit import cascade
+from sklearn_jeidnn._fit import engines
 from sklearn_jeidnn._fit.assembly import Assembly
 from sklearn_jeidnn._fit.choice import Choice
 from sklearn_jeidnn._fit.exit_times import ExitTimes
@@ -116,7 +116,7 @@ def test_behind_companions_exits_inside_are_left_out_if_that_is_better(
         """As if only exits at the ends of members were worth something, and as many as there can be."""
         return sum(len(member.cut.names) - 0.1 for member in members)
 
-    monkeypatch.setattr(cascade, "time_exits", timed)
+    monkeypatch.setattr(engines, "time_exits", timed)
     monkeypatch.setattr(Assembly, "_times", times)
     monkeypatch.setattr(Choice, "_objective", objective)
     options = {"companion": "auto", "cost": "seconds", "cost_weight": 0.2, "max_epochs": 10}
