@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sklearn_jeidnn._engines.torch_engine import as_tensors
-from sklearn_jeidnn._exits.building import build_network
 from sklearn_jeidnn._fit import engines
 from sklearn_jeidnn._fit.assembly import Assembly
 from sklearn_jeidnn._fit.choice import Choice
@@ -26,20 +26,24 @@ def test_functions_are_timed_in_turns():
     assert (seconds > 0).all()
 
 
-def test_no_more_exits_than_are_worth_their_time():
+def test_no_more_exits_than_are_worth_their_time(digits):
     """Of a network that takes no time to speak of, an exit takes longer than it could save."""
-    layers = [layer for _ in range(6) for layer in (torch.nn.Linear(4, 4), torch.nn.ReLU())]
-    X = torch.randn(3, 4)
-    network, names = build_network(
-        torch.nn.Sequential(*layers, torch.nn.Linear(4, 3)),
-        "auto",
-        (X,),
-        3,
-        head="pooled",
-        exit_mass="sequential",
-        frozen=True,
-    )
-    assert exits_worth(network, (X[:1],)) < len(names)
+    assert exits_worth(1.16, 5) == 2
+    assert exits_worth(3.0, 5) == 1
+    # An exit that takes no time at all.
+    assert exits_worth(0.99, 5) > 100
+    options = {"module": Quick, "max_epochs": 1, "exits": "auto"}
+    counted = quick_classifier(**options).fit(*digits)
+    timed = quick_classifier(**options, cost="seconds", cost_batch_size=1).fit(*digits)
+    assert len(timed.exits_) < len(counted.exits_)
+
+
+class Quick(nn.Sequential):
+    """Layers that take no time to speak of."""
+
+    def __init__(self):
+        layers = [layer for _ in range(6) for layer in (nn.Linear(64, 64), nn.ReLU())]
+        super().__init__(*layers, nn.Linear(64, 10))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._cut import LogitsModule, multiply_adds, repeat_samples
+from .._cut import LogitsModule, multiply_adds
 from .._engines.torch_engine import TorchEngine, as_tensors
 from .._exits.building import (
     N_PROBE_SAMPLES,
@@ -228,17 +228,22 @@ class Assembly:
 
     def _times(self, modules: Sequence[nn.Module]) -> np.ndarray:
         """Return run times of modules on a call's samples, relative to the backbone's: (n_modules,)"""
-        return self._whole_times.of([self._in_torch(module) for module in modules])
+        return self._whole_times.of(
+            [self._in_torch(module, self.alone(module)) for module in modules]
+        )
 
     @cached_property
     def _whole_times(self) -> WholeTimes:
-        plain, few = self._in_torch(self.module), self.few_samples
+        plain, few = self._in_torch(self.module, self.alone(self.module)), self.few_samples
         return WholeTimes(spec=self.spec, schema=self.schema, plain=plain, samples=few)
 
-    def _in_torch(self, module: nn.Module) -> TorchEngine:
-        network = self.alone(module).for_inference()
-        device, size = self.spec.device, self.spec.fixed_batch_size
-        return TorchEngine(network=network, module=module, device=device, fixed_batch_size=size)
+    def _in_torch(self, module: nn.Module, network: EarlyExitNetwork) -> TorchEngine:
+        return TorchEngine(
+            network=network.for_inference(),
+            module=module,
+            device=self.spec.device,
+            fixed_batch_size=self.spec.fixed_batch_size,
+        )
 
     def alone(self, module: nn.Module) -> EarlyExitNetwork:
         """Return the network of a module by itself."""
@@ -324,8 +329,8 @@ class Assembly:
         """Return how many exits are worth their time; "auto" if that is at least the number that it takes."""
         with torch.random.fork_rng(devices=[]):
             network, names = self._cut(module, "auto", frozen)
-        samples = repeat_samples(self.probe, self._timed_samples or network.rows_at_once)
-        n_exits = exits_worth(network, samples)
+        time_of_all = self._whole_times.of_all_exits(self._in_torch(module, network))
+        n_exits = exits_worth(time_of_all, network.n_exits)
         return "auto" if n_exits >= len(names) else n_exits
 
     def _cut_companion(self, member: Member, exits: Exits, weights: np.ndarray) -> Cut:

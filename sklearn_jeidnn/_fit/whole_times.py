@@ -1,10 +1,11 @@
-"""Run times of whole networks, in the engine that answers."""
+"""Run times of networks before they learn, in the engine that answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
+import torch
 
 from .._engines.onnx_engine import OnnxEngine
 from .._engines.torch_engine import TorchEngine
@@ -18,7 +19,7 @@ from .spec import INT8, CascadeSpec
 
 @dataclass(frozen=True, kw_only=True)
 class WholeTimes:
-    """Measures whole networks beside the plain backbone.
+    """Measures networks beside the plain backbone.
 
     What is quick in torch need not be in integers: there a third of the channels takes as long.
 
@@ -41,12 +42,26 @@ class WholeTimes:
         """Return the times of networks of one stage, relative to the plain backbone's: (n_networks,)"""
         if not networks:
             return np.empty(0)
-        call = samples_of_a_call(self.samples, self.spec.cost_batch_size, self.plain.batch_size)
+        call = self._call
         engines = [self._as_plain(network) for network in networks]
         return relative_seconds(
             [partial(engine.whole_logits, call) for engine in engines],
             partial(self._plain_engine.whole_logits, call),
         )
+
+    def of_all_exits(self, network: TorchEngine) -> float:
+        """Return the time of samples that pass every exit of a network, relative to the plain backbone's."""
+        call, engine = self._call, self._as_plain(network)
+        last = torch.full((len(call[0]),), network.network.n_exits - 1)
+        (relative,) = relative_seconds(
+            [partial(engine.route, call, last)], partial(self._plain_engine.whole_logits, call)
+        )
+        return float(relative)
+
+    @property
+    def _call(self) -> Arrays:
+        """The samples of a call."""
+        return samples_of_a_call(self.samples, self.spec.cost_batch_size, self.plain.batch_size)
 
     @cached_property
     def _plain_engine(self) -> Engine:
