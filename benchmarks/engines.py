@@ -4,7 +4,8 @@ The whole network in torch, as its user calls it, and in ONNX Runtime, beside th
 operating point that is at most half a point less accurate than the whole network (chosen on the test rows, as are the
 figures of a frontier). Times are of a sample, on arrays that are ready: median and 95th percentile over the calls of
 several turns, in which all take part. Tables are also asked through ``predict``, which checks what it is given, and
-through ``predictor()``. CIFAR-10 is there in float32, in 8-bit integers, and so with a companion in front.
+through ``predictor()``. CIFAR-10 is there in float32 and in 8-bit integers, alone and with a companion in front, and in
+integers with those that ``companion="auto"`` finds by the clock.
 """
 
 import time
@@ -48,6 +49,7 @@ BATCHES = {ALL: 4096, 256: 2048, 1: 200}
 N_TURNS = 7
 CIFAR10, LETTER, PENDIGITS, KRKOPT = "cifar10", "letter", "pendigits", "krkopt"
 IN_INT8, COMPANION = "cifar10_int8", "cifar10_int8_companion"
+AUTO_COMPANION, FLOAT_COMPANION = "cifar10_int8_auto", "cifar10_companion"
 # Most time of the exits relative to the whole network in the same engine (project's 21st issue).
 OF_WHOLE = {256: 0.55, 1: 0.6}
 OF_WHOLE_INT8 = {256: 0.8, 1: 0.8}
@@ -58,12 +60,13 @@ OF_TORCH = {256: 8, 1: 9}
 OF_ONE = {PREDICT: 200, PREDICTOR: 60}
 
 
-def cifar10(companion=None, **given):
+def cifar10(in_front=None, **given):
     def load(quick):
         params, train, held_out, test = datasets.load_frozen_cifar10_fit()
-        if companion is not None:
+        if in_front is not None:
+            params["module"] = [(None, in_front), params["module"]]
+        if in_front is not None or "companion" in given:
             # Heads alone learn in ten epochs; a companion learns as long as it needs.
-            params["module"] = [(None, companion), params["module"]]
             params |= {"max_epochs": "auto", "batch_size": 256}
         epochs = {"max_epochs": 1} if quick else {}
         return {**params, **given, **epochs}, train, held_out, test
@@ -85,7 +88,11 @@ LOADERS = {
     CIFAR10: cifar10(),
     # Of three pairs and triples of exits that were tried the one that saves most, on the test images.
     IN_INT8: cifar10(precision="int8", exits=["blocks.3", "blocks.6"]),
-    COMPANION: cifar10(precision="int8", companion={"width": 64, "n_blocks": 2}, exits=[0, 0]),
+    COMPANION: cifar10(precision="int8", in_front={"width": 64, "n_blocks": 2}, exits=[0, 0]),
+    FLOAT_COMPANION: cifar10(in_front={"width": 64, "n_blocks": 2}, exits=[0, 0]),
+    AUTO_COMPANION: cifar10(
+        precision="int8", companion="auto", cost="seconds", cost_batch_size=256
+    ),
     LETTER: table(LETTER),
     PENDIGITS: table(PENDIGITS),
     # A network behind a network, as routing_speedup.py has it: trees alone are right on 72 %.
@@ -129,6 +136,7 @@ def run(name, quick, all_n_threads, memory):
                     "microseconds_mean": 1e6 * np.mean(own),
                     "microseconds_p95": 1e6 * np.quantile(own, 0.95),
                     "fit_cpu_seconds": fit_seconds,
+                    "exits": " ".join(clf.exits_),
                     "seed": SEED,
                 }
                 report(row)
@@ -228,7 +236,13 @@ def relative(rows, data, batch_size, to=ONNX):
 
 
 def targets(rows):
-    wanted = {CIFAR10: OF_WHOLE, IN_INT8: OF_WHOLE_INT8, COMPANION: OF_WHOLE_COMPANION}
+    wanted = {
+        CIFAR10: OF_WHOLE,
+        FLOAT_COMPANION: OF_WHOLE,
+        IN_INT8: OF_WHOLE_INT8,
+        COMPANION: OF_WHOLE_COMPANION,
+        AUTO_COMPANION: OF_WHOLE_COMPANION,
+    }
     for data, of_batches in wanted.items():
         for batch_size, most in of_batches.items():
             says = f"{data}, batch {batch_size}: exits / whole network in the same engine"
