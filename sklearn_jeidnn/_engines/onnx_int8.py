@@ -82,11 +82,25 @@ def in_int8(
 
 def kinds_of(graph: CascadeGraph) -> list[str]:
     """Kinds of operators in the stages of a graph that can be in integers."""
+    found = set(_kinds_in_integers(graph))
+    return [kind for kind in (*WITH_WEIGHTS, *BETWEEN) if kind in found]
+
+
+def count_products(
+    graph: CascadeGraph, *, left_out: Collection[str] = (), float_stages: Collection[int] = ()
+) -> int:
+    """Number of convolutions and matrix products that are in integers; parameters as in :func:`in_int8`."""
+    return sum(kind in WITH_WEIGHTS for kind in _kinds_in_integers(graph, left_out, float_stages))
+
+
+def _kinds_in_integers(
+    graph: CascadeGraph, left_out: Collection[str] = (), float_stages: Collection[int] = ()
+) -> list[str]:
+    """Kinds of all operators that are to be in integers."""
     model = package("onnx").load_from_string(graph.model)
     _name_nodes(model)
-    chosen = set(_nodes_of_stages(model, graph.n_exits, (), ()))
-    found = {node.op_type for node in model.graph.node if node.name in chosen}
-    return [kind for kind in (*WITH_WEIGHTS, *BETWEEN) if kind in found]
+    chosen = set(_nodes_of_stages(model, graph.n_exits, left_out, float_stages))
+    return [node.op_type for node in model.graph.node if node.name in chosen]
 
 
 def network_inputs(graph: CascadeGraph) -> Feeds:

@@ -9,7 +9,14 @@ from scipy.stats import binom
 
 from .._engines.onnx_engine import OnnxEngine
 from .._engines.onnx_export import ANSWER, INPUT, numbered
-from .._engines.onnx_int8 import INT8, Feeds, in_int8, kinds_of, network_inputs
+from .._engines.onnx_int8 import (
+    INT8,
+    Feeds,
+    count_products,
+    in_int8,
+    kinds_of,
+    network_inputs,
+)
 from .._engines.onnx_sessions import Sessions
 from .._schema import Arrays
 
@@ -38,6 +45,7 @@ class InInt8(NamedTuple):
     in_float32: str  # what stays so; "" if nothing
     chance: float  # probability of losing so much accuracy by chance (see :func:`compared`)
     lost: float  # largest loss of accuracy of an exit
+    share: float  # of the convolutions and matrix products, how many are in integers
 
     @property
     def is_as_accurate(self) -> bool:
@@ -74,6 +82,7 @@ def int8_engine(in_onnx: OnnxEngine, arrays: Arrays, codes: np.ndarray) -> InInt
         )
     feeds = list(_feeds(in_onnx, tuple(array[:N_CALIBRATING] for array in arrays)))
     right = is_right(in_onnx, arrays, codes)
+    n_products = count_products(graph)
     tries = [_Try()]
     tries += [_Try(left_out=(kind,)) for kind in kinds if len(kinds) > 1]
     tries += [_Try(float_stages=(i,)) for i in range(graph.n_exits) if graph.n_exits > 1]
@@ -84,7 +93,8 @@ def int8_engine(in_onnx: OnnxEngine, arrays: Arrays, codes: np.ndarray) -> InInt
             continue
         engine = replace(in_onnx, sessions=Sessions(quantised), precision=INT8)
         comparison = compared(right, is_right(engine, arrays, codes))
-        found.append(InInt8(engine, str(attempt), *comparison))
+        share = count_products(graph, **attempt._asdict()) / n_products
+        found.append(InInt8(engine, str(attempt), *comparison, share))
         if found[-1].is_as_accurate:
             return found[-1]
     return min(found, key=lambda each: each.lost)

@@ -32,6 +32,9 @@ from .spec import BFLOAT16, COMPILED, FASTEST, FLOAT32, INT8, ONNX_RUNTIME, TORC
 from .turns import FIT_TURNS
 from .weights import normalised_weights
 
+# Share of the convolutions and matrix products, of which fewer are in integers only with a warning.
+LEAST_SHARE = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
@@ -199,6 +202,8 @@ def _engine_in(
             print(f"precision={INT8!r}: {found.in_float32} stay in float32.")
         if not found.is_as_accurate:
             _warn_of_loss(found, len(codes))
+        elif found.share < LEAST_SHARE:
+            _warn_of_float32(found, len(codes))
         return found.engine
     return _in_torch(engine, spec.precision)
 
@@ -209,6 +214,14 @@ def _warn_of_loss(found: InInt8, n_samples: int) -> None:
         f"precision={INT8!r} loses up to {100 * found.lost:.2g} points of accuracy at an exit{kept}, on {n_samples} "
         f"held-out samples, which chance does not explain. Gates and limits on the loss of accuracy take that into "
         f"account; precision={FLOAT32!r} loses nothing."
+    )
+
+
+def _warn_of_float32(found: InInt8, n_samples: int) -> None:
+    warn_caller(
+        f"precision={INT8!r} is asked for, but {found.in_float32} stay in float32, and with them all but "
+        f"{100 * found.share:.0f} % of the convolutions and matrix products: in integers they lose more accuracy on "
+        f"{n_samples} held-out samples than chance explains. Hardly any time is saved; give precision={FLOAT32!r}."
     )
 
 
