@@ -114,7 +114,8 @@ def run(name, quick, all_n_threads, memory):
     at, accuracy = cheapest(clf, X, y, plain_accuracy - MOST_LOST)
     engine = clf._predictor.cascade.engine
     of_whole = np.mean(clf.classes_[engine.whole_logits((X,)).argmax(1)] == y)
-    accuracies = {(WHOLE, TORCH): plain_accuracy, (WHOLE, ONNX): of_whole}
+    accuracies = {(WHOLE, engine_name): plain_accuracy for engine_name in (TORCH, PYTHON)}
+    accuracies[WHOLE, ONNX] = of_whole
     for n_threads in all_n_threads:
         torch.set_num_threads(n_threads)
         ways = calls(at)

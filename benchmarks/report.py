@@ -37,7 +37,9 @@ DATA_NAMES = {
     "digit_images": "Digits as images",
     "cifar10": "CIFAR-10",
     "cifar10_int8": "CIFAR-10 in int8",
+    "cifar10_companion": "CIFAR-10, a companion in front",
     "cifar10_int8_companion": "CIFAR-10 in int8, a companion in front",
+    "cifar10_int8_auto": 'CIFAR-10 in int8, `companion="auto"`',
     "movie_reviews": "Movie reviews",
     "reviews": "Movie reviews",
 }
