@@ -1,4 +1,4 @@
-"""On a GPU a network in bfloat16 holds its weights in bfloat16, where that answers as exactly as autocast does."""
+"""A network in bfloat16 holds its weights in bfloat16, where that answers as exactly as autocast does."""
 
 import warnings
 
@@ -25,6 +25,13 @@ class Images(nn.Module):
 
     def forward(self, images):
         return self.backbone(images.flatten(1))
+
+
+class OfTables(Images):
+    """It takes the pixels in a row."""
+
+    def forward(self, table):
+        return self.backbone(table)
 
 
 class OfLargeNumbers(Images):
@@ -76,8 +83,10 @@ def test_a_module_that_does_not_run_in_the_precision_is_not_converted(images):
     assert not answers_as_exactly(network_of(OfFloat32(), images), (images,))
 
 
-def test_the_cpu_and_tables_keep_autocast(images):
-    assert not converts(network_of(Images(), images), (images,))
+def test_tables_keep_autocast(images):
+    assert converts(network_of(Images(), images), (images,))
+    table = images.flatten(1)
+    assert not converts(network_of(OfTables(), table), (table,))
 
 
 @pytest.mark.parametrize("backbone", [TinyConv, TinyTransformer])
