@@ -15,7 +15,7 @@ from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
 from sklearn_jeidnn import EarlyExitClassifier
-from sklearn_jeidnn._engines import onnx_export
+from sklearn_jeidnn._engines import onnx_export, onnx_sessions
 from sklearn_jeidnn._engines.onnx_engine import OnnxEngine
 from sklearn_jeidnn._engines.onnx_export import export_exits
 from sklearn_jeidnn._engines.onnx_gates import summarise_briefly
@@ -513,3 +513,11 @@ def test_a_single_sample_that_is_timed_takes_the_way_of_one_that_is_answered(dig
         np.testing.assert_allclose(alone.logits[0], among_others.logits[0], rtol=1e-4, atol=1e-4)
     monkeypatch.setattr("sklearn_jeidnn._engines.onnx_engine.route", None)
     assert engine.route(one, torch.as_tensor([0])).exit_index == [0]
+
+
+def test_threads_of_one_exit_do_not_wait_busily_while_the_next_one_runs(digits):
+    clf = quick_classifier(module=TinyConv, engine="onnxruntime", max_epochs=1).fit(*digits)
+    graph = clf._predictor.cascade.engine.sessions.graph
+    session = onnx_sessions.session(graphs_of_exits(graph)[0].model)
+    entry = session.get_session_options().get_session_config_entry("session.force_spinning_stop")
+    assert entry == "1"

@@ -67,6 +67,8 @@ def session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
+    # Threads of the exit before would wait busily for its next call, and take the cores from this one.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # Errors are raised; warnings are of the graph, which nobody wrote.
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
