@@ -145,6 +145,8 @@ def test_companions_of_a_lone_classifier_are_taught_by_it(monkeypatch):
     assert np.array_equal(again.predict_proba(inputs), clf.predict_proba(inputs))
 
 
+# So small a forest may take no longer than what stands in front, as the clock has it.
+@pytest.mark.filterwarnings("ignore:nothing is saved")
 @pytest.mark.usefixtures("few_candidates")
 def test_words_and_missing_values_are_no_matter():
     class OfFrames(ExtraTreesClassifier):
