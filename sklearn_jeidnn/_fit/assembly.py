@@ -131,11 +131,6 @@ class Assembly:
         return tuple(tensor.cpu().numpy() for tensor in self.probe)
 
     @property
-    def _timed_samples(self) -> int | None:
-        """Samples in a call whose run time is the cost; 0 means a batch, None that costs are not timed."""
-        return (self.spec.cost_batch_size or 0) if self.spec.is_timed else None
-
-    @property
     def _network_options(self) -> tuple[int, str, str]:
         return (self.schema.n_classes, self.spec.exit_distribution, self.spec.trained_in)
 
@@ -176,7 +171,7 @@ class Assembly:
             embeds=self.schema.embeds,
             categorical=self.schema.categorical,
             counted=lambda network: self._count(network.to(self.spec.device)) / count,
-            timed=None if self._timed_samples is None else self._times,
+            timed=self._times if self.spec.is_timed else None,
         )
 
     def tree_cuts(self, weights: np.ndarray) -> list[Cut]:
@@ -194,7 +189,7 @@ class Assembly:
         seed = torch.initial_seed() % 2**32
         members = trees_for(X, self.schema.n_classes, categorical, seed)
         cuts = [self._cut_companion(member, 0, weights) for member in members]
-        if self._timed_samples is None:
+        if not self.spec.is_timed:
             return cuts
         times = self._times([cut.network.stages[0] for cut in cuts])
         return [cut for cut, time in zip(cuts, times, strict=True) if time <= MOST_TREE_TIME]
@@ -210,7 +205,7 @@ class Assembly:
 
     def in_order(self, members: Sequence[Cut]) -> list[int]:
         """Return the numbers of members in the order of what each of them costs by itself."""
-        if self._timed_samples is None:
+        if not self.spec.is_timed:
             costs = [count_stages(cut.network, self.probe) for cut in members]
         else:
             costs = list(self._times([cut.module or cut.network.stages[0] for cut in members]))
@@ -228,19 +223,18 @@ class Assembly:
 
     def _times(self, modules: Sequence[nn.Module]) -> np.ndarray:
         """Return run times of modules on a call's samples, relative to the backbone's: (n_modules,)"""
-        return self._whole_times.of(
-            [self._in_torch(module, self.alone(module)) for module in modules]
-        )
+        return self._whole_times.of([self.in_torch(self.alone(module)) for module in modules])
 
     @cached_property
     def _whole_times(self) -> WholeTimes:
-        plain, few = self._in_torch(self.module, self.alone(self.module)), self.few_samples
+        plain, few = self.in_torch(self.alone(self.module)), self.few_samples
         return WholeTimes(spec=self.spec, schema=self.schema, plain=plain, samples=few)
 
-    def _in_torch(self, module: nn.Module, network: EarlyExitNetwork) -> TorchEngine:
+    def in_torch(self, network: EarlyExitNetwork, compiles: bool = False) -> TorchEngine:
+        """Return what runs a network in torch."""
         return TorchEngine(
-            network=network.for_inference(),
-            module=module,
+            network=network.for_inference(compiles),
+            module=self.shown_module,
             device=self.spec.device,
             fixed_batch_size=self.spec.fixed_batch_size,
         )
@@ -288,7 +282,7 @@ class Assembly:
         if is_instance and not frozen:
             warn_if_nothing_learns(module)
         learned = learns(module)
-        if exits == "auto" and self._timed_samples is not None:
+        if exits == "auto" and self.spec.is_timed:
             exits = self._worth(module, frozen)
         network, names = self._cut(module, exits, frozen)
         lr: Any = getattr(module, "learning_rate", None)
@@ -329,7 +323,7 @@ class Assembly:
         """Return how many exits are worth their time; "auto" if that is at least the number that it takes."""
         with torch.random.fork_rng(devices=[]):
             network, names = self._cut(module, "auto", frozen)
-        time_of_all = self._whole_times.of_all_exits(self._in_torch(module, network))
+        time_of_all = self._whole_times.of_all_exits(self.in_torch(network))
         n_exits = exits_worth(time_of_all, network.n_exits)
         return "auto" if n_exits >= len(names) else n_exits
 

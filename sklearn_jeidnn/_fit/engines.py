@@ -38,12 +38,7 @@ class Engines:
         """Return what runs a network in torch; ``compiles`` of None takes what the parameters say."""
         if compiles is None:
             compiles = self.spec.engine == COMPILED
-        return TorchEngine(
-            network=network.for_inference(compiles),
-            module=self.assembly.shown_module,
-            device=self.spec.device,
-            fixed_batch_size=self.spec.fixed_batch_size,
-        )
+        return self.assembly.in_torch(network, compiles)
 
     def answering(self, network: EarlyExitNetwork, schema: InputSchema | None = None) -> Engine:
         """Return what runs a network in prediction, on samples as a schema knows them.

@@ -1,6 +1,6 @@
 """A network in 8-bit integers that is as accurate as in float32, as far as held-out samples tell."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -88,10 +88,9 @@ def int8_engine(in_onnx: OnnxEngine, arrays: Arrays, codes: np.ndarray) -> InInt
     tries += [_Try(float_stages=(i,)) for i in range(graph.n_exits) if graph.n_exits > 1]
     found: list[InInt8] = []
     for attempt in tries:
-        quantised = in_int8(graph, feeds, **attempt._asdict())
-        if quantised is graph:
+        engine = _quantised(in_onnx, feeds, attempt)
+        if engine is in_onnx:
             continue
-        engine = replace(in_onnx, sessions=Sessions(quantised), precision=INT8)
         comparison = compared(right, is_right(engine, arrays, codes))
         share = count_products(graph, **attempt._asdict()) / n_products
         found.append(InInt8(engine, str(attempt), *comparison, share))
@@ -102,8 +101,13 @@ def int8_engine(in_onnx: OnnxEngine, arrays: Arrays, codes: np.ndarray) -> InInt
 
 def as_int8(in_onnx: OnnxEngine, arrays: Arrays) -> OnnxEngine:
     """Return an engine in 8-bit integers, however accurate that is; the same one if there is nothing to quantise."""
+    return _quantised(in_onnx, _feeds(in_onnx, arrays), _Try())
+
+
+def _quantised(in_onnx: OnnxEngine, feeds: Iterable[Feeds], attempt: _Try) -> OnnxEngine:
+    """Return the engine in integers but for what an attempt leaves out; the same one if nothing else is there."""
     graph = in_onnx.sessions.graph
-    quantised = in_int8(graph, _feeds(in_onnx, arrays))
+    quantised = in_int8(graph, feeds, **attempt._asdict())
     if quantised is graph:
         return in_onnx
     return replace(in_onnx, sessions=Sessions(quantised), precision=INT8)
