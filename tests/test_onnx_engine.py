@@ -511,7 +511,7 @@ def test_a_single_sample_that_is_timed_takes_the_way_of_one_that_is_answered(dig
         among_others = engine.route((digits[0][:2],), torch.as_tensor([exit_index, exit_index]))
         np.testing.assert_array_equal(alone.exit_index, forced)
         np.testing.assert_allclose(alone.logits[0], among_others.logits[0], rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr("sklearn_jeidnn._engines.onnx_engine.route", None)
+    monkeypatch.setattr("sklearn_jeidnn._engines.onnx_runner.route", None)
     assert engine.route(one, torch.as_tensor([0])).exit_index == [0]
 
 

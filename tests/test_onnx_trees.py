@@ -9,7 +9,7 @@ from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_jeidnn import EarlyExitClassifier
-from sklearn_jeidnn._engines.onnx_export import ANSWERS, NUMBERS
+from sklearn_jeidnn._engines.onnx_graphs import ANSWERS, NUMBERS
 from sklearn_jeidnn._fit import onnx_trees, trees
 from sklearn_jeidnn._fit.classifiers import ClassifierStage
 

@@ -7,7 +7,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,57 +17,25 @@ from .._exits.exit_heads import PreviousExit
 from .._exits.gates import Summary
 from .._exits.network import EarlyExitNetwork
 from .onnx_gates import summarise_briefly
-
-# Of the operators; ONNX Runtime has it since version 1.17.
-OPSET = 20
-INPUT, ANSWER, WEIGHT, BIAS = "input", "answer", "gate_weight", "gate_bias"
-MIXING, MEMBER_MIXING = "mixing", "member_mixing"
-CARRIED, LOGITS, SCORE, GATE_INPUTS, PLAIN = "carried", "logits", "score", "gate_inputs", "plain"
-# What the graph of a classifier takes and returns.
-NUMBERS, ANSWERS = "numbers", "logits"
-# What the next exits need of an exit, for each sample.
-HEAD, LOG_PROBS, LABEL = "head_log_probs", "log_probs", "label"
-
-
-def numbered(name: str, *numbers: int) -> str:
-    """Name of a tensor of an exit."""
-    return ".".join([name, *map(str, numbers)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class CascadeGraph:
-    """All exits of a network as one ONNX graph, whose tensors are named after what they are (see :func:`numbered`).
-
-    Weights of gates and of the log-linear pool are inputs, so that one graph serves all operating points.
-
-    Parameters
-    ----------
-    model : bytes
-        A serialised ``onnx.ModelProto``.
-    n_inputs : int
-        Of the network.
-    n_exits : int
-    starts : tuple of bool (n_exits,)
-        Whether the stage before an exit takes the inputs of the network.
-    is_given : tuple of bool (n_exits,)
-        Whether a stage is a classifier and no part of the graph, which takes its logits instead.
-    classifiers : tuple of (bytes or None) (n_exits,)
-        Graph of a stage that is a classifier, if it has one: from ``NUMBERS`` (n_samples, n_features) to ``ANSWERS``
-        (n_samples, n_classes).
-    row_axes : tuple of tuple (n_exits,)
-        Axis of the samples in each tensor that crosses the cut after an exit; None if a tensor has none.
-    carried_names : tuple of tuple of str (n_exits,)
-        Names of these tensors.
-    """
-
-    model: bytes
-    n_inputs: int
-    n_exits: int
-    starts: tuple[bool, ...]
-    is_given: tuple[bool, ...]
-    classifiers: tuple[bytes | None, ...]
-    row_axes: tuple[tuple[int | None, ...], ...]
-    carried_names: tuple[tuple[str, ...], ...]
+from .onnx_graphs import (
+    ANSWER,
+    BIAS,
+    CARRIED,
+    GATE_INPUTS,
+    HEAD,
+    INPUT,
+    LABEL,
+    LOG_PROBS,
+    LOGITS,
+    MEMBER_MIXING,
+    MIXING,
+    OPSET,
+    PLAIN,
+    SCORE,
+    WEIGHT,
+    CascadeGraph,
+    numbered,
+)
 
 
 class _AllExits(nn.Module):

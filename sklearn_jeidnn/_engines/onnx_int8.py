@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .onnx_export import ANSWER, CARRIED, HEAD, INPUT, PLAIN, CascadeGraph, numbered
-from .onnx_parts import package
+from .onnx_graphs import ANSWER, CARRIED, HEAD, INPUT, PLAIN, CascadeGraph, numbered
+from .onnx_package import package
 
 # Operators that ONNX Runtime computes in integers. In networks without convolutions those between matrix products
 # would be slower so than in float32, and lose more.

@@ -1,11 +1,9 @@
 """One ONNX graph of all exits, divided into one graph an exit."""
 
-import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from .onnx_export import (
+from .onnx_graphs import (
     ANSWER,
     GATE_INPUTS,
     HEAD,
@@ -16,36 +14,24 @@ from .onnx_export import (
     PLAIN,
     SCORE,
     CascadeGraph,
+    ExitGraph,
+    ExitGraphs,
     numbered,
 )
+from .onnx_package import package
 
 OF_SAMPLES = (HEAD, LOG_PROBS, LABEL, GATE_INPUTS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExitGraph:
-    """What runs at one exit.
-
-    Parameters
-    ----------
-    model : bytes
-        A serialised ``onnx.ModelProto``.
-    inputs, outputs : tuple of str
-        Names of all inputs, and of all outputs.
-    carried : tuple of str
-        What crosses the cut after the exit, for later ones.
-    carried_axes : tuple of (int or None)
-        Axis of the samples in these.
-    passed_on : tuple of str
-        What else later exits need of this exit and those before, for each sample.
-    """
-
-    model: bytes
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    carried: tuple[str, ...]
-    carried_axes: tuple[int | None, ...]
-    passed_on: tuple[str, ...]
+def divided(graph: CascadeGraph) -> ExitGraphs:
+    """One graph an exit."""
+    return ExitGraphs(
+        parts=tuple(graphs_of_exits(graph)),
+        n_inputs=graph.n_inputs,
+        starts=graph.starts,
+        is_given=graph.is_given,
+        classifiers=graph.classifiers,
+    )
 
 
 def graphs_of_exits(graph: CascadeGraph) -> list[ExitGraph]:
@@ -123,23 +109,6 @@ def plain_graph(graph: CascadeGraph) -> bytes:
     """The last member alone, from the inputs of the network to its logits."""
     whole = _Whole(graph.model)
     return whole.part(whole.inputs_of([PLAIN], set()), [PLAIN], {})
-
-
-def package(name: str) -> Any:
-    """Import a package of the extra ``onnx``.
-
-    Raises
-    ------
-    ImportError
-        That says what to do without it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"the classifier answers in ONNX Runtime, which needs {name} here: pip install 'sklearn_jeidnn[onnx]', or "
-            f"take clf.at(engine='torch')."
-        ) from error
 
 
 class _Whole:

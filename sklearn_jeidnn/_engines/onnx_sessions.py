@@ -1,14 +1,15 @@
-"""Sessions of ONNX Runtime for the exits of a graph."""
+"""Sessions of ONNX Runtime for the exits of a graph (NumPy only)."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from .onnx_export import INPUT, PLAIN, CascadeGraph, numbered
-from .onnx_parts import graphs_of_exits, package, plain_graph
+from .onnx_graphs import INPUT, PLAIN, CascadeGraph, ExitGraphs, numbered
+from .onnx_package import package
+from .onnx_parts import divided, plain_graph
 
 Run = Callable[[Sequence[str], dict[str, np.ndarray]], list[np.ndarray]]
 
@@ -33,11 +34,12 @@ class Sessions:
 
     Parameters
     ----------
-    graph : CascadeGraph
+    graph : CascadeGraph or ExitGraphs
+        The first is divided when sessions are first asked for.
     """
 
-    def __init__(self, graph: CascadeGraph) -> None:
-        self.graph = graph
+    def __init__(self, graph: CascadeGraph | ExitGraphs) -> None:
+        self.graph: Any = graph
         self._made: dict[tuple[Any, ...], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -45,27 +47,48 @@ class Sessions:
         return {**vars(self), "_made": {}}
 
     def of_exits(self) -> list[ExitSession]:
-        made: list[ExitSession] = self._once("exits", lambda: _sessions_of_exits(self.graph))
+        made: list[ExitSession] = self._once("exits", lambda: _sessions_of_exits(self.graphs()))
         return made
+
+    def graphs(self) -> ExitGraphs:
+        """One graph an exit."""
+        return self.graph if isinstance(self.graph, ExitGraphs) else divided(self.graph)
+
+    def _plain_model(self) -> bytes:
+        if isinstance(self.graph, ExitGraphs):
+            assert self.graph.plain is not None
+            return self.graph.plain
+        return plain_graph(self.graph)
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether there is a graph of the last member alone."""
+        return not isinstance(self.graph, ExitGraphs) or self.graph.plain is not None
 
     def of_plain(self) -> tuple[Run, set[str]]:
         """What runs the last member alone, and which inputs of the network it takes."""
-        made: tuple[Run, set[str]] = self._once("plain", lambda: _plain(self.graph))
+        made: tuple[Run, set[str]] = self._once("plain", lambda: _plain(self._plain_model()))
         return made
 
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         # They survive no fork, since their threads stay with the parent.
-        key = (what, os.getpid(), torch.get_num_threads())
+        key = (what, os.getpid(), n_threads())
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+
+def n_threads() -> int:
+    """Number of threads that torch has; 0, as many as ONNX Runtime takes by itself, where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return 0 if torch is None else int(torch.get_num_threads())
 
 
 def session(model: bytes) -> Any:
     """Return a session of as many threads as torch has."""
     onnxruntime = package("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = n_threads()
     options.inter_op_num_threads = 1
     # Threads of the exit before would wait busily for its next call, and take the cores from this one.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -88,19 +111,19 @@ def _run_of(session: Any) -> Run:
     return run
 
 
-def _plain(graph: CascadeGraph) -> tuple[Run, set[str]]:
-    plain = session(plain_graph(graph))
+def _plain(model: bytes) -> tuple[Run, set[str]]:
+    plain = session(model)
     return _run_of(plain), {value.name for value in plain.get_inputs()}
 
 
-def _sessions_of_exits(graph: CascadeGraph) -> list[ExitSession]:
+def _sessions_of_exits(graphs: ExitGraphs) -> list[ExitSession]:
     sessions = []
     carried: tuple[str, ...] = ()
     passed_on: tuple[str, ...] = ()
-    network_inputs = tuple(numbered(INPUT, k) for k in range(graph.n_inputs))
-    for i, part in enumerate(graphs_of_exits(graph)):
-        taken = network_inputs if graph.starts[i] else carried
-        own = graph.classifiers[i]
+    network_inputs = tuple(numbered(INPUT, k) for k in range(graphs.n_inputs))
+    for i, part in enumerate(graphs.parts):
+        taken = network_inputs if graphs.starts[i] else carried
+        own = graphs.classifiers[i]
         outputs = [name for name in part.outputs if name != PLAIN]
         sessions.append(
             ExitSession(

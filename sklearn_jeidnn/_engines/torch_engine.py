@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._exits.batch_size import as_batch_size
 from .._exits.gate_points import GatePoints
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
@@ -15,9 +16,6 @@ from .._operate.cascade import AnsweredArrays, RoutedArrays
 from .._operate.exit_answers import with_gaps
 from .._operate.operating_point import OperatingPoint
 from .._schema import Arrays
-
-# More than there can be; torch adds to a batch size, so not the largest integer.
-ALL_SAMPLES = 2**48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +108,6 @@ class TorchEngine:
         columns = [torch.split(tensor, self.batch_size) for tensor in as_tensors(arrays)]
         for batch in zip(*columns, strict=True):
             yield tuple(tensor.to(self.device) for tensor in batch)
-
-
-def as_batch_size(given: int | None, fastest: int) -> int:
-    """Number of samples in a batch: what a user gives; None takes the fastest, -1 all samples."""
-    if given is None:
-        return fastest
-    return ALL_SAMPLES if given == -1 else given
 
 
 def as_tensors(arrays: Arrays) -> tuple[torch.Tensor, ...]:

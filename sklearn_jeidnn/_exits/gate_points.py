@@ -1,7 +1,7 @@
 """Gates of several operating points as arrays, and the columns of a gate's inputs."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ CONFIDENCE, ENTROPY, MARGIN, STREAK = 0, 1, 2, -1
 SATURATED_LOGIT = 50.0
 # Largest rounding error of a gate's inputs, but for those that are whole numbers, and of logits, relative to them.
 ROUNDING = 1e-6
+# Columns without rounding error: whether two exits agree, and the streak.
+WHOLE_NUMBERS = (-3, -1)
 
 
 def rounding_of(logits: Array) -> Array:
@@ -41,6 +43,14 @@ def is_borderline(
 def mean_and_scale(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Gate inputs (n_samples, n_gates, n_inputs) -> the mean and scale that standardise them."""
     return inputs.mean(0), np.maximum(inputs.std(0), np.float32(1e-3))
+
+
+class GateOfExit(NamedTuple):
+    """One gate, on inputs that are not standardised."""
+
+    weight: np.ndarray  # (n_inputs,)
+    bias: np.ndarray  # ()
+    rounding_margin: float  # largest rounding error of the score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +86,15 @@ class GatePoints:
     def exits(self, inputs: Array, exit_mass: ExitMass) -> Array:
         """(n_samples, n_gates, n_inputs) -> exits of the samples at each point (n_samples, n_points)"""
         return exits_taken(self.leaving(self.standardised(inputs)), exit_mass)
+
+    def per_exit(self) -> list[GateOfExit]:
+        """The gates of the first point one by one, as arrays."""
+        weight = self.weight[0] / self.scale
+        bias = self.bias[0] - (weight * self.mean).sum(1)
+        margin = np.abs(weight) * np.float32(ROUNDING)
+        margin[:, WHOLE_NUMBERS] = 0
+        margins = margin.sum(1).tolist()
+        return [GateOfExit(*fields) for fields in zip(weight, bias, margins, strict=True)]
 
     def point(self, i: int) -> "GatePoints":
         """The gates of point ``i`` alone."""

@@ -7,13 +7,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from .gate_points import ROUNDING, STREAK, GatePoints
+from .gate_points import ROUNDING, STREAK, WHOLE_NUMBERS, GatePoints
 
 N_LARGEST = 4
 # No probability counts as less than 1e-12, so that no logarithm is infinite.
 LEAST_LOG = math.log(1e-12)
-# Columns without rounding error: whether two exits agree, and the streak.
-WHOLE_NUMBERS = (-3, -1)
 
 
 def uncertainty_statistics(

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from .._cut import Stage, take_rows
+from .batch_size import MOST_DIVIDED_ROWS, rows_in_cache
 from .exit_heads import ExitHeads, ExitOutput, PreviousExit
 from .gate_points import GatePoints
 from .gates import Gate, Gates, all_gate_inputs
@@ -21,12 +22,6 @@ from .routing import ExitStep, RoutedLogits, route
 from .steps import exit_step
 
 MOST_ROWS = 1024
-# Stages run a large batch in parts, so it may have so many samples that the fixed cost of an exit
-# no longer counts.
-MOST_DIVIDED_ROWS = 4096
-FEWEST_ROWS = 64
-# Numbers between two stages that a core's cache holds (measured on image networks).
-CACHED_NUMBERS = 2**20
 # Heads of at most so many samples are faster on the CPU than on a GPU (see decision 52).
 FEW_SAMPLES = 64
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -106,9 +101,8 @@ class EarlyExitNetwork(nn.Module):
         """Batch size that runs fastest when nothing is trained."""
         if self.device_of_heads.type != "cpu":
             return MOST_ROWS
-        cached = CACHED_NUMBERS * torch.get_num_threads()
         most = MOST_ROWS if self.compiles else MOST_DIVIDED_ROWS
-        return min(most, max(FEWEST_ROWS, cached // self.widest))
+        return rows_in_cache(self.widest, torch.get_num_threads(), most)
 
     def train(self, mode: bool = True) -> "EarlyExitNetwork":
         super().train(mode)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from .._cut import random_numbers_kept
-from .._engines.torch_engine import as_batch_size, as_tensors
+from .._engines.torch_engine import as_tensors
+from .._exits.batch_size import as_batch_size
 from .._exits.usual_torch import usual_torch
 from .._given import naming
 from .._history import SampleHistory

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import binom
 
 from .._engines.onnx_engine import OnnxEngine
-from .._engines.onnx_export import ANSWER, INPUT, numbered
+from .._engines.onnx_graphs import ANSWER, INPUT, numbered
 from .._engines.onnx_int8 import (
     INT8,
     Feeds,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 
-from .._engines.onnx_export import ANSWERS, NUMBERS, OPSET
+from .._engines.onnx_graphs import ANSWERS, NUMBERS, OPSET
 from .classifiers import ClassifierStage
 from .trees import DistilledExtraTrees
 
