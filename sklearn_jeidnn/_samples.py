@@ -23,6 +23,7 @@ from ._given import as_array_like, as_numpy, is_tensor, naming, naming_columns
 from ._history import SampleHistory, sample_hashes
 from ._labels import all_classes_of, read_labels
 from ._parts import Parts, folded_parts, given_parts, held_out_parts
+from ._plain_samples import as_fitted
 from ._schema import Arrays, InputSchema, Samples, iter_chunks
 from ._table_columns import TableColumns
 from ._table_samples import is_readable, read_first_table, read_table
@@ -242,35 +243,9 @@ def check_inputs(schema: InputSchema, X: Any) -> Arrays:
     ValueError, TypeError
         Where they are not.
     """
-    inputs = _checked_mapping(schema, X) if is_named(X) else _checked_array(schema, X)
+    inputs = as_fitted(schema, named_arrays(X)) if is_named(X) else _checked_array(schema, X)
     schema.check_shapes(inputs)
     return inputs
-
-
-def _checked_mapping(schema: InputSchema, X: Mapping[str, Any]) -> Arrays:
-    name = schema.estimator_name
-    if schema.input_names is None:
-        raise ValueError(f"X is a mapping, but {name} was fitted on an array.")
-    arrays = named_arrays(X)
-    if set(arrays) != set(schema.input_names):
-        raise ValueError(
-            f"X has keys {sorted(arrays)}, but {name} was fitted on keys {sorted(schema.input_names)}."
-        )
-    dtypes = zip(schema.input_names, schema.dtypes, strict=True)
-    return tuple(_as_fitted(arrays[key], dtype, f"X[{key!r}]") for key, dtype in dtypes)
-
-
-def _as_fitted(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """Numbers of the dtype of ``fit``, if they have the same values in it."""
-    if array.dtype == dtype:
-        return array
-    cast = array.astype(dtype)
-    changed = dtype.kind != "f" and cast != array
-    if np.any(changed):
-        raise ValueError(
-            f"{name} has {array.dtype} numbers such as {array[changed][0]}, but fit was given {dtype} there."
-        )
-    return cast
 
 
 def _checked_array(schema: InputSchema, X: Any) -> Arrays:

@@ -15,8 +15,8 @@ from ._operate.operating_point import (
     check_limit,
     check_one_target,
 )
+from ._plain_samples import check_plainly
 from ._predictor import Predictor as _Predictor
-from ._samples import check_inputs
 
 __all__ = ["Predictor"]
 
@@ -162,7 +162,7 @@ class Predictor:
                 f"X is a {type(X).__name__}, and a predictor takes no torch Dataset or DataLoader; give arrays, or "
                 "give a dataset to the classifier."
             )
-        arrays = schema.encode(check_inputs(schema, X))
+        arrays = schema.encode(check_plainly(schema, X))
         with schema.explaining(arrays):
             return answer(self._predictor, arrays, **options)
 

@@ -28,7 +28,7 @@ FLOORS = [
         "_splits",
         "_conformal",
     },
-    {"_history", "_image_layers", "_labels", "_table_samples"},
+    {"_history", "_image_layers", "_labels", "_plain_samples", "_table_samples"},
     {"_parts"},
     {"_exits", "conformal", "metrics", "_samples", "_images", "_tables", "pipeline"},
     {"_datasets", "_operate", "_streams", "backbones"},
@@ -40,9 +40,13 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Must run where there is NumPy only: what remains after fit, and all that it holds.
 NUMPY_ONLY = [
+    "runtime",
     "_cells",
     "_given_back",
+    "_given",
+    "_columns",
     "_numbers",
+    "_plain_samples",
     "_predictor",
     "_schema",
     "_table_columns",
@@ -82,7 +86,6 @@ NO_TORCH = [
     "metrics",
     "model_selection",
     "pipeline",
-    "runtime",
     "_operate.drift",
 ]
 
