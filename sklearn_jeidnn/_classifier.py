@@ -57,6 +57,7 @@ from ._samples import (
     codes_of,
     read_parts,
 )
+from ._storing import StoringMixin
 from ._table_columns import FROM_DTYPE
 from ._timing import TimingMixin
 from ._warn import warn_caller
@@ -75,6 +76,7 @@ OPTIONAL_ATTRIBUTES = (
 
 class EarlyExitClassifier(
     PortableMixin,
+    StoringMixin,
     PredictionMixin,
     TimingMixin,
     ClassifierMixin,  # type: ignore[misc]  # no types

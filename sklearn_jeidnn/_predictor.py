@@ -162,7 +162,7 @@ class Predictor:
     ) -> np.ndarray:
         """Prediction sets: bool (n_samples, n_classes, n_levels); ``groups`` are labels as the user gives them."""
         samples = self.calibrating("so no prediction set holds")
-        X = self.schema.as_user_input(arrays)
+        X = self.schema.as_user_input(arrays) if callable(self.rule.condition_on) else None
         labels = self.rule.group_labels(X, len(arrays[0]), groups)
         routed = self.routed(arrays, samples.group_numbers(labels))
         conformal_sets = self.calibration.sets

@@ -1,6 +1,7 @@
 """Answers of a fitted classifier without the estimator, for a service that answers one sample at a time."""
 
 import copy
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from ._operate.operating_point import (
 )
 from ._plain_samples import check_plainly
 from ._predictor import Predictor as _Predictor
+from ._store.exported import read_exported
 
 __all__ = ["Predictor"]
 
@@ -48,6 +50,33 @@ class Predictor:
     def __init__(self, predictor: _Predictor, gate_training: str) -> None:
         self._predictor = predictor
         self._gate_training = gate_training
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> "Predictor":
+        """Load what :meth:`EarlyExitClassifier.export` wrote.
+
+        This needs ``onnxruntime`` and NumPy only. No code of the folder is run, its graphs by ONNX Runtime alone;
+        sizes are checked before anything is allocated, and checksums before anything is used.
+
+        Parameters
+        ----------
+        directory : str or path
+
+        Returns
+        -------
+        Predictor
+            At the operating point that the classifier was at.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder, or a file of it is missing.
+        ValueError
+            If it is damaged, was not exported, or by a newer version; the message says what is wrong.
+        ImportError
+            Without ``onnxruntime``.
+        """
+        return cls(*read_exported(directory))
 
     @property
     def classes(self) -> np.ndarray:

@@ -33,8 +33,9 @@ FLOORS = [
     {"_exits", "conformal", "metrics", "_samples", "_images", "_tables", "pipeline"},
     {"_datasets", "_operate", "_streams", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
+    {"_store"},
     {"_fit", "_prediction", "_portable", "runtime"},
-    {"_timing"},
+    {"_storing", "_timing"},
     {"_classifier"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -49,6 +50,8 @@ NUMPY_ONLY = [
     "_plain_samples",
     "_predictor",
     "_schema",
+    "_store.arrays",
+    "_store.exported",
     "_table_columns",
     "_history",
     "_parts",

@@ -30,39 +30,55 @@ class ConformalSets:
 
     Attributes
     ----------
-    scores, groups : ndarray (n_calibration,)
-        Score of each calibration sample's true label, and its group.
+    scores, groups, upper : ndarray (n_calibration,)
+        Score of each calibration sample's true label, its group, and the largest score that rounding may make of it.
     """
 
     def __init__(
         self, score: Score, groups: Grouping, rows: RoutedSamples, codes: np.ndarray
     ) -> None:
-        self._score, self._groups = score, groups
+        self.score, self._groups = score, groups
         self._known_quantiles: dict[float, np.ndarray] = {}
         self.scores, self.groups = np.empty(len(codes)), np.empty(len(codes), dtype=int)
-        self._upper = np.empty(len(codes))
+        self.upper = np.empty(len(codes))
         for block in blocks(len(codes)):
             own, answered = _with_uniform_gaps(rows.take(block))
             scores, group = self._scored(own)
             group = np.broadcast_to(group, scores.shape)
             upper = scores + rounding_of(score, own, scores)
             self.groups[block] = true_label_values(group, codes[block])
-            for of_samples, of_labels in ((self.scores, scores), (self._upper, upper)):
+            for of_samples, of_labels in ((self.scores, scores), (self.upper, upper)):
                 values = true_label_values(of_labels, codes[block])
                 of_samples[block] = np.where(answered, values, np.inf)
 
+    @classmethod
+    def of_scores(
+        cls,
+        score: Score,
+        groups: Grouping,
+        *,
+        scores: np.ndarray,
+        group_numbers: np.ndarray,
+        upper: np.ndarray,
+    ) -> "ConformalSets":
+        """The sets of calibration samples whose scores are known already."""
+        found = cls.__new__(cls)
+        found.score, found._groups, found._known_quantiles = score, groups, {}
+        found.scores, found.groups, found.upper = scores, group_numbers, upper
+        return found
+
     def _scored(self, rows: RoutedSamples) -> tuple[np.ndarray, np.ndarray]:
         """Score and group of each sample and label."""
-        if _is_builtin(self._score):
-            return self._score(rows.probabilities, rows.uniform), self._groups(rows)
+        if _is_builtin(self.score):
+            return self.score(rows.probabilities, rows.uniform), self._groups(rows)
         # The user's function may write into what it is given.
-        scores = self._score(rows.probabilities.copy(), rows.uniform.copy())
+        scores = self.score(rows.probabilities.copy(), rows.uniform.copy())
         return checked_scores(scores, rows.probabilities.shape), self._groups(rows)
 
     def _quantiles(self, confidence_level: float) -> np.ndarray:
         """Quantile of each group at this level, computed once; rounding counts for the labels."""
         if confidence_level not in self._known_quantiles:
-            found = group_quantiles(self._upper, self.groups, confidence_level)
+            found = group_quantiles(self.upper, self.groups, confidence_level)
             self._known_quantiles[confidence_level] = found
         return self._known_quantiles[confidence_level]
 
@@ -92,7 +108,7 @@ class ConformalSets:
         for block in blocks(len(sets)):
             own, answered = _with_uniform_gaps(rows.take(block))
             scores, group = self._scored(own)
-            widths = rounding_of(self._score, own, scores)
+            widths = rounding_of(self.score, own, scores)
             lower = scores - widths
             known = np.minimum(group, len(quantiles[0]) - 1)
             for level, quantile in enumerate(quantiles):

@@ -51,12 +51,11 @@ class SetRule:
             return np.zeros(len(arrays[0]))
         return conformal.row_uniform(arrays, self.seed)
 
-    def group_labels(
-        self, X: np.ndarray | dict[str, np.ndarray], n_samples: int, groups: ArrayLike | None
-    ) -> np.ndarray:
+    def group_labels(self, X: Any, n_samples: int, groups: ArrayLike | None) -> np.ndarray:
         """Group labels of samples, given or from ``condition_on``: (n_samples,), all 0 if there are none.
 
-        ``X`` are checked samples, of which a callable ``condition_on`` gets a copy.
+        ``X`` are checked samples as the user gives them, of which a callable ``condition_on``, which alone reads them,
+        gets a copy.
         """
         if groups is None and callable(self.condition_on):
             name = f"condition_on={self.condition_on!r}"

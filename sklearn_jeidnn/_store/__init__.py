@@ -1,0 +1,1 @@
+"""Fitted classifiers as files: values, arrays and graphs, of which nothing is run (NumPy only)."""

@@ -1,0 +1,116 @@
+"""Files and folders that are there whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Begins the names of what is being written.
+UNFINISHED = ".unfinished-"
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    """Write a file beside its place, and move it there once it is whole.
+
+    Parameters
+    ----------
+    path : str or path
+    write : callable
+        Writes a file of the name that it is given.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. What was there before stays.
+    """
+    place = Path(path)
+    with _unfinished(place, is_folder=False) as unfinished:
+        write(unfinished)
+        _flush(unfinished)
+        os.replace(unfinished, place)
+    _flush(place.parent)
+
+
+def write_whole_folder(
+    path: str | os.PathLike[str], write: Callable[[Path], None], may_replace: Callable[[Path], bool]
+) -> None:
+    """Write a folder beside its place, and move it there once all its files are whole.
+
+    Parameters
+    ----------
+    path : str or path
+    write : callable
+        Writes files into the folder that it is given.
+    may_replace : callable
+        Whether a folder that is there may be replaced.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written, or if something is there that may not be replaced. What was there before stays.
+    """
+    place = Path(path)
+    if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or may_replace(place))):
+        raise FileExistsError(
+            f"{str(place)!r} exists, and is no folder that was exported before; give a new one, or remove it."
+        )
+    with _unfinished(place, is_folder=True) as unfinished:
+        write(unfinished)
+        for file in unfinished.iterdir():
+            _flush(file)
+        _flush(unfinished)
+        _exchange(unfinished, place)
+    _flush(place.parent)
+
+
+def _exchange(new: Path, place: Path) -> None:
+    """Move a folder to its place, and remove what was there."""
+    if not place.exists():
+        os.rename(new, place)
+        return
+    old = _new_name(place.parent)
+    os.rename(place, old)
+    try:
+        os.rename(new, place)
+    except OSError:
+        os.rename(old, place)
+        raise
+    shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def _unfinished(place: Path, *, is_folder: bool) -> Iterator[Path]:
+    """Name for what is being written, in the folder where it will be; removed if it is still there."""
+    folder = _new_name(_existing_parent(place))
+    folder.mkdir()
+    found = folder if is_folder else folder / "file"
+    try:
+        yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_name(folder: Path) -> Path:
+    """Name that nothing has; what is made under it has the usual permissions, as of a temporary folder it has not."""
+    return folder / f"{UNFINISHED}{uuid.uuid4().hex}"
+
+
+def _existing_parent(place: Path) -> Path:
+    if not place.parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {str(place.parent)!r} to write {place.name!r} into; make it first."
+        )
+    return place.parent
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
