@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._exits.gate_points import GatePoints
 from .._predictor import Predictor
 from .damaged import DamagedFile
 
@@ -88,6 +89,7 @@ def check_sizes(predictor: Predictor, n_exits: int, n_inputs: int) -> None:
     n_gate_inputs = point.gates.mean.shape[-1] if point.gates.mean.ndim else 0
     for gates in (point.gates, cascade.engine.gates, predictor.frontier.points):
         shape = (n_exits - 1, n_gate_inputs)
+        _expect(type(gates) is GatePoints, "gates")
         _expect(gates.mean.shape == gates.scale.shape == shape, "gates")
         _expect(gates.weight.ndim == 3 and gates.weight.shape[1:] == shape, "gates")
         _expect(gates.bias.shape == gates.weight.shape[:2], "gates")

@@ -3,60 +3,31 @@
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .. import conformal
 from .._engines.onnx_exits import MixingWeights
 from .._engines.onnx_graphs import ExitGraph, ExitGraphs
 from .._engines.onnx_runner import OnnxRunner
 from .._engines.onnx_sessions import Sessions
-from .._exits.gate_points import GatePoints
 from .._exits.policy import EXIT_DISTRIBUTIONS
-from .._history import SampleHistory
-from .._operate.calibration import Calibration, CalibrationSamples, SetRule
-from .._operate.cascade import Cascade
-from .._operate.exit_answers import ExitAnswers
-from .._operate.frontier import Frontier
-from .._operate.operating_point import OperatingPoint, RiskControl
 from .._predictor import Predictor
-from .._schema import InputSchema
-from .._table_columns import TableColumns
 from .arrays import read_arrays, write_arrays
-from .checking import check_kinds, check_sizes
+from .checking import check_kinds
 from .damaged import DamagedFile, naming_file
+from .predictors import KNOWN, NAMED, predictor_as_values, predictor_of
 from .values import Read, Written
 from .writing import write_whole_folder
 
 FORMAT, VERSION = "sklearn_jeidnn.export", 1
 VALUES, ARRAYS, BACKBONE = "predictor.json", "arrays.safetensors", "backbone.onnx"
-KNOWN: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        CalibrationSamples,
-        ExitAnswers,
-        ExitGraph,
-        ExitGraphs,
-        Frontier,
-        GatePoints,
-        InputSchema,
-        MixingWeights,
-        OperatingPoint,
-        RiskControl,
-        SetRule,
-        TableColumns,
-    )
+KNOWN_HERE: dict[str, type] = {
+    **KNOWN,
+    **{k.__name__: k for k in (ExitGraph, ExitGraphs, MixingWeights)},
 }
-NAMED: dict[str, Any] = {**EXIT_DISTRIBUTIONS, **conformal.SCORES}
-NO_HISTORY = SampleHistory(
-    hashes=np.empty(0, np.uint64), parts=np.empty(0, np.int8), complete=False
-)
 
 
 def write_exported(
@@ -92,7 +63,7 @@ def _write(predictor: Predictor, gate_training: str, version: str, folder: Path)
     files = graph_files(runner.sessions.graph)
     for name, model in files.items():
         (folder / name).write_bytes(model)
-    written = Written(KNOWN, NAMED)
+    written = Written(KNOWN_HERE, NAMED)
     values = written.json(_as_values(predictor, gate_training), "predictor")
     write_arrays(folder / ARRAYS, written.arrays, {"format": FORMAT})
     names = [*files, ARRAYS]
@@ -119,11 +90,10 @@ def graph_files(graphs: ExitGraphs) -> dict[str, bytes]:
 
 
 def _as_values(predictor: Predictor, gate_training: str) -> dict[str, Any]:
-    cascade, sets = predictor.cascade, predictor.calibration.sets
-    runner: Any = cascade.engine
+    runner: Any = predictor.cascade.engine
     graphs = runner.sessions.graph
     return {
-        "schema": predictor.schema,
+        **predictor_as_values(predictor),
         "graphs": replace(
             graphs,
             parts=tuple(replace(part, model=b"") for part in graphs.parts),
@@ -138,40 +108,7 @@ def _as_values(predictor: Predictor, gate_training: str) -> dict[str, Any]:
             "precision": runner.precision,
             "fixed_batch_size": runner.fixed_batch_size,
         },
-        "cascade": {
-            "exits": cascade.exits,
-            "exit_costs": cascade.exit_costs,
-            "exit_distribution": cascade.exit_distribution,
-            "plain_seconds": cascade.plain_seconds,
-            "first_alone": cascade.first_alone,
-            "plain_last_exit": cascade.plain_last_exit,
-        },
-        "frontier": predictor.frontier,
-        # Of the whole grid, so that nobody trains them again.
-        "points": predictor.frontier.points,
-        "point": predictor.point,
-        "rule": predictor.rule,
-        "samples": predictor.samples,
-        "calibration": {
-            "temperatures": predictor.calibration.temperatures,
-            "exit_index": predictor.calibration.exit_index,
-            "confidence": predictor.calibration.confidence,
-            "sets": None if sets is None else _sets_as_values(sets),
-        },
-        "leakage": predictor.leakage,
         "gate_training": gate_training,
-    }
-
-
-def _sets_as_values(sets: conformal.ConformalSets) -> dict[str, Any]:
-    score: Any = sets.score
-    is_partial = isinstance(score, partial)
-    return {
-        "score": score.func if is_partial else score,
-        "penalties": dict(score.keywords) if is_partial else {},
-        "scores": sets.scores,
-        "groups": sets.groups,
-        "upper": sets.upper,
     }
 
 
@@ -216,12 +153,10 @@ def read_exported(path: str | os.PathLike[str]) -> tuple[Predictor, str]:
     with naming_file(folder):
         document = _document(folder)
         arrays, _ = read_arrays(_checked(folder, ARRAYS, document))
-        values = Read(KNOWN, NAMED, arrays).value(document["predictor"])
+        values = Read(KNOWN_HERE, NAMED, arrays).value(document["predictor"])
         graphs = _with_models(values["graphs"], folder, document)
-        predictor = _predictor(values, graphs)
-        check_kinds(predictor)
-        check_sizes(predictor, graphs.n_exits, graphs.n_inputs)
-        _try(predictor)
+        runner = _runner(values, graphs)
+        predictor = predictor_of(values, runner, graphs.n_exits, graphs.n_inputs)
     return predictor, str(values["gate_training"])
 
 
@@ -269,43 +204,8 @@ def _with_models(graphs: Any, folder: Path, document: Mapping[str, Any]) -> Exit
     )
 
 
-def _predictor(values: Mapping[str, Any], graphs: ExitGraphs) -> Predictor:
-    of_cascade, frontier = values["cascade"], values["frontier"]
-    mass = EXIT_DISTRIBUTIONS[of_cascade["exit_distribution"]]
+def _runner(values: Mapping[str, Any], graphs: ExitGraphs) -> OnnxRunner:
+    mass = EXIT_DISTRIBUTIONS[values["cascade"]["exit_distribution"]]
     runner = OnnxRunner(sessions=Sessions(graphs), exit_mass=mass, **values["runner"])
-    # The cache of Frontier.points.
-    vars(frontier)["points"] = values["points"]
-    rule = values["rule"]
-    return Predictor(
-        schema=values["schema"],
-        cascade=Cascade(engine=runner, **of_cascade),
-        frontier=frontier,
-        point=values["point"],
-        rule=rule,
-        samples=values["samples"],
-        calibration=_calibration(values["calibration"], rule),
-        history=NO_HISTORY,
-        leakage=values["leakage"],
-    )
-
-
-def _calibration(values: Mapping[str, Any], rule: SetRule) -> Calibration:
-    sets = values["sets"]
-    if sets is not None:
-        score = sets["score"]
-        sets = conformal.ConformalSets.of_scores(
-            partial(score, **sets["penalties"]) if sets["penalties"] else score,
-            rule.groups_of,
-            scores=sets["scores"],
-            group_numbers=sets["groups"],
-            upper=sets["upper"],
-        )
-    return Calibration(**{**values, "sets": sets})
-
-
-def _try(predictor: Predictor) -> None:
-    """Answer a sample of no meaning, as a service will."""
-    arrays = predictor.schema.example(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        predictor.probabilities(predictor.schema.encode(arrays))
+    check_kinds(runner, "runner")
+    return runner
