@@ -1,6 +1,6 @@
 """Input layers for the numeric columns of a table: piecewise-linear encoding, robust scaling, and noise."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,11 @@ LARGEST = 1e37
 CLIP = 3.0
 # What is left of a scaled value before it is clipped smoothly.
 MOST_DEVIATIONS = 100.0
+
+
+def count_blocks(state: Iterable[str]) -> int:
+    """How many submodules ``blocks.0``, ``blocks.1``, ... a state dict, of which the names are given, is of."""
+    return len({name.split(".")[1] for name in state if name.startswith("blocks.")})
 
 
 class ColumnSpreads(NamedTuple):

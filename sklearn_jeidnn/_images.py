@@ -1,7 +1,7 @@
 """The ready network for images, and which changes of images leave their classes alone."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ._encoding import count_blocks
 from ._image_layers import (
     WHITENED_IMAGES,
     FlipsAndShifts,
@@ -169,6 +170,34 @@ class ImageResNet(nn.Module):
         few = torch.as_tensor(X[:WHITENED_IMAGES], dtype=torch.float32)
         network.stem.whiten(network.input(few))
         return network
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of the network its state does not tell."""
+        changes = self.changes if isinstance(self.changes, FlipsAndShifts) else Changes(False, 0)
+        return {
+            "image_shape": list(self.input.image_shape),
+            "limits": [float(limit) for limit in self.input.limits],
+            "flip": bool(changes.flip),
+            "shift": int(changes.shift),
+            "max_epochs": int(self.max_epochs),
+        }
+
+    @classmethod
+    def of_state(
+        cls, state: Mapping[str, torch.Tensor], *, limits: Iterable[float], **settings: Any
+    ) -> "ImageResNet":
+        """A network of the sizes of a state dict, which it does not hold yet."""
+        n_classes, widest = state["classifier.weight"].shape
+        n_blocks = count_blocks(state)
+        low, high = limits
+        return cls(
+            n_classes=n_classes,
+            width=widest // (2 if n_blocks > 1 else 1),
+            n_blocks=n_blocks,
+            limits=(low, high),
+            **settings,
+        )
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """(n_samples, ...) -> logits (n_samples, n_classes)"""

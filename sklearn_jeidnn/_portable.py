@@ -28,7 +28,7 @@ class PortableMixin:
         vars(self).update(state)
         predictor = state.get("_predictor")
         if predictor is not None and torch.device(predictor.cascade.engine.device).type != "cpu":
-            vars(self)["_predictor"] = _on_its_device(predictor)
+            vars(self)["_predictor"] = on_its_device(predictor)
 
     def __copy__(self) -> Any:
         other = type(self).__new__(type(self))
@@ -122,7 +122,7 @@ def _tensor_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     return copied
 
 
-def _on_its_device(predictor: Predictor) -> Predictor:
+def on_its_device(predictor: Predictor) -> Predictor:
     """Move a predictor that was loaded to its device; if there is none, it stays on the CPU, with a warning."""
     engine: Any = predictor.cascade.engine
     device = engine.device
@@ -137,6 +137,12 @@ def _on_its_device(predictor: Predictor) -> Predictor:
     for module in _torch_modules(engine):
         _move(module, torch.device(device))
     engine = replace(engine, device=device)
+    return replace(predictor, cascade=replace(predictor.cascade, engine=engine))
+
+
+def in_device(predictor: Predictor, device: Any) -> Predictor:
+    """The same predictor, said to be on a device, to which it is then to be moved."""
+    engine: Any = replace(predictor.cascade.engine, device=device)  # type: ignore[type-var]  # a dataclass
     return replace(predictor, cascade=replace(predictor.cascade, engine=engine))
 
 

@@ -1,21 +1,132 @@
-"""How a fitted classifier leaves the process that fitted it: exported, for a machine without torch."""
+"""How a fitted classifier leaves the process that fitted it: saved, or exported for a machine without torch."""
 
+import inspect
 import os
+from collections.abc import Collection
 from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
 from ._fit.exporting import for_export
+from ._fit.loading import Loading, with_structure
+from ._fit.saving import KNOWN_OF_MODELS, fitted_as_values
 from ._fit.spec import CascadeSpec
+from ._portable import in_device, on_its_device
 from ._predictor import Predictor
+from ._store.damaged import naming_file
 from ._store.exported import write_exported
+from ._store.models import read_model, write_model
+from ._store.predictors import NAMED
+from ._warn import warn_caller
 
 
 class StoringMixin:
-    """How :class:`EarlyExitClassifier` is exported."""
+    """How :class:`EarlyExitClassifier` is saved, loaded and exported."""
 
     _predictor: Predictor
     gate_training: Any
+    get_params: Any
+    _adopt: Any
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted classifier into one file that holds no code.
+
+        The file is in the format of safetensors: weights, what gates and calibration learned from held-out samples (as
+        logits, labels and hashes; no samples), the parameters, and a checksum. Members that are scikit-learn's
+        classifiers, as the trees beside the ready network for tables, are stored by skops. The file is written beside
+        its place and moved there when it is whole.
+
+        Parameters
+        ----------
+        path : str or path
+            Of the file; one that is there is replaced.
+
+        Raises
+        ------
+        ImportError
+            If a member is a classifier and skops is missing (the extra ``save``).
+        TypeError
+            If ``conformity_score`` or ``condition_on`` is a function, or skops does not store a member.
+        OSError
+            If the file cannot be written; what was there stays.
+
+        See Also
+        --------
+        load : Loads it.
+        export : Writes a folder that answers without torch.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_jeidnn import EarlyExitClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = EarlyExitClassifier(max_epochs=2, cv=None, random_state=0).fit(X, y)
+        >>> clf.save("iris.jeidnn")  # doctest: +SKIP
+        >>> EarlyExitClassifier.load("iris.jeidnn").predict(X[:1])  # doctest: +SKIP
+        array([0])
+        """
+        check_is_fitted(self)
+        from . import __version__
+
+        values = fitted_as_values(self.get_params(deep=False), _defaults(self), self._predictor)
+        write_model(path, values, KNOWN_OF_MODELS, NAMED, __version__)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        module: Any = None,
+        *,
+        head: Any = None,
+        trusted: Collection[str] = (),
+    ) -> Any:
+        """Load a classifier that :meth:`save` wrote.
+
+        No code of the file is run. Sizes are checked before anything is allocated, and the checksum before anything is
+        used. Modules are built, cut at the same exits, and given their weights.
+
+        Parameters
+        ----------
+        path : str or path
+        module : torch module class, instance, pair or list, default=None
+            What was fitted, unless that was the ready backbone: its class, which is built with the ``module__*``
+            parameters of the file; an instance, whose weights do not matter; a pair of a class and a dict of its
+            parameters. For several a list of them, in the order of the members.
+        head : class, default=None
+            If a class was given in the constructor.
+        trusted : collection of str, default=()
+            Types of members beside scikit-learn's whose code may be run, by the names that a message gives.
+
+        Returns
+        -------
+        EarlyExitClassifier
+            Fitted. Parameters that a file cannot hold, as callbacks, are as by default, which a warning says.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is damaged, another file, or of a newer version, or if ``module``, ``head`` or ``trusted`` lack
+            something or do not fit; the message says what.
+        ImportError
+            If a member is a classifier and skops is missing (the extra ``save``).
+        """
+        with naming_file(path):
+            values = read_model(path, KNOWN_OF_MODELS, NAMED)
+            loading = Loading(values, module, head, trusted)
+            classifier = cls(**loading.params())
+            spec = CascadeSpec.of(classifier)
+            predictor = with_structure(loading.predictor(), spec)
+        device = values["engine"]["device"]
+        if device != "cpu":
+            predictor = on_its_device(in_device(predictor, device))
+        if values["left_out"]:
+            warn_caller(
+                f"parameters {values['left_out']} are functions or objects that no file holds, so they are as by "
+                f"default; set them before you fit the loaded classifier again."
+            )
+        return classifier._adopt(predictor)
 
     def export(self, directory: str | os.PathLike[str]) -> None:
         """Write a folder from which :meth:`sklearn_jeidnn.runtime.Predictor.load` answers without torch.
@@ -57,3 +168,9 @@ class StoringMixin:
 
         predictor = for_export(CascadeSpec.of(self), self._predictor)
         write_exported(directory, predictor, self.gate_training, __version__)
+
+
+def _defaults(estimator: Any) -> dict[str, Any]:
+    """Parameters of an estimator's constructor as they are by default."""
+    signature = inspect.signature(type(estimator))
+    return {name: parameter.default for name, parameter in signature.parameters.items()}

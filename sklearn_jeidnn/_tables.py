@@ -1,6 +1,6 @@
 """The ready network for tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from ._encoding import (
     RobustScaling,
     bin_edges,
     column_spreads,
+    count_blocks,
     gaps_of_few_values,
     indicators_of,
 )
@@ -179,6 +180,7 @@ class TabularResNet(nn.Module):
         super().__init__()
         if dropout is None:
             dropout = 0.3 * min(1, (width / 128) ** 2)
+        self.dropout = dropout
         # Wider networks need smaller steps.
         self.learning_rate = min(1e-2, 2e-3 * 256 / width)
         self.noise = nn.Identity() if noise is None or not np.any(noise) else InputNoise(noise)
@@ -261,6 +263,38 @@ class TabularResNet(nn.Module):
             fill=layers.fill,
             noise=noise * continuous + discrete_noise * discrete,
             **params,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of the network its state does not tell."""
+        return {"dropout": self.dropout}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, torch.Tensor], *, dropout: float) -> "TabularResNet":
+        """A network of the sizes of a state dict, which it does not hold yet."""
+
+        def n_of(name: str) -> int:
+            return len(state[name])
+
+        scaling = indicators = None
+        if "scaling.centre" in state:
+            zeros = np.zeros(n_of("scaling.centre"))
+            columns = zeros if "scaling.columns" in state else None
+            scaling = RobustScaling(zeros, zeros, columns)
+        if "indicators.column" in state:
+            zeros = np.zeros(n_of("indicators.column"))
+            indicators = ColumnIndicators(zeros, zeros)
+        return cls(
+            [np.arange(n_of("encoding.column") + 1)],
+            n_of("classifier.weight"),
+            scaling=scaling,
+            indicators=indicators,
+            fill=np.zeros(n_of("fill.fill")) if "fill.fill" in state else None,
+            width=n_of("input.weight"),
+            n_blocks=count_blocks(state),
+            dropout=dropout,
+            noise=np.ones(n_of("noise.deviations")) if "noise.deviations" in state else None,
         )
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:

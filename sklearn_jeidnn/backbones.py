@@ -5,6 +5,7 @@ block like any other. ``from_data`` builds one from training samples, which give
 input and what its first layers keep (bins, means, and filters of an image's patches).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,18 @@ class BagOfEmbeddings(nn.Module):
         ids = max(largest, key=largest.__getitem__)
         mask = next((k for k, a in largest.items() if a == 1 and X[k].shape == X[ids].shape), None)
         return cls(largest[ids] + 1, n_classes, ids=ids, mask=mask, **params)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of the network its state does not tell."""
+        return {"ids": self.ids, "mask": self.mask, "dropout": self.dropout.p}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, torch.Tensor], **settings: Any) -> "BagOfEmbeddings":
+        """A network of the sizes of a state dict, which it does not hold yet."""
+        n_tokens, width = state["embedding.weight"].shape
+        n_classes = len(state["classifier.weight"])
+        return cls(n_tokens, n_classes, width=width, **settings)
 
     def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
         """Tokens (n_samples, length), by position or by name -> logits (n_samples, n_classes)"""

@@ -5,6 +5,7 @@ The stages share their parameters with the module.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +23,13 @@ from .tokens import token_length
 NAMED_INPUTS = "it takes named inputs"
 
 
+class _For(NamedTuple):
+    """What stages are for (see :func:`cut`)."""
+
+    frozen: bool
+    trains: bool
+
+
 def cut(
     module: nn.Module,
     exits: list[str] | int | str,
@@ -31,6 +39,7 @@ def cut(
     *,
     head_cost: Callable[[torch.Tensor], float],
     frozen: bool,
+    trains: bool = True,
 ) -> tuple[list[Stage], list[str]]:
     """Cut a module into stages that together compute what the module computes.
 
@@ -49,7 +58,10 @@ def cut(
     head_cost : callable
         Multiply-adds of the head that would read a stage output (n_samples, ...).
     frozen : bool
-        Whether the stages will never be trained.
+        Whether the stages stay as they are, and need no form for training.
+    trains : bool, default=True
+        Whether stages that are not frozen will be trained. False leaves out what only training needs; the stages
+        answer the same.
 
     Returns
     -------
@@ -79,11 +91,11 @@ def cut(
     reasons = []
     for way in (_cut_traced, _cut_exported_for_any_length, _cut_exported):
         try:
-            forms, names = way(logits_module, exits, inputs, head_cost, frozen)
+            forms, names = way(logits_module, exits, inputs, head_cost, _For(frozen, trains))
             if has_mask:
                 forms = with_mask(forms, names_of_inputs.index(MASK))
             stages = probed_stages(forms, inputs, expected, has_mask=has_mask)
-            if not frozen:
+            if trains and not frozen:
                 _check_learning(logits_module, forms, inputs)
             return stages, names
         except CutError as error:
@@ -123,7 +135,7 @@ def _cut_traced(
     exits: list[str] | int | str,
     inputs: tuple[torch.Tensor, ...],
     head_cost: Callable[[torch.Tensor], float],
-    frozen: bool,
+    use: _For,
 ) -> tuple[list[Form], list[str]]:
     """Stages of a traced module, and the names of its cuts."""
     module = logits_module.module
@@ -133,12 +145,14 @@ def _cut_traced(
     if not len(candidates):
         raise CutError("it has no row of blocks")
     outputs = outputs_of(logits_module, candidates, inputs)
-    graph = trace(module, candidates, outputs, learns=not frozen)
+    graph = trace(module, candidates, outputs, learns=not use.frozen)
     if isinstance(exits, str | int):
         exits = spread_by_cost(graph, candidates, exits, inputs, head_cost)
     pieces, names = cut_graph(graph, exits)
-    if frozen:
+    if use.frozen:
         return [(fold_normalisation(piece), None) for piece in pieces], names
+    if not use.trains:
+        return [(piece, None) for piece in pieces], names
     with _training(logits_module):
         graph = trace(module, candidates, outputs, learns=True)
     learning, _ = cut_graph(graph, exits)
@@ -152,12 +166,12 @@ def _cut_exported_for_any_length(
     exits: list[str] | int | str,
     inputs: tuple[torch.Tensor, ...],
     head_cost: Callable[[torch.Tensor], float],
-    frozen: bool,
+    use: _For,
 ) -> tuple[list[Form], list[str]]:
     """Stages of a module whose inputs are sentences, exported for any length of them."""
     if token_length(inputs) is None:
         raise CutError("none of its inputs is a sentence")
-    return _cut_exported(logits_module, exits, inputs, head_cost, frozen, any_length=True)
+    return _cut_exported(logits_module, exits, inputs, head_cost, use, any_length=True)
 
 
 def _cut_exported(
@@ -165,7 +179,7 @@ def _cut_exported(
     exits: list[str] | int | str,
     inputs: tuple[torch.Tensor, ...],
     head_cost: Callable[[torch.Tensor], float],
-    frozen: bool,
+    use: _For,
     *,
     any_length: bool = False,
 ) -> tuple[list[Form], list[str]]:
@@ -175,7 +189,7 @@ def _cut_exported(
         blocks = repeated_blocks(logits_module.module, graph)
         exits = spread_by_cost(graph, blocks, exits, inputs, head_cost)
     pieces, names = cut_graph(graph, exits)
-    if frozen:
+    if use.frozen or not use.trains:
         return [(piece, None) for piece in pieces], names
     with _training(logits_module):
         learning, _ = cut_graph(export(logits_module, inputs, any_length=any_length), exits)

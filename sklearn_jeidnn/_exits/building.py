@@ -28,6 +28,7 @@ def build_network(
     precision: str = "float32",
     input_names: tuple[str, ...] | None = None,
     logit_order: list[int] | None = None,
+    trains: bool = True,
 ) -> tuple[EarlyExitNetwork, list[str]]:
     """Cut one member, and put untrained heads and gates at its exits.
 
@@ -51,6 +52,8 @@ def build_network(
         position.
     logit_order : list of int (n_classes,), default=None
         See :class:`PassThroughHead`.
+    trains : bool, default=True
+        See :func:`_cut.cut`.
 
     Returns
     -------
@@ -61,7 +64,14 @@ def build_network(
     samples = repeat_samples(inputs, N_PROBE_SAMPLES)
     head_cost = partial(_head_cost, head, n_classes)
     stages, names = cut(
-        backbone, exits, samples, input_names, n_classes, head_cost=head_cost, frozen=frozen
+        backbone,
+        exits,
+        samples,
+        input_names,
+        n_classes,
+        head_cost=head_cost,
+        frozen=frozen,
+        trains=trains,
     )
     heads, widest = _make_heads(head, n_classes, stages, samples)
     if frozen:

@@ -33,6 +33,8 @@ class TrainedMembers:
         Names of the exits inside each member.
     heads : list of dict
         State of each member's heads.
+    are_frozen : list of bool
+        Whether each member's stages stayed as they were.
     structure : dict
         Parameters that the network was built with.
     accuracy : float
@@ -44,6 +46,7 @@ class TrainedMembers:
     members: list[Member]
     exits: list[list[str]]
     heads: list[dict[str, Any]]
+    are_frozen: list[bool]
     structure: dict[str, Any]
     accuracy: float
     n_held_out: int
@@ -61,6 +64,7 @@ class TrainedMembers:
             members=members,
             exits=[cut.names for cut in cuts],
             heads=[copy.deepcopy(cut.network.heads.state_dict()) for cut in cuts],
+            are_frozen=[cut.network.frozen for cut in cuts],
             structure=spec.structure or structure_of(spec),
             accuracy=held_out.backbone_accuracy,
             n_held_out=len(held_out),

@@ -42,7 +42,9 @@ ALIGNMENT = 8
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
     """Write arrays and texts by name, and a checksum of all of them."""
-    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    # The widest numbers first, so that all are aligned, as the library does it.
+    names = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)
+    ordered = {name: np.asarray(arrays[name], order="C") for name in names}
     header: dict[str, Any] = {}
     end = 0
     for name, array in ordered.items():
@@ -82,19 +84,21 @@ def checksum_of(header: Mapping[str, Any], texts: Mapping[str, str], parts: Any)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays, which may not be written to, and texts by name.
+    """Arrays, all in the memory that the file was read into, and texts by name.
 
     Raises
     ------
     DamagedFile
         If something is wrong with the file; nothing larger than the file is allocated to find that out.
     """
-    data = Path(path).read_bytes()
+    data = bytearray(Path(path).stat().st_size)
+    with open(path, "rb") as file:
+        file.readinto(data)
     n_header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= n_header <= min(len(data) - 8, MOST_HEADER_BYTES):
         raise DamagedFile(f"it says that {n_header} bytes of its {len(data)} are its header")
     try:
-        header = json.loads(data[8 : 8 + n_header].decode("utf-8"))
+        header = json.loads(bytes(data[8 : 8 + n_header]).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"its header is no JSON ({error})") from error
     if not isinstance(header, dict):
@@ -112,14 +116,15 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
 
 def _placed(header: dict[str, Any], body: memoryview) -> dict[str, np.ndarray]:
     """Arrays where the header says they are, one after the other from the first byte to the last."""
-    places = {name: _place(name, entry) for name, entry in header.items()}
+    places = {name: _place(name, entry, len(body)) for name, entry in header.items()}
     end = 0
     arrays = {}
     for name, (dtype, shape, start, stop) in sorted(places.items(), key=lambda place: place[1][2:]):
         if start != end or stop > len(body):
             raise DamagedFile(f"the array {name[:80]!r} is not where the one before it ends")
         end = stop
-        arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
+        array = np.frombuffer(body[start:stop], dtype).reshape(shape)
+        arrays[name] = array if array.flags.aligned else array.copy()
         if dtype.kind == "b" and (arrays[name].view(np.uint8) > 1).any():
             raise DamagedFile(f"the array {name[:80]!r} holds neither true nor false")
     if end != len(body):
@@ -127,8 +132,8 @@ def _placed(header: dict[str, Any], body: memoryview) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
-    """Dtype, shape, and first and last place of an array."""
+def _place(name: str, entry: Any, n_bytes: int) -> tuple[np.dtype, tuple[int, ...], int, int]:
+    """Dtype, shape, and first and last place of an array; the file has so many bytes of arrays."""
     whole = f"the array {name[:80]!r}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise DamagedFile(f"{whole} has no dtype, shape and place")
@@ -138,6 +143,10 @@ def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise DamagedFile(f"{whole} has a shape or a place that is none")
     dtype = np.dtype(DTYPES[entry["dtype"]])
+    # An array without numbers may name any other size, of which something else would then be made.
+    without_zeros = math.prod(size for size in shape if size)
+    if without_zeros > n_bytes and 0 in shape:
+        raise DamagedFile(f"{whole} has a shape or a place that is none")
     if len(shape) > MOST_AXES or math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
         raise DamagedFile(f"{whole} is not of the size of its shape")
     return dtype, tuple(shape), offsets[0], offsets[1]

@@ -19,6 +19,7 @@ KIND = "@"
 # Kinds of dtypes whose arrays are kept as bytes, beside the JSON.
 AS_BYTES = "biuf"
 MOST_TEXT = 2**20
+MOST_BYTES_IN_JSON = 256
 
 
 class Written:
@@ -54,7 +55,7 @@ class Written:
         if isinstance(value, np.dtype):
             return {"@dtype": value.str}
         if isinstance(value, bytes):
-            return {"@bytes": base64.b64encode(value).decode()}
+            return self._bytes(value, where)
         if isinstance(value, list):
             return self._items(value, where)
         if isinstance(value, tuple):
@@ -69,6 +70,12 @@ class Written:
         raise TypeError(
             f"{where} is {value!r}, a {type(value).__name__}, which cannot be stored as a value."
         )
+
+    def _bytes(self, value: bytes, where: str) -> dict[str, Any]:
+        if len(value) <= MOST_BYTES_IN_JSON:
+            return {"@bytes": base64.b64encode(value).decode()}
+        self.arrays[where] = np.frombuffer(value, np.uint8)
+        return {"@bytes_of": where}
 
     def _items(self, values: Any, where: str) -> list[Any]:
         return [self.json(value, f"{where}.{i}") for i, value in enumerate(values)]
@@ -112,6 +119,7 @@ class Read:
             "@scalar": lambda item: self.value(item)[()],
             "@dtype": self._dtype,
             "@bytes": lambda text: base64.b64decode(text, validate=True),
+            "@bytes_of": lambda name: self._array(name).tobytes(),
             "@tuple": lambda items: tuple(map(self.value, _as(list, items))),
             "@dict": lambda items: {k: self.value(v) for k, v in _as(dict, items).items()},
             "@missing": lambda _: _not_available(),
