@@ -26,7 +26,7 @@ from .._exits.usual_torch import usual_torch
 from .._history import SampleHistory
 from .._predictor import Predictor
 from .._schema import InputSchema
-from .._store.checking import check_kinds
+from .._store.checking import check_kinds, check_samples
 from .._store.damaged import DamagedFile
 from .._store.predictors import predictor_of
 from .classifiers import ClassifierStage
@@ -63,6 +63,7 @@ class Loading:
             raise DamagedFile("it does not say what its samples look like")
         check_kinds(self.schema, "schema")
         check_kinds(values["history"], "history")
+        check_samples(self.schema, len(self.schema.sample_shapes))
 
     def params(self) -> dict[str, Any]:
         """Parameters of the estimator."""

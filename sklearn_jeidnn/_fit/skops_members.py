@@ -12,6 +12,7 @@ from .trees import DistilledExtraTrees, QuickBoostedTrees, QuickExtraTrees
 
 # Beside what skops trusts; arrays of trees are checked here before they are used.
 TRUSTED = (
+    "numpy.dtype",
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     *(

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._exits.gate_points import GatePoints
 from .._predictor import Predictor
+from .._schema import InputSchema
 from .damaged import DamagedFile
 
 # Numbers of a sample: more than any has.
@@ -62,6 +63,20 @@ def _items_fit(values: Any, arguments: tuple[Any, ...]) -> bool:
     return len(values) == len(arguments) and all(map(_fits, values, arguments))
 
 
+def check_samples(schema: InputSchema, n_inputs: int) -> None:
+    """Refuse what no samples are like."""
+    n_classes = len(schema.classes)
+    _expect(schema.classes.ndim == 1 and n_classes > 0, "classes")
+    _expect(len(schema.sample_shapes) == len(schema.dtypes) == n_inputs, "inputs")
+    _expect(schema.input_names is None or len(schema.input_names) == n_inputs, "input names")
+    _expect(schema.input_names is not None or n_inputs == 1, "input names")
+    _expect(
+        all(s >= 0 for shape in schema.sample_shapes for s in shape)
+        and sum(_product(shape) for shape in schema.sample_shapes) <= MOST_NUMBERS,
+        "shapes of samples",
+    )
+
+
 def check_sizes(predictor: Predictor, n_exits: int, n_inputs: int) -> None:
     """Refuse arrays of a predictor whose shapes do not fit each other.
 
@@ -74,15 +89,7 @@ def check_sizes(predictor: Predictor, n_exits: int, n_inputs: int) -> None:
     """
     schema, cascade, point = predictor.schema, predictor.cascade, predictor.point
     n_classes = len(schema.classes)
-    _expect(schema.classes.ndim == 1 and n_classes > 0, "classes")
-    _expect(len(schema.sample_shapes) == len(schema.dtypes) == n_inputs, "inputs")
-    _expect(schema.input_names is None or len(schema.input_names) == n_inputs, "input names")
-    _expect(schema.input_names is not None or n_inputs == 1, "input names")
-    _expect(
-        all(s >= 0 for shape in schema.sample_shapes for s in shape)
-        and sum(_product(shape) for shape in schema.sample_shapes) <= MOST_NUMBERS,
-        "shapes of samples",
-    )
+    check_samples(schema, n_inputs)
     _expect(len(cascade.exits) == n_exits - 1, "exits")
     for costs in (cascade.exit_costs, predictor.frontier.exit_costs):
         _expect(costs.shape == (n_exits,) and _are_finite(costs), "exit costs")
