@@ -17,6 +17,7 @@ from ._store.damaged import naming_file
 from ._store.exported import write_exported
 from ._store.models import read_model, write_model
 from ._store.predictors import NAMED
+from ._store.writing import as_path
 from ._warn import warn_caller
 
 
@@ -112,6 +113,7 @@ class StoringMixin:
         ImportError
             If a member is a classifier and skops is missing (the extra ``save``).
         """
+        path = as_path(path, "path")
         with naming_file(path):
             values = read_model(path, KNOWN_OF_MODELS, NAMED)
             loading = Loading(values, module, head, trusted)

@@ -28,6 +28,7 @@ from sklearn_jeidnn._fit.checks import random_numbers_kept
 from sklearn_jeidnn._fit.datasets import whole_batch
 from sklearn_jeidnn._operate import gate_descent
 from sklearn_jeidnn._operate.calibration import CalibrationSamples
+from sklearn_jeidnn.runtime import Predictor
 
 rng = np.random.default_rng(0)
 X = np.float32(rng.normal(size=(60, 4)))
@@ -199,7 +200,7 @@ def test_every_parameter_of_a_method_takes_a_value_or_an_error_names_it(ready, m
 
 
 def test_methods_of_the_matrix_are_all_that_take_parameters():
-    others = {"fit", "get_params", "set_params", "score", "get_metadata_routing"}
+    others = {"fit", "get_params", "set_params", "score", "get_metadata_routing", "export", "save"}
     public = {
         name
         for name, function in inspect.getmembers(EarlyExitClassifier, inspect.isfunction)
@@ -207,6 +208,18 @@ def test_methods_of_the_matrix_are_all_that_take_parameters():
         and set(inspect.signature(function).parameters) - {"self", "X", "y"}
     }
     assert public - others == set(METHODS)
+
+
+@pytest.mark.parametrize("value", [None, 3, 2.5, "", b"x", [], "a\0b", object()])
+def test_paths_that_are_none_are_named(ready, value):
+    calls = {
+        "path": [ready.save, EarlyExitClassifier.load],
+        "directory": [ready.export, Predictor.load],
+    }
+    for name, functions in calls.items():
+        for function in functions:
+            with pytest.raises((TypeError, ValueError), match=rf"\b{name}="):
+                function(value)
 
 
 class NoTraining(Callback):

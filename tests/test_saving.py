@@ -67,7 +67,7 @@ def _with(**params):
 
 def check_same(loaded, clf, X, **groups):
     for a, b in ((loaded, clf), (loaded.at(cost_weight=0.7), clf.at(cost_weight=0.7))):
-        np.testing.assert_array_equal(a.pre_with(X), b.pre_with(X))
+        np.testing.assert_array_equal(a.predict(X), b.predict(X))
         np.testing.assert_array_equal(a.predict_exit(X), b.predict_exit(X))
         np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
         np.testing.assert_array_equal(a.predict_set(X, **groups), b.predict_set(X, **groups))
@@ -191,7 +191,7 @@ def test_a_later_fit_goes_on_from_it(digits, fresh_digits, path):
     loaded = through_a_file(clf, path, module=OfSize)
     for each in (clf, loaded):
         each.fit(*fresh_digits)
-    np.testing.assert_array_equal(clf.pre_with(fresh_digits[0]), loaded.pre_with(fresh_digits[0]))
+    np.testing.assert_array_equal(clf.predict(fresh_digits[0]), loaded.predict(fresh_digits[0]))
     started_anew = quick_classifier(module=OfSize, max_epochs=2).fit(*fresh_digits)
     assert (started_anew.predict_proba(digits[0]) != loaded.predict_proba(digits[0])).any()
 
@@ -233,7 +233,7 @@ def test_code_of_others_is_run_only_where_it_is_trusted(digits, path):
         EarlyExitClassifier.load(path, TinyConv)
     trusted = ["tests.test_saving.Stranger"]
     loaded = EarlyExitClassifier.load(path, TinyConv, trusted=trusted)
-    np.testing.assert_array_equal(loaded.pre_with(digits[0]), clf.pre_with(digits[0]))
+    np.testing.assert_array_equal(loaded.predict(digits[0]), clf.predict(digits[0]))
 
 
 def test_what_a_file_cannot_hold_is_refused(digits, path):
@@ -263,7 +263,7 @@ def test_a_file_that_fails_leaves_the_one_before(clf, path, monkeypatch):
 def test_others_read_the_file(clf, path):
     clf.save(path)
     arrays = load_file(path)
-    of_module = clf.module_.state__with()
+    of_module = clf.module_.state_dict()
     for name, tensor in of_module.items():
         np.testing.assert_array_equal(arrays[f"model.members.0.state.{name}"], tensor.numpy())
 

@@ -20,7 +20,7 @@ from .checking import check_kinds
 from .damaged import DamagedFile, naming_file
 from .predictors import KNOWN, NAMED, predictor_as_values, predictor_of
 from .values import Read, Written
-from .writing import write_whole_folder
+from .writing import as_path, write_whole_folder
 
 FORMAT, VERSION = "sklearn_jeidnn.export", 1
 VALUES, ARRAYS, BACKBONE = "predictor.json", "arrays.safetensors", "backbone.onnx"
@@ -149,7 +149,7 @@ def read_exported(path: str | os.PathLike[str]) -> tuple[Predictor, str]:
     DamagedFile
         If it was not written so, or by a newer version.
     """
-    folder = Path(path)
+    folder = as_path(path, "directory")
     with naming_file(folder):
         document = _document(folder)
         arrays, _ = read_arrays(_checked(folder, ARRAYS, document))

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def read_model(
     DamagedFile
         If it is another one, or was written by a newer version.
     """
-    arrays, texts = read_arrays(Path(path))
+    arrays, texts = read_arrays(path)
     _check_format(texts)
     values = read_values(texts.get("values", ""), known, named, arrays)
     if not isinstance(values, dict):

@@ -6,9 +6,27 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Begins the names of what is being written.
 UNFINISHED = ".unfinished-"
+
+
+def as_path(path: Any, name: str) -> Path:
+    """A path, if it is one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        That name the parameter.
+    """
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise TypeError(
+            f"{name}={path!r} is not allowed; give the name of a file or folder, a str or a path."
+        )
+    if "\0" in str(path):
+        raise ValueError(f"{name}={path!r} is not allowed: no file can be called so.")
+    return Path(path)
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
@@ -25,7 +43,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> 
     OSError
         If the file cannot be written. What was there before stays.
     """
-    place = Path(path)
+    place = as_path(path, "path")
     with _unfinished(place, is_folder=False) as unfinished:
         write(unfinished)
         _flush(unfinished)
@@ -51,7 +69,7 @@ def write_whole_folder(
     OSError
         If the folder cannot be written, or if something is there that may not be replaced. What was there before stays.
     """
-    place = Path(path)
+    place = as_path(path, "directory")
     if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or may_replace(place))):
         raise FileExistsError(
             f"{str(place)!r} exists, and is no folder that was exported before; give a new one, or remove it."
