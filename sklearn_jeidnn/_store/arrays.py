@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .damaged import DamagedFile
+from .damaged import DamagedFile, read_whole
 
 # Names that the format has for dtypes.
 DTYPES = {
@@ -91,9 +91,7 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     DamagedFile
         If something is wrong with the file; nothing larger than the file is allocated to find that out.
     """
-    data = bytearray(Path(path).stat().st_size)
-    with open(path, "rb") as file:
-        file.readinto(data)
+    data = read_whole(path)
     n_header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= n_header <= min(len(data) - 8, MOST_HEADER_BYTES):
         raise DamagedFile(f"it says that {n_header} bytes of its {len(data)} are its header")

@@ -17,7 +17,7 @@ from .._exits.policy import EXIT_DISTRIBUTIONS
 from .._predictor import Predictor
 from .arrays import read_arrays, write_arrays
 from .checking import check_kinds
-from .damaged import DamagedFile, naming_file
+from .damaged import DamagedFile, naming_file, read_whole
 from .predictors import KNOWN, NAMED, predictor_as_values, predictor_of
 from .values import Read, Written
 from .writing import as_path, write_whole_folder
@@ -133,7 +133,7 @@ def _canonical(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True).encode()
 
 
-def _sha256(data: bytes) -> str:
+def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
@@ -152,7 +152,8 @@ def read_exported(path: str | os.PathLike[str]) -> tuple[Predictor, str]:
     folder = as_path(path, "directory")
     with naming_file(folder):
         document = _document(folder)
-        arrays, _ = read_arrays(_checked(folder, ARRAYS, document))
+        _checked(folder, ARRAYS, document)
+        arrays, _ = read_arrays(folder / ARRAYS)
         values = Read(KNOWN_HERE, NAMED, arrays).value(document["predictor"])
         graphs = _with_models(values["graphs"], folder, document)
         runner = _runner(values, graphs)
@@ -161,7 +162,7 @@ def read_exported(path: str | os.PathLike[str]) -> tuple[Predictor, str]:
 
 
 def _document(folder: Path) -> dict[str, Any]:
-    document = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+    document = json.loads(read_whole(folder / VALUES).decode("utf-8"))
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise DamagedFile(f"{VALUES} is of no exported classifier")
     version = document.get("format_version")
@@ -176,12 +177,12 @@ def _document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _checked(folder: Path, name: str, document: Mapping[str, Any]) -> Path:
-    """Path of a file, if its content is the one that was written."""
-    file = folder / name
-    if document["files"].get(name) != _sha256(file.read_bytes()):
+def _checked(folder: Path, name: str, document: Mapping[str, Any]) -> bytearray:
+    """Bytes of a file, if they are those that were written."""
+    data = read_whole(folder / name)
+    if document["files"].get(name) != _sha256(data):
         raise DamagedFile(f"the checksum of {name} is not that of its content")
-    return file
+    return data
 
 
 def _with_models(graphs: Any, folder: Path, document: Mapping[str, Any]) -> ExitGraphs:
@@ -191,7 +192,7 @@ def _with_models(graphs: Any, folder: Path, document: Mapping[str, Any]) -> Exit
     check_kinds(graphs, "graphs")
     for part in graphs.parts:
         check_kinds(part, "graphs")
-    models = {name: _checked(folder, name, document).read_bytes() for name in graph_files(graphs)}
+    models = {name: bytes(_checked(folder, name, document)) for name in graph_files(graphs)}
     return replace(
         graphs,
         parts=tuple(
