@@ -245,7 +245,10 @@ def watch(connection, samples):
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     while True:
-        path = connection.recv()
+        try:
+            path = connection.recv()
+        except EOFError:
+            return
         pathlib.Path("/proc/self/clear_refs").write_text("5")
         _, before = peak_bytes()
         start = time.process_time()

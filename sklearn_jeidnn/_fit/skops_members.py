@@ -25,6 +25,7 @@ TRUSTED = (
 def _skops() -> Any:
     try:
         import skops.io
+        import skops.io.exceptions
     except ImportError as error:
         raise ImportError(
             "a member is a classifier of scikit-learn's, which skops stores: pip install 'sklearn_jeidnn[save]'."
@@ -57,13 +58,14 @@ def of_bytes(data: bytes, trusted: Collection[str]) -> Any:
     """
     skops = _skops()
     _refuse_compressed(data)
-    others = sorted({*skops.get_untrusted_types(data=data)} - {*TRUSTED, *trusted})
-    if others:
+    try:
+        classifier = skops.loads(data, trusted=[*TRUSTED, *trusted])
+    except skops.exceptions.UntrustedTypesFoundException as error:
+        others = sorted({*skops.get_untrusted_types(data=data)} - {*TRUSTED, *trusted})
         raise UntrustedTypes(
             f"a member needs the types {others}, whose code would be run. If you know them and who wrote the file, "
             f"give trusted={others}"
-        )
-    classifier = skops.loads(data, trusted=[*TRUSTED, *trusted])
+        ) from error
     for owner, tree in _trees_in(classifier, classifier, set()):
         _check_tree(tree, getattr(owner, "n_features_in_", 0))
     return classifier

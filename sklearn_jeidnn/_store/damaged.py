@@ -20,8 +20,7 @@ def naming_file(path: Any) -> Iterator[None]:
         # It cannot be read, or something is not installed: no matter what it holds.
         raise
     except Exception as error:
-        # A hostile file makes of values what it likes, and none of the errors that follow tells its reader more than that
-        # it is damaged.
+        # A hostile file makes of values what it likes: whichever error follows tells no more than that it is damaged.
         what = str(error) if isinstance(error, DamagedFile) else f"{type(error).__name__}: {error}"
         raise DamagedFile(
             f"{str(path)!r} cannot be loaded: {what}. Copy it anew from where it was written, or write it anew."
