@@ -70,7 +70,9 @@ NUMPY_ONLY = [
     "_operate.certification",
     "_operate.exit_answers",
     "_operate.frontier",
+    "_operate.gate_descent",
     "_operate.leakage",
+    "_operate.objective",
     "_operate.operating_point",
     "_operate.risk",
     "_operate.temperatures",
@@ -78,6 +80,7 @@ NUMPY_ONLY = [
     "_operate.ties",
     "_operate.unlike",
     "_operate.user_functions",
+    "_operate.warn",
 ]
 # Must run without torch.
 NO_TORCH = [
@@ -152,12 +155,56 @@ def python(code):
     return subprocess.run(run, cwd=PACKAGE.parent, capture_output=True, text=True)
 
 
+WITH_NUMPY_ONLY = (
+    "import sys; missing = ['torch', 'skorch', 'sklearn', 'scipy', 'joblib'];"
+    "sys.modules.update(dict.fromkeys(missing));"
+)
+
+
 def test_what_remains_after_fit_needs_numpy_only():
-    missing = ["torch", "skorch", "sklearn", "scipy", "joblib"]
-    result = python(
-        f"import sys; [sys.modules.__setitem__(name, None) for name in {missing}];"
-        f"[__import__('sklearn_jeidnn.' + name) for name in {NUMPY_ONLY}]"
-    )
+    code = f"[__import__('sklearn_jeidnn.' + name) for name in {NUMPY_ONLY}]"
+    result = python(WITH_NUMPY_ONLY + code)
+    assert result.returncode == 0, result.stderr
+
+
+# Every policy; every request; the candidates for certification; temperatures and sets.
+CHOOSING = """
+import numpy as np
+from sklearn_jeidnn._exits.policy import EXIT_DISTRIBUTIONS
+from sklearn_jeidnn._operate.calibration import Calibration, CalibrationSamples, SetRule
+from sklearn_jeidnn._operate.exit_answers import ExitAnswers
+from sklearn_jeidnn._operate.frontier import EXIT_POLICIES, Frontier, objective_at
+
+rng, costs, zeros = np.random.default_rng(0), np.array([0.2, 0.6, 1.0]), np.zeros(80, int)
+logits = rng.standard_normal((80, 3, 4), dtype=np.float32)
+answers = ExitAnswers(
+    logits=logits,
+    backbone_logits=logits[:, -1],
+    gate_inputs=rng.random((80, 2, 15), dtype=np.float32),
+    codes=(logits.sum(1) + rng.standard_normal((80, 4))).argmax(1),
+    weights=np.ones(80, np.float32),
+)
+samples = CalibrationSamples(answers=answers, uniform=zeros, groups=zeros, known_groups=zeros[:1])
+rule = SetRule(conformity_score="raps", condition_on="exit", seed=0)
+requests = [{"cost_weight": 0.1}, {"budget": 0.7}, {"max_accuracy_drop": 0.05}]
+for exit_mass in EXIT_DISTRIBUTIONS.values():
+    frontier = Frontier(answers=answers, exit_mass=exit_mass, exit_costs=costs)
+    assert len(frontier.candidates_by_cost) > 90
+    for policy in EXIT_POLICIES:
+        moved = frontier.with_policy(policy)
+        for request in requests:
+            point = moved.choose(**request)
+            calibration = Calibration.fit(rule, point, answers, samples, exit_mass)
+            assert np.isfinite(calibration.temperatures).all() and calibration.sets is not None
+            if "budget" in request:
+                assert costs[answers.exits(point.gates, exit_mass)].mean() <= 0.7
+    asked = {"cost_weight": 0.1, "budget": 0.7, "least_cost": 0.2}
+    assert objective_at(answers, exit_mass, costs, **asked) < 1
+"""
+
+
+def test_points_are_chosen_and_calibrated_with_numpy_only():
+    result = python(f"{WITH_NUMPY_ONLY}\n{CHOOSING}")
     assert result.returncode == 0, result.stderr
 
 

@@ -7,6 +7,7 @@ from sklearn_jeidnn._exits.policy import (
     decide,
     direct_mass,
     exit_distribution,
+    exit_distribution_gradient,
     exits_taken,
     leaves,
     sequential_mass,
@@ -107,3 +108,24 @@ def test_many_gates_that_stay_are_not_undone_by_rounding(exit_mass):
     if exit_mass is direct_mass:
         gates = np.float32(0.49) * np.float32(0.51) ** np.arange(60, dtype=np.float32)[None]
     assert exits_taken(gates, exit_mass).tolist() == [60]
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
+@pytest.mark.parametrize("n_gates", [1, 5])
+def test_the_gradient_is_that_of_the_distribution(gate_probs, exit_mass, n_gates):
+    gates = (gate_probs[:, :n_gates] / 2).requires_grad_()
+    losses = torch.rand(200, n_gates + 1)
+    (exit_distribution(gates, exit_mass) * losses).sum().backward()
+    found = exit_distribution_gradient(gates.detach().numpy(), exit_mass, losses.numpy())
+    np.testing.assert_allclose(found, gates.grad, atol=1e-6)
+    assert np.abs(found).max() > 0.1
+
+
+def test_a_direct_gate_that_asks_for_more_than_is_left_does_not_count():
+    gates, losses = np.array([[0.7, 0.8, 0.1]]), np.array([[0.0, 3.0, 5.0, 9.0]])
+    assert exit_distribution_gradient(gates, direct_mass, losses).tolist() == [[-3.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("exit_mass", EXIT_DISTRIBUTIONS.values())
+def test_without_gates_all_mass_is_the_last_exits(exit_mass):
+    assert exit_distribution(np.empty((3, 0)), exit_mass).tolist() == [[1.0]] * 3

@@ -1,16 +1,15 @@
 import numpy as np
 import pytest
-from scipy.optimize import approx_fprime, minimize_scalar
+from scipy.optimize import approx_fprime, minimize, minimize_scalar
 
 from sklearn_jeidnn._operate import temperatures
 from sklearn_jeidnn._operate.temperatures import (
-    bounded_minimum,
+    ScaledLogLoss,
     expected_errors,
     fit_leavers_temperatures,
     fit_temperatures,
     log_losses,
     log_softmax,
-    scaled_log_losses,
     smoothed_errors,
     softmax,
 )
@@ -85,12 +84,16 @@ def test_errors_are_counted_partly_as_they_fell_partly_as_the_last_exit_expects(
     assert counted.dtype == exits.dtype
 
 
-def test_the_derivative_is_that_of_the_loss():
+def test_the_derivatives_are_those_of_the_loss():
     logits, codes = calibrated_logits(5)
-    logits, where = logits.astype(float), np.array([-0.5, 0.0, 0.3, 1.0, 2.0])
-    _, derivatives = scaled_log_losses(logits, codes, where)
-    numerical = approx_fprime(where, lambda v: scaled_log_losses(logits, codes, v)[0])
-    np.testing.assert_allclose(np.diag(derivatives), numerical, atol=1e-5)
+    where = np.array([-0.5, 0.0, 0.3, 1.0, 2.0])
+    of_samples = ScaledLogLoss.of(logits, codes)
+    losses, slopes, curvatures = of_samples(where)
+    scaled = logits / np.exp(where)[:, None]
+    np.testing.assert_allclose(losses, log_losses(scaled[:, None], codes)[:, 0], rtol=1e-5)
+    for order, derivatives in [(0, slopes), (1, curvatures)]:
+        numerical = approx_fprime(where, lambda v, order=order: of_samples(v)[order])
+        np.testing.assert_allclose(derivatives, np.diag(numerical), atol=1e-5)
 
 
 def test_log_losses_are_those_of_the_right_label():
@@ -98,18 +101,6 @@ def test_log_losses_are_those_of_the_right_label():
     exits = np.stack([logits, 2 * logits], axis=1)
     expected = -np.log(softmax(exits)[np.arange(20), :, codes])
     np.testing.assert_allclose(log_losses(exits, codes), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("least, expected", [(-6.0, -2.0), (-1.0, -1.0)])
-def test_a_minimum_is_looked_for_between_its_bounds(least, expected):
-    found = bounded_minimum(lambda v: (np.square(v + 2).sum(), 2 * (v + 2)), 2, least)
-    np.testing.assert_allclose(found, [expected, expected], atol=1e-5)
-
-
-@pytest.mark.parametrize("slope, expected", [(-1.0, 6.0), (1.0, -6.0)])
-def test_logarithms_of_temperatures_stay_within_six_of_zero(slope, expected):
-    found = bounded_minimum(lambda v: (slope * v.sum(), np.full(2, slope)), 2)
-    np.testing.assert_allclose(found, [expected, expected])
 
 
 def test_large_logits_do_not_overflow():
@@ -160,17 +151,55 @@ def test_temperatures_of_leavers_weigh_thirty_samples_for_those_of_all(copies):
     np.testing.assert_allclose(np.log(found / of_all), expected, atol=2e-4)
 
 
-def test_temperatures_descend_the_gradients_of_their_losses(monkeypatch):
-    where, fits = np.array([0.4, -0.7]), []
+@pytest.mark.parametrize("size, right", [(1e-2, True), (1e-1, True), (1e-3, False), (30, False)])
+def test_no_other_temperature_is_better_where_the_loss_has_two_minima(size, right):
+    """Tiny logits that are right: a temperature of 1 hardly matters, one of a hundredth makes them sure."""
+    logits, codes = size * np.array([[[1.0, 0.0]]]), np.array([0 if right else 1])
 
-    def checked(loss, n_parameters):
-        value, gradient = loss(where)
-        numerical = approx_fprime(where, lambda v: loss(v)[0])
-        np.testing.assert_allclose(gradient, numerical, atol=1e-5)
-        fits.append(value)
-        return np.zeros(n_parameters)
+    def loss(log_temperature):
+        return log_losses(logits / np.exp(log_temperature), codes)[0, 0] + 0.01 * log_temperature**2
 
-    monkeypatch.setattr(temperatures, "bounded_minimum", checked)
-    fit_temperatures(np.stack([FEW, 2 * FEW], axis=1), CODES, np.ones(5))
-    fit_leavers_temperatures(FEW, CODES, np.array([0, 0, 0, 1, 1]), np.array([0.5, 2.0]))
-    assert len(fits) == 2
+    found = np.log(fit_temperatures(logits, codes, np.ones(1)))[0]
+    assert loss(found) <= min(map(loss, np.linspace(-6, 6, 601))) + 1e-6
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_logarithms_of_temperatures_stay_within_six_of_zero(sign):
+    """Sure and wrong, or nearly blind and right."""
+    logits, codes = np.array([[[0.0, 1e4]], [[0.0, 1e4]]]) * sign ** np.arange(2), np.zeros(2, int)
+    if sign < 0:
+        logits = np.array([[[1e-3, 0.0]]] * 2)
+    found = np.log(fit_temperatures(logits, codes, np.full(2, 1e4)))
+    np.testing.assert_allclose(found, 6 * sign, atol=1e-9)
+
+
+@pytest.mark.parametrize("exponent", range(-4, 31, 2))
+def test_temperatures_have_no_more_loss_than_those_of_a_quasi_newton_method(exponent):
+    rng = np.random.default_rng(exponent + 4)
+    logits = rng.standard_normal((7, 3)) * 10.0**exponent
+    codes, weights = rng.integers(3, size=7), rng.gamma(0.5, size=7)
+
+    def loss(log_temperature):
+        losses = log_losses(logits[:, None] / np.exp(log_temperature), codes)[:, 0]
+        return weights @ losses / 7 + 0.01 * float(np.sum(np.square(log_temperature)))
+
+    expected = minimize(loss, np.zeros(1), bounds=[(-6, 6)]).fun
+    found = np.log(fit_temperatures(logits[:, None], codes, weights))[0]
+    assert loss(found) <= expected + 1e-7 * max(1.0, expected)
+
+
+def test_samples_of_no_weight_leave_a_temperature_of_one():
+    logits, codes = calibrated_logits(20)
+    assert fit_temperatures(logits[:, None], codes, np.zeros(20)) == 1
+
+
+def test_temperatures_do_not_depend_on_how_many_samples_are_computed_at_a_time(monkeypatch):
+    logits, codes = calibrated_logits(50)
+    exits, exit_index = np.stack([logits, 3 * logits], axis=1), np.arange(50) % 2
+    fits = []
+    for at_once in (temperatures.BLOCK, 28):
+        monkeypatch.setattr(temperatures, "BLOCK", at_once)
+        of_all = fit_temperatures(exits, codes, np.ones(50))
+        leavers = fit_leavers_temperatures(exits[:, 1], codes, exit_index, of_all)
+        fits.append([of_all, leavers])
+    np.testing.assert_allclose(fits[0], fits[1], rtol=1e-9)

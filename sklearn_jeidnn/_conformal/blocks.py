@@ -4,6 +4,6 @@
 ROWS_AT_ONCE = 2**13
 
 
-def blocks(n_samples: int) -> list[slice]:
-    """Slices of at most ``ROWS_AT_ONCE`` samples."""
-    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, n_samples, ROWS_AT_ONCE)]
+def blocks(n_samples: int, at_once: int = ROWS_AT_ONCE) -> list[slice]:
+    """Slices of at most ``at_once`` samples."""
+    return [slice(start, start + at_once) for start in range(0, n_samples, at_once)]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .policy import Array, ExitMass, exits_taken, namespace_of, sigmoid
+from .policy import Array, ExitMass, exits_taken, sigmoid
 
 # Columns of a gate's inputs.
 CONFIDENCE, ENTROPY, MARGIN, STREAK = 0, 1, 2, -1
@@ -53,39 +53,42 @@ class GateOfExit(NamedTuple):
     rounding_margin: float  # largest rounding error of the score
 
 
+def standardise(inputs: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Gate inputs (n_samples, n_gates, n_inputs) of mean 0 and scale 1."""
+    standardised: np.ndarray = (inputs - mean) / scale
+    return standardised
+
+
 @dataclass(frozen=True, kw_only=True)
 class GatePoints:
-    """Linear gates of several operating points: NumPy arrays, or torch tensors during training.
+    """Linear gates of several operating points.
 
     Parameters
     ----------
-    weight : array (n_points, n_gates, n_inputs)
-    bias : array (n_points, n_gates)
-    mean, scale : array (n_gates, n_inputs)
+    weight : ndarray (n_points, n_gates, n_inputs)
+    bias : ndarray (n_points, n_gates)
+    mean, scale : ndarray (n_gates, n_inputs)
         They standardise the inputs.
     """
 
-    weight: Array
-    bias: Array
-    mean: Array
-    scale: Array
+    weight: np.ndarray
+    bias: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
 
     def __len__(self) -> int:
         return len(self.bias)
 
-    def standardised(self, inputs: Array) -> Array:
-        """(n_samples, n_gates, n_inputs) -> (n_gates, n_samples, n_inputs)"""
-        return namespace_of(inputs).moveaxis((inputs - self.mean) / self.scale, 0, 1)
+    def leaving(self, inputs: np.ndarray) -> np.ndarray:
+        """(n_samples, n_gates, n_inputs) -> probabilities (n_samples, n_points, n_gates) of leaving"""
+        standardised = standardise(inputs, self.mean, self.scale).swapaxes(0, 1)
+        scores = standardised @ np.moveaxis(self.weight, 0, -1) + self.bias.T[:, None]
+        return np.moveaxis(sigmoid(scores), 0, -1)
 
-    def leaving(self, standardised: Array) -> Array:
-        """(n_gates, n_samples, n_inputs) -> probabilities (n_samples, n_points, n_gates) of leaving"""
-        moveaxis = namespace_of(standardised).moveaxis
-        scores = standardised @ moveaxis(self.weight, 0, -1) + self.bias.T[:, None]
-        return moveaxis(sigmoid(scores), 0, -1)
-
-    def exits(self, inputs: Array, exit_mass: ExitMass) -> Array:
+    def exits(self, inputs: np.ndarray, exit_mass: ExitMass) -> np.ndarray:
         """(n_samples, n_gates, n_inputs) -> exits of the samples at each point (n_samples, n_points)"""
-        return exits_taken(self.leaving(self.standardised(inputs)), exit_mass)
+        exits: np.ndarray = exits_taken(self.leaving(inputs), exit_mass)
+        return exits
 
     def per_exit(self) -> list[GateOfExit]:
         """The gates of the first point one by one, as arrays."""

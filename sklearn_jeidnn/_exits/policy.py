@@ -43,6 +43,25 @@ def direct_mass(gate_prob: Array, survival: Array) -> Array:
 EXIT_DISTRIBUTIONS: dict[str, ExitMass] = {"sequential": sequential_mass, "direct": direct_mass}
 
 
+def _sequential_slopes(gate_prob: Array, survival: Array) -> tuple[Array, Array]:
+    """Derivatives of :func:`sequential_mass` with respect to its two arguments."""
+    return survival, gate_prob
+
+
+def _direct_slopes(gate_prob: Array, survival: Array) -> tuple[Array, Array]:
+    """Derivatives of :func:`direct_mass`, of whose two arguments the smaller one alone counts."""
+    gives_its_own = (gate_prob < survival).astype(gate_prob.dtype)
+    return gives_its_own, 1 - gives_its_own
+
+
+# The derivatives of each mass with respect to a gate's probability and to what is left.
+MassSlopes = Callable[[Array, Array], tuple[Array, Array]]
+MASS_SLOPES: dict[ExitMass, MassSlopes] = {
+    sequential_mass: _sequential_slopes,
+    direct_mass: _direct_slopes,
+}
+
+
 def exit_distribution(gate_probs: Array, exit_mass: ExitMass) -> Array:
     """Probability of each exit for each sample; the last exit gets the mass that no gate takes.
 
@@ -61,9 +80,36 @@ def exit_distribution(gate_probs: Array, exit_mass: ExitMass) -> Array:
     return namespace_of(gate_probs).stack([*masses, survival[-1]], -1)
 
 
+def exit_distribution_gradient(gate_probs: Array, exit_mass: ExitMass, losses: Array) -> Array:
+    """Gradient of ``sum_l P_l loss_l``, where ``P`` is the :func:`exit_distribution`, with respect to its gates.
+
+    Parameters
+    ----------
+    gate_probs : ndarray (..., n_exits - 1)
+    exit_mass : callable
+        A value of ``EXIT_DISTRIBUTIONS``.
+    losses : ndarray (..., n_exits)
+
+    Returns
+    -------
+    ndarray (..., n_exits - 1)
+        In memory as ``gate_probs``.
+    """
+    slopes, (_, survival) = MASS_SLOPES[exit_mass], _masses(gate_probs, exit_mass)
+    gradient = namespace_of(gate_probs).empty_like(gate_probs)
+    onward = losses[..., -1]  # derivative with respect to the mass that is left
+    for gate in reversed(range(gate_probs.shape[-1])):
+        by_gate, by_survival = slopes(gate_probs[..., gate], survival[gate])
+        gain = losses[..., gate] - onward
+        gradient[..., gate] = gain * by_gate
+        onward = onward + gain * by_survival
+    return gradient
+
+
 def _masses(gate_probs: Array, exit_mass: ExitMass) -> tuple[list[Array], list[Array]]:
     """Mass that each exit but the last takes, and the mass that is left before each exit."""
-    survival = [namespace_of(gate_probs).ones_like(gate_probs.sum(-1))]
+    # The sum of the first gate alone, or of none, has the shape.
+    survival = [namespace_of(gate_probs).ones_like(gate_probs[..., :1].sum(-1))]
     masses: list[Array] = []
     for gate in range(gate_probs.shape[-1]):
         masses.append(exit_mass(gate_probs[..., gate], survival[-1]))

@@ -173,7 +173,7 @@ class HeadTurns:
     def _objective(self, answers: ExitAnswers, gates: GatePoints) -> float:
         """Return the objective, with log-loss as the loss, on held-out samples."""
         answers = answers.of_complete()
-        leaving = gates.leaving(gates.standardised(answers.gate_inputs))[:, 0]
+        leaving = gates.leaving(answers.gate_inputs)[:, 0]
         distribution = exit_distribution(leaving, self.network.exit_mass)
         objective = expected_cost(
             distribution, answers.log_losses, self.exit_costs, self.cost_weight

@@ -1,20 +1,20 @@
 """Combine each exit's answer with those before it: a log-linear pool, fitted on held-out samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize
 
 from .._exits.exit_heads import ExitHeads, ExitOutput, PreviousExit
 from .._operate.exit_answers import with_gaps
-from .._operate.temperatures import (
-    MAX_LOG_TEMPERATURE,
-    bounded_minimum,
-    log_softmax,
-    smoothed_errors,
-)
+from .._operate.temperatures import MAX_LOG_TEMPERATURE, log_softmax, smoothed_errors
 from .features import ExitFeatures
+
+# Loss and gradient at some parameters: (n_parameters,) -> value, (n_parameters,)
+LossWithGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 PENALTY = 1e-3
 # Share of the observed errors among those that choose whether exits are combined at all.
@@ -145,3 +145,15 @@ def _fit_pool(
     best = bounded_minimum(log_loss, 1 + len(others), least)
     penalty = PENALTY * float(np.square(best).sum())
     return _Pool(tuple(map(float, best[1:])), log_loss(best)[0] - penalty)
+
+
+def bounded_minimum(
+    loss: LossWithGradient, n_parameters: int, least: ArrayLike = -MAX_LOG_TEMPERATURE
+) -> np.ndarray:
+    """Parameters (n_parameters,) that minimise a smooth loss, starting from 0.
+
+    They lie between ``least`` (a number, or one for each) and ``MAX_LOG_TEMPERATURE``.
+    """
+    bounds = [(low, MAX_LOG_TEMPERATURE) for low in np.broadcast_to(least, n_parameters)]
+    minimum: np.ndarray = minimize(loss, np.zeros(n_parameters), jac=True, bounds=bounds).x
+    return minimum

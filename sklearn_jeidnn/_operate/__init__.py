@@ -1,4 +1,4 @@
 """Operating points: the frontier of accuracy and cost, certification, calibration.
 
-Only ``gate_descent`` needs torch; it is imported when gates are trained.
+NumPy alone chooses and calibrates a point; certification and the comparison with new samples need SciPy, too.
 """

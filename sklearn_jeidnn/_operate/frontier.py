@@ -11,6 +11,7 @@ import numpy as np
 from .._exits.gate_points import SATURATED_LOGIT, GatePoints
 from .._exits.policy import ExitMass
 from .exit_answers import ExitAnswers
+from .gate_descent import descend_gates
 from .objective import best_exit
 from .operating_point import OperatingPoint
 from .thresholds import SHARED, THRESHOLD_POLICIES, gates_within, threshold_gates
@@ -165,9 +166,6 @@ class Frontier:
         """Gates of one point for each cost weight."""
         if self.exit_policy in THRESHOLD_POLICIES:
             return threshold_gates(self.answers, self.exit_costs, cost_weights, self.exit_policy)
-        # torch is loaded only if gates are trained.
-        from .gate_descent import descend_gates
-
         return descend_gates(self.answers, self.exit_mass, self.exit_costs, cost_weights)
 
     def _taken(self, gates: GatePoints, answers: ExitAnswers) -> np.ndarray:

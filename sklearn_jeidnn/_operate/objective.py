@@ -21,9 +21,14 @@ def expected_cost(
     -------
     array or tensor (...)
     """
-    return (exit_distribution * (losses + cost_weight * exit_costs)).sum(-1)
+    return (exit_distribution * with_costs(losses, exit_costs, cost_weight)).sum(-1)
+
+
+def with_costs(losses: Array, exit_costs: Array, cost_weight: Array | float) -> Array:
+    """What a sample spends at each exit: ``loss_l + cost_weight * c_l``; shapes need only broadcast."""
+    return losses + cost_weight * exit_costs
 
 
 def best_exit(losses: Array, exit_costs: Array, cost_weight: float) -> Array:
     """In hindsight, the exit with the smallest loss plus cost: ``argmin_l loss_l + cost_weight * c_l``."""
-    return (losses + cost_weight * exit_costs).argmin(-1)
+    return with_costs(losses, exit_costs, cost_weight).argmin(-1)

@@ -1,12 +1,11 @@
 """Temperatures that calibrate exits, and errors as calibrated probabilities expect them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-# Loss and gradient at some parameters: (n_parameters,) -> value, (n_parameters,)
-LossWithGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
+from .._conformal.blocks import blocks
 
 # Bound of logarithms of temperatures and of mixing weights: wide enough for any use, narrow enough for any float.
 MAX_LOG_TEMPERATURE = 6.0
@@ -16,6 +15,11 @@ OBSERVED_SHARE = 0.25
 # CIFAR-10: with 500 held-out samples, 30 to 100 give the smallest log-loss; with 5,000 all values are alike).
 SHRINKAGE_SAMPLES = 30.0
 TEMPERATURE_PENALTY = 1e-2
+# Log-temperatures that are tried first: with few or tiny logits the loss can have two minima.
+GRID = np.linspace(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, 7)
+MOST_STEPS, TOLERANCE = 100, 1e-6
+# Numbers that are computed at a time, so that they stay in the processor's cache.
+BLOCK = 2**15
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -37,41 +41,97 @@ def log_losses(logits: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return -np.take_along_axis(log_softmax(logits), codes[:, None, None], axis=-1)[..., 0]
 
 
-def bounded_minimum(
-    loss: LossWithGradient, n_parameters: int, least: ArrayLike = -MAX_LOG_TEMPERATURE
-) -> np.ndarray:
-    """Parameters (n_parameters,) that minimise a smooth loss, starting from 0.
-
-    They lie between ``least`` (a number, or one for each) and ``MAX_LOG_TEMPERATURE``.
-    """
-    from scipy.optimize import minimize
-
-    bounds = [(low, MAX_LOG_TEMPERATURE) for low in np.broadcast_to(least, n_parameters)]
-    minimum: np.ndarray = minimize(loss, np.zeros(n_parameters), jac=True, bounds=bounds).x
-    return minimum
-
-
-def scaled_log_losses(
-    logits: np.ndarray, codes: np.ndarray, log_temperatures: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-loss of logits divided by temperatures, and its derivative with respect to the log-temperature.
+@dataclass(frozen=True, kw_only=True)
+class ScaledLogLoss:
+    """Log-loss of logits that are divided by temperatures, as a function of these.
 
     Parameters
     ----------
-    logits : ndarray (..., n_classes)
-    codes : ndarray of int (...)
-    log_temperatures : ndarray (...)
-
-    Returns
-    -------
-    losses, derivatives : ndarray (...)
+    shifted : ndarray (n_classes, n_samples)
+        Logits less the largest of their sample.
+    of_label : ndarray (n_samples,)
+        The label's.
     """
-    scaled = logits / np.exp(log_temperatures)[..., None]
-    log_probs = log_softmax(scaled)
-    of_label = codes[..., None]
-    losses = -np.take_along_axis(log_probs, of_label, axis=-1)[..., 0]
-    expected = (np.exp(log_probs) * scaled).sum(-1)
-    return losses, np.take_along_axis(scaled, of_label, axis=-1)[..., 0] - expected
+
+    shifted: np.ndarray
+    of_label: np.ndarray
+
+    @classmethod
+    def of(cls, logits: np.ndarray, codes: np.ndarray) -> "ScaledLogLoss":
+        """Of logits (n_samples, n_classes), whose right classes are ``codes`` (n_samples,)."""
+        shifted = np.array(logits.T, dtype=np.float64, order="C")
+        shifted -= shifted.max(0)
+        return cls(shifted=shifted, of_label=shifted[codes, np.arange(len(codes))])
+
+    def __call__(self, log_temperatures: np.ndarray) -> np.ndarray:
+        """Log-loss of each sample, and its two derivatives by the log-temperature: (n_samples,) -> (3, n_samples)"""
+        inverse = np.exp(-log_temperatures)
+        scaled, of_label = self.shifted * inverse, self.of_label * inverse
+        powers = np.exp(scaled)
+        total = powers.sum(0)
+        powers *= scaled
+        mean = powers.sum(0) / total
+        powers *= scaled
+        variance = powers.sum(0) / total - mean * mean
+        slope = of_label - mean
+        return np.stack([np.log(total) - of_label, slope, variance - slope])
+
+
+def _penalised_fit(
+    logits: np.ndarray,
+    codes: np.ndarray,
+    exit_index: np.ndarray,
+    *,
+    shares: np.ndarray,
+    of_all: np.ndarray,
+    penalty: float,
+) -> np.ndarray:
+    """Temperatures (n_exits,) with the least log-loss, each penalised by the square of its log-ratio to ``of_all``.
+
+    Parameters
+    ----------
+    logits : ndarray (n_samples, n_classes)
+    codes, exit_index : ndarray of int (n_samples,)
+    shares : ndarray (n_samples,)
+        By which losses are multiplied before they are added up.
+    of_all : ndarray (n_exits,)
+    penalty : float
+    """
+    n_exits, together = len(of_all), blocks(len(codes), max(1, BLOCK // logits.shape[1]))
+    of_blocks = [ScaledLogLoss.of(logits[rows], codes[rows]) for rows in together]
+
+    def loss(log_ratios: np.ndarray) -> np.ndarray:
+        of_samples = (np.log(of_all) + log_ratios)[exit_index]
+        found = [of_block(of_samples[rows]) for rows, of_block in zip(together, of_blocks)]
+        parts = np.concatenate(found, axis=1)
+        sums = [np.bincount(exit_index, shares * part, n_exits) for part in parts]
+        penalties = [np.square(log_ratios), 2 * log_ratios, np.full(n_exits, 2.0)]
+        return np.array(sums) + penalty * np.array(penalties)
+
+    temperatures: np.ndarray = of_all * np.exp(_least(loss, n_exits))
+    return temperatures
+
+
+def _least(loss: Callable[[np.ndarray], np.ndarray], n_parameters: int) -> np.ndarray:
+    """Where several functions of one number each are least, between the bounds: (n_parameters,)
+
+    The best of a grid, then Newton's steps, or halvings where these leave the bracket. ``loss`` gives values and two
+    derivatives (3, n_parameters) at (n_parameters,).
+    """
+    values = np.stack([loss(np.full(n_parameters, tried))[0] for tried in GRID])
+    best = values.argmin(0)
+    low: np.ndarray
+    here: np.ndarray
+    low, here, high = GRID[np.clip([best - 1, best, best + 1], 0, len(GRID) - 1)]
+    for _ in range(MOST_STEPS):
+        _, slope, curvature = loss(here)
+        low, high = np.where(slope > 0, low, here), np.where(slope > 0, here, high)
+        newton = here - slope / np.where(curvature > 0, curvature, np.nan)
+        inside = (low <= newton) & (newton <= high)
+        before, here = here, np.where(inside, newton, (low + high) / 2)
+        if np.abs(here - before).max() < TOLERANCE:
+            break
+    return here
 
 
 def fit_temperatures(logits: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -89,21 +149,16 @@ def fit_temperatures(logits: np.ndarray, codes: np.ndarray, weights: np.ndarray)
     -------
     ndarray (n_exits,)
     """
-    logits = logits.astype(np.float64)
-    n_samples, n_exits = logits.shape[:2]
-    at_every_exit = np.broadcast_to(codes[:, None], (n_samples, n_exits))
-    shares = np.asarray(weights, dtype=np.float64) / n_samples
-
-    def log_loss(log_temperatures: np.ndarray) -> tuple[float, np.ndarray]:
-        everywhere = np.broadcast_to(log_temperatures, (n_samples, n_exits))
-        losses, derivatives = scaled_log_losses(logits, at_every_exit, everywhere)
+    n_samples, n_exits, n_classes = logits.shape
+    return _penalised_fit(
+        logits.reshape(-1, n_classes),
+        np.repeat(codes, n_exits),
+        np.tile(np.arange(n_exits), n_samples),
+        shares=np.repeat(weights / n_samples, n_exits),
+        of_all=np.ones(n_exits),
         # A weak pull towards 1 keeps the temperature finite if every sample is right.
-        penalty = TEMPERATURE_PENALTY * np.square(log_temperatures).sum()
-        gradient = shares @ derivatives + 2 * TEMPERATURE_PENALTY * log_temperatures
-        return (shares @ losses).sum() + penalty, gradient
-
-    temperatures: np.ndarray = np.exp(bounded_minimum(log_loss, n_exits))
-    return temperatures
+        penalty=TEMPERATURE_PENALTY,
+    )
 
 
 def fit_leavers_temperatures(
@@ -123,18 +178,15 @@ def fit_leavers_temperatures(
     -------
     ndarray (n_exits,)
     """
-    logits, n_exits = logits.astype(np.float64), len(of_all)
-
-    def log_loss(log_ratios: np.ndarray) -> tuple[float, np.ndarray]:
-        log_temperatures = (np.log(of_all) + log_ratios)[exit_index]
-        losses, derivatives = scaled_log_losses(logits, codes, log_temperatures)
-        penalty = SHRINKAGE_SAMPLES * np.square(log_ratios).sum()
-        of_exits = np.bincount(exit_index, weights=derivatives, minlength=n_exits)
-        gradient = of_exits + 2 * SHRINKAGE_SAMPLES * log_ratios
-        return (losses.sum() + penalty) / len(codes), gradient / len(codes)
-
-    temperatures: np.ndarray = of_all * np.exp(bounded_minimum(log_loss, n_exits))
-    return temperatures
+    n_samples = len(codes)
+    return _penalised_fit(
+        logits,
+        codes,
+        exit_index,
+        shares=np.full(n_samples, 1 / n_samples),
+        of_all=of_all,
+        penalty=SHRINKAGE_SAMPLES / n_samples,
+    )
 
 
 def expected_errors(logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def _as_gates(thresholds: np.ndarray, answers: ExitAnswers, exit_policy: str) ->
     weight[..., column] = SLOPE * sign
     return GatePoints(
         weight=weight,
-        bias=np.float32(-SLOPE * thresholds),
+        bias=(-SLOPE * thresholds).astype(np.float32),
         mean=np.zeros((n_gates, n_inputs), dtype=np.float32),
         scale=np.ones((n_gates, n_inputs), dtype=np.float32),
     )
