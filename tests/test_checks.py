@@ -154,6 +154,7 @@ METHODS = {
     "check_exchangeability": {"X": X_new},
     "conformalize": {"X": X_new, "y": y_new},
     "control_risk": {"X": X_new},
+    "export_onnx": {},
     "exit_answers": {"X": X_new, "y": y_new},
     "frontier": {"X": X_new, "y": y_new},
     "measure_costs": {},

@@ -31,11 +31,13 @@ class _Nodes(NamedTuple):
     weights: np.ndarray  # (n_nodes, n_targets), what a leaf adds
 
 
-def trees_as_onnx(stage: Any) -> bytes | None:
+def trees_as_onnx(stage: Any, most_nodes: int | None = None) -> bytes | None:
     """Return the graph of a member that is trees, a serialised ``onnx.ModelProto``; None of any other member.
 
-    It takes ``NUMBERS`` (n_samples, n_features), float32, and returns ``ANSWERS`` (n_samples, n_classes).
+    It takes ``NUMBERS`` (n_samples, n_features), float32, and returns ``ANSWERS`` (n_samples, n_classes). Trees of more
+    than ``most_nodes`` nodes (by default ``MOST_NODES``) have none.
     """
+    most_nodes = MOST_NODES if most_nodes is None else most_nodes
     if not isinstance(stage, ClassifierStage) or not stage.as_numbers:
         return None
     n_classes = stage.schema.n_classes
@@ -51,7 +53,7 @@ def trees_as_onnx(stage: Any) -> bytes | None:
         base = np.zeros(n_classes)
     else:
         return None
-    if not nodes or sum(len(tree.feature) for tree in nodes) > MOST_NODES:
+    if not nodes or sum(len(tree.feature) for tree in nodes) > most_nodes:
         return None
     return _model(nodes, base, is_boosted, stage.least_probability)
 
