@@ -19,10 +19,10 @@ class ExportMixin:
         """Write one ONNX graph that leaves early inside the graph, for any ONNX runtime, without Python.
 
         The graph has this operating point built in. Its inputs are those of the module by name, ``X`` where there is
-        one without a name, (n_samples, ...), float32, or int64 where the module embeds whole numbers. Its outputs are
-        ``label`` (n_samples,), as ``classes_`` has them; ``probabilities`` (n_samples, n_classes), calibrated,
-        float32; ``exit`` (n_samples,), int64. Any number of samples goes, none included; some hundreds at once are
-        fastest.
+        one without a name, (n_samples, ...), with the dtypes that the module takes (float32, int64, bool). Its
+        outputs are ``label`` (n_samples,), as ``classes_`` has them; ``probabilities`` (n_samples, n_classes),
+        calibrated, float32; ``exit`` (n_samples,), int64. Any number of samples goes, none included; some hundreds at
+        once are fastest.
 
         What the classifier does before the network, it does not do: it takes a table as numbers, with the positions
         of categories (-1 for one that ``fit`` did not see, NaN for none) less each column's offset, and checks
@@ -46,8 +46,9 @@ class ExportMixin:
         OSError
             If the file cannot be written.
         ValueError
-            If a member has no ONNX graph (a classifier of yours), the module cannot run in ONNX Runtime, labels are
-            neither numbers nor words, or an input has the name of an output.
+            If a member has no ONNX graph (a classifier of yours, or boosted trees that read categories, which
+            ``companion=None`` does without), the module cannot run in ONNX Runtime, labels are neither numbers nor
+            words, or an input has the name of an output.
         """
         check_is_fitted(self)
         target = check_writable(path)

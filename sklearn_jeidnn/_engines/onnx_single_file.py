@@ -120,8 +120,9 @@ def _check(model: ExitingModel) -> None:
         if is_given and own is None:
             raise ValueError(
                 f"the member {name} has no ONNX graph, so it cannot be part of the file. Networks have one, and the "
-                f"trees that fit puts beside the ready network for tables; fit with a network in its place, or answer "
-                f"in Python (clf.predictor())."
+                f"trees that fit puts beside the ready network for tables, but for boosted ones that read categories. "
+                f"Fit with a network in its place (companion=None does without trees), or answer in Python "
+                f"(clf.predictor())."
             )
     taken = sorted(set(model.input_names) & set(OUTPUTS))
     if taken:
@@ -163,7 +164,7 @@ def as_tensor_labels(classes: np.ndarray) -> np.ndarray:
         If they are anything else.
     """
     kind = classes.dtype.kind
-    if kind in "iu":
+    if kind in "iu" and classes.max() <= np.iinfo(np.int64).max:
         return classes.astype(np.int64)
     if kind in "bf":
         return classes.astype(bool if kind == "b" else np.float64)
