@@ -193,12 +193,12 @@ def whole_in_torch(module):
     return call
 
 
-def in_turns(functions, X, batch_size):
+def in_turns(functions, X, batch_size, n_turns=N_TURNS):
     """Seconds of a sample in each call: (n_functions, n_calls)"""
     batch_size = len(X) if batch_size == ALL else batch_size
     parts = [X[i : i + batch_size] for i in range(0, len(X), batch_size)]
     times = [[] for _ in functions]
-    for turn in range(N_TURNS + 1):
+    for turn in range(n_turns + 1):
         for function, own in zip(functions, times, strict=True):
             for part in parts:
                 start = time.perf_counter()

@@ -25,14 +25,17 @@ import out_of_fold_gates as folds
 import promise
 import real_networks as real
 import records
+import single_file
 import tables_as_they_come as tables
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 DATA_NAMES = {
     "adult": "Adult",
     "letter": "Letter",
+    "letter_int8": "Letter in int8",
     "digits": "Digits",
     "pendigits": "Pen digits",
+    "pendigits_int8": "Pen digits in int8",
     "krkopt": "Chess endgames",
     "digit_images": "Digits as images",
     "cifar10": "CIFAR-10",
@@ -292,6 +295,26 @@ def limits():
         for row in records.read("limits")
     ]
     return table(["", "limit", "rows", "broken", "mean cost"], cells)
+
+
+def one_file():
+    """Microseconds of a sample: the file that leaves early by itself, the engine, and ``predictor()``."""
+    cells = [
+        [
+            f"{DATA_NAMES[row['data']]}, {row['batch_size']}",
+            f"{row['mean_cost']:.2f}",
+            *(
+                short(row[f"microseconds_{name}"])
+                for name in (single_file.FILE, *single_file.OTHERS)
+            ),
+            *(f"{single_file.relative(row, name):.2f}" for name in single_file.OTHERS),
+            f"{row['labels_differ']} and {row['exits_differ']} of {row['n_compared']:,}",
+        ]
+        for row in records.read(single_file.QUESTION)
+    ]
+    header = ["samples in a call", "mean cost", "file", "engine", "`predictor()`"]
+    header += ["file / engine", "file / `predictor()`", "labels and exits that differ"]
+    return table(header, cells)
 
 
 def tables_as_they_come():
@@ -639,6 +662,7 @@ TABLES = {
     "tables_as_they_come": tables_as_they_come,
     "images_as_they_come": images_as_they_come,
     "engines": engines_side_by_side,
+    "single_file": one_file,
     "gpu": gpu_side_by_side,
     "real_networks": networks_from_packages,
     "rivals_on_tables": rivals_on_tables,
