@@ -19,7 +19,6 @@ from . import conformal, runtime
 from ._datasets import collate, is_dataset, read_dataset
 from ._exits.heads import HEAD_NAMES
 from ._exits.policy import EXIT_DISTRIBUTIONS
-from ._exporting import ExportMixin
 from ._fit import CascadeSpec, fit_cascade
 from ._fit.checks import (
     check_prefixed_names,
@@ -80,7 +79,6 @@ class EarlyExitClassifier(
     StoringMixin,
     PredictionMixin,
     TimingMixin,
-    ExportMixin,
     ClassifierMixin,  # type: ignore[misc]  # no types
     BaseEstimator,  # type: ignore[misc]  # no types
 ):

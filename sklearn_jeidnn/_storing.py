@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._fit.exporting import for_export
 from ._fit.loading import Loading, with_structure
 from ._fit.saving import KNOWN_OF_MODELS, fitted_as_values
+from ._fit.single_file import single_file
 from ._fit.spec import CascadeSpec
 from ._portable import in_device, on_its_device
 from ._predictor import Predictor
@@ -17,7 +18,7 @@ from ._store.damaged import naming_file
 from ._store.exported import write_exported
 from ._store.models import read_model, write_model
 from ._store.predictors import NAMED
-from ._store.writing import as_path
+from ._store.writing import as_path, write_bytes
 from ._warn import warn_caller
 
 
@@ -55,6 +56,7 @@ class StoringMixin:
         --------
         load : Loads it.
         export : Writes a folder that answers without torch.
+        export_onnx : Writes one graph for any ONNX runtime.
 
         Examples
         --------
@@ -170,6 +172,45 @@ class StoringMixin:
 
         predictor = for_export(CascadeSpec.of(self), self._predictor)
         write_exported(directory, predictor, self.gate_training, __version__)
+
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write one ONNX graph that leaves early inside the graph, for any ONNX runtime, without Python.
+
+        The graph has this operating point built in. Its inputs are those of the module by name, ``X`` where there is
+        one without a name, (n_samples, ...), with the dtypes that the module takes (float32, int64, bool). Its
+        outputs are ``label`` (n_samples,), as ``classes_`` has them; ``probabilities`` (n_samples, n_classes),
+        calibrated, float32; ``exit`` (n_samples,), int64. Any number of samples goes, none included; some hundreds at
+        once are fastest.
+
+        What the classifier does before the network, it does not do: it takes a table as numbers, with the positions
+        of categories (-1 for one that ``fit`` did not see, NaN for none) less each column's offset, and checks
+        nothing. The entry ``columns`` of its ``metadata_props`` tells them, in JSON: ``name``, ``categories``,
+        ``offset``, and ``fill``, which stands for a missing number where ``fit`` missed none. Other entries are
+        ``version``, ``classes``, ``exits``, ``exit_costs`` and ``precision``.
+
+        Labels and exits are those of ``engine="onnxruntime"``, but for decisions that hang on rounding, which the
+        classifier makes for each sample by itself. Samples that the last exit answers with NaN or infinity have
+        uniform probabilities, but the first of the classes, not the label of an exit before.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that is there already is replaced, once the new one is whole.
+
+        Raises
+        ------
+        ImportError
+            If a package of the extra ``onnx`` is missing.
+        OSError
+            If the file cannot be written.
+        ValueError
+            If a member has no ONNX graph (a classifier of yours, or boosted trees that read categories, which
+            ``companion=None`` does without), the module cannot run in ONNX Runtime, labels are neither numbers nor
+            words, or an input has the name of an output.
+        """
+        check_is_fitted(self)
+        place = as_path(path, "path")
+        write_bytes(place, single_file(CascadeSpec.of(self), self._predictor))
 
 
 def _defaults(estimator: Any) -> dict[str, Any]:

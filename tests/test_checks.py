@@ -154,7 +154,6 @@ METHODS = {
     "check_exchangeability": {"X": X_new},
     "conformalize": {"X": X_new, "y": y_new},
     "control_risk": {"X": X_new},
-    "export_onnx": {},
     "exit_answers": {"X": X_new, "y": y_new},
     "frontier": {"X": X_new, "y": y_new},
     "measure_costs": {},
@@ -201,7 +200,16 @@ def test_every_parameter_of_a_method_takes_a_value_or_an_error_names_it(ready, m
 
 
 def test_methods_of_the_matrix_are_all_that_take_parameters():
-    others = {"fit", "get_params", "set_params", "score", "get_metadata_routing", "export", "save"}
+    others = {
+        "fit",
+        "get_params",
+        "set_params",
+        "score",
+        "get_metadata_routing",
+        "export",
+        "save",
+        "export_onnx",
+    }
     public = {
         name
         for name, function in inspect.getmembers(EarlyExitClassifier, inspect.isfunction)
@@ -214,7 +222,7 @@ def test_methods_of_the_matrix_are_all_that_take_parameters():
 @pytest.mark.parametrize("value", [None, 3, 2.5, "", b"x", [], "a\0b", object()])
 def test_paths_that_are_none_are_named(ready, value):
     calls = {
-        "path": [ready.save, EarlyExitClassifier.load],
+        "path": [ready.save, ready.export_onnx, EarlyExitClassifier.load],
         "directory": [ready.export, Predictor.load],
     }
     for name, functions in calls.items():

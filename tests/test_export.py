@@ -79,7 +79,7 @@ def test_integers_and_a_point_that_answers_as_the_plain_backbone(digits, fresh_d
     clf = quick_classifier(
         module=TinyConv, max_epochs=3, engine="onnxruntime", precision="int8"
     ).fit(*digits)
-    plain = copy.copy(clf).control_risk(*fresh_digits, max_disagreement=0.3, risk_confidence=0.9)
+    plain = copy.copy(clf).control_risk(fresh_digits[0], max_disagreement=0.3, risk_confidence=0.9)
     for each in (clf, plain):
         each.export(tmp_path / "x")
         check_same(Predictor.load(tmp_path / "x"), each, fresh_digits[0], within=1e-6)
@@ -179,7 +179,7 @@ def test_folders_of_others_stay(clf, tmp_path):
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(FileExistsError, match="no folder that was exported"):
         clf.export(tmp_path / "mine")
-    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match="nowhere.*no such folder"):
         clf.export(tmp_path / "nowhere" / "x")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 

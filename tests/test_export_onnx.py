@@ -15,11 +15,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
-from sklearn_jeidnn import EarlyExitClassifier, _writing
+from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._engines.onnx_int8 import QUANTISED
 from sklearn_jeidnn._engines.onnx_single_file import as_tensor_labels
 from sklearn_jeidnn._fit import onnx_trees
 from sklearn_jeidnn._samples import check_inputs
+from sklearn_jeidnn._store import writing
 
 from .conftest import MaskedTokens, TinyConv, TinyTransformer
 from .test_divergence import Normed, with_blank
@@ -463,7 +464,7 @@ def test_what_was_there_stays_whole_until_the_new_file_is(
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_writing.os, failing, full)
+    monkeypatch.setattr(writing.os, failing, full)
     with pytest.raises(OSError, match="No space left"):
         clf.export_onnx(path)
     monkeypatch.undo()

@@ -256,7 +256,7 @@ def test_a_file_that_fails_leaves_the_one_before(clf, path, monkeypatch):
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
     monkeypatch.undo()
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
         clf.save(path / "x" / "y")
 
 

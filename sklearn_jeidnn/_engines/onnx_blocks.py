@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .onnx_parts import package
+from .onnx_package import package
 
 # Weights of more numbers stand once in a file, where they are first read; smaller ones in each graph that reads them,
 # where a runtime finds them for its optimisations.

@@ -95,11 +95,12 @@ class OnnxRunner:
     def exits(self) -> OnnxNetwork:
         """The exits at the operating point."""
         return OnnxNetwork(
-            self.sessions.graph, self.sessions.of_exits(), self._of_point, self.classifier_logits
+            self.sessions.graph, self.sessions.of_exits(), self.of_point, self.classifier_logits
         )
 
     @cached_property
-    def _of_point(self) -> OfPoint:
+    def of_point(self) -> OfPoint:
+        """What graphs are given, and what routing reads, at the operating point."""
         return OfPoint.of(
             self.sessions.graph,
             self.gates,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .onnx_blocks import Block, Choice
-from .onnx_export import (
+from .onnx_graphs import (
     ANSWER,
     ANSWERS,
     HEAD,
@@ -20,9 +20,11 @@ from .onnx_export import (
     PLAIN,
     SCORE,
     CascadeGraph,
+    ExitGraph,
     numbered,
 )
-from .onnx_parts import ExitGraph, graphs_of_exits, package
+from .onnx_package import package
+from .onnx_parts import graphs_of_exits
 
 LABEL, PROBABILITIES, EXIT = OUTPUTS = "label", "probabilities", "exit"
 N_SAMPLES = "n_samples"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from .._engines.onnx_engine import OfPoint, OnnxEngine
-from .._engines.onnx_export import CascadeGraph
+from .._engines.onnx_engine import OnnxEngine
+from .._engines.onnx_graphs import CascadeGraph
 from .._engines.onnx_parts import plain_graph
 from .._engines.onnx_single_file import ExitingModel, as_single_file
 from .._exits.policy import sequential_mass
@@ -18,11 +18,9 @@ from .._predictor import Predictor
 from .._schema import InputSchema
 from .._table_columns import TableColumns
 from .engine_choice import in_engine
-from .onnx_trees import trees_as_onnx
+from .exporting import with_large_trees
 from .spec import FLOAT32, ONNX_RUNTIME, CascadeSpec
 
-# Of trees; a session of its own is not worth it for so many, a file that needs no Python is.
-MOST_NODES = 3_000_000
 # Name of the input where the module has a lone one.
 LONE_INPUT = "X"
 
@@ -41,8 +39,8 @@ def single_file(spec: CascadeSpec, predictor: Predictor) -> bytes:
     engine, schema = predictor.cascade.engine, predictor.schema
     assert isinstance(engine, OnnxEngine)
     stages, graph = engine.network.stages, engine.sessions.graph
-    graph = replace(graph, classifiers=tuple(trees_as_onnx(s, MOST_NODES) for s in stages))
-    point = OfPoint.of(engine.network, graph)
+    graph = with_large_trees(graph, stages)
+    point = engine.runner.of_point
     model = ExitingModel(
         graph=graph,
         constants=point.constants,

@@ -20,13 +20,23 @@ def as_path(path: Any, name: str) -> Path:
     TypeError, ValueError
         That name the parameter.
     """
-    if not isinstance(path, str | os.PathLike) or not str(path):
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(
             f"{name}={path!r} is not allowed; give the name of a file or folder, a str or a path."
         )
-    if "\0" in str(path):
+    if not str(path) or "\0" in str(path):
         raise ValueError(f"{name}={path!r} is not allowed: no file can be called so.")
     return Path(path)
+
+
+def _place(path: Any, name: str) -> Path:
+    """Where to write, behind links; refuse a folder that is not there."""
+    place = Path(os.path.realpath(as_path(path, name)))
+    if not place.parent.is_dir():
+        raise FileNotFoundError(
+            f"{name}={str(path)!r} is in {str(place.parent)!r}, and there is no such folder; make it first."
+        )
+    return place
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
@@ -43,12 +53,23 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> 
     OSError
         If the file cannot be written. What was there before stays.
     """
-    place = as_path(path, "path")
+    place = _place(path, "path")
+    if place.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a folder; give the name of a file in it.")
     with _unfinished(place, is_folder=False) as unfinished:
         write(unfinished)
         _flush(unfinished)
         os.replace(unfinished, place)
     _flush(place.parent)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """:func:`write_whole` of these bytes."""
+
+    def write(file: Path) -> None:
+        file.write_bytes(data)
+
+    write_whole(path, write)
 
 
 def write_whole_folder(
@@ -69,7 +90,7 @@ def write_whole_folder(
     OSError
         If the folder cannot be written, or if something is there that may not be replaced. What was there before stays.
     """
-    place = as_path(path, "directory")
+    place = _place(path, "directory")
     if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or may_replace(place))):
         raise FileExistsError(
             f"{str(place)!r} exists, and is no folder that was exported before; give a new one, or remove it."
@@ -101,7 +122,7 @@ def _exchange(new: Path, place: Path) -> None:
 @contextlib.contextmanager
 def _unfinished(place: Path, *, is_folder: bool) -> Iterator[Path]:
     """Name for what is being written, in the folder where it will be; removed if it is still there."""
-    folder = _new_name(_existing_parent(place))
+    folder = _new_name(place.parent)
     folder.mkdir()
     found = folder if is_folder else folder / "file"
     try:
@@ -113,14 +134,6 @@ def _unfinished(place: Path, *, is_folder: bool) -> Iterator[Path]:
 def _new_name(folder: Path) -> Path:
     """Name that nothing has; what is made under it has the usual permissions, as of a temporary folder it has not."""
     return folder / f"{UNFINISHED}{uuid.uuid4().hex}"
-
-
-def _existing_parent(place: Path) -> Path:
-    if not place.parent.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {str(place.parent)!r} to write {place.name!r} into; make it first."
-        )
-    return place.parent
 
 
 def _flush(path: Path) -> None:
