@@ -79,6 +79,7 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/out_of_fold_gates.py
 	$(RUN) benchmarks/real_networks.py
 	$(RUN) benchmarks/run_once.py
+	$(RUN) benchmarks/tree_graphs.py
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/low_cost_exits.py krkopt --seeds 0 1 2 3 4
 	$(RUN) benchmarks/low_cost_exits.py cifar10

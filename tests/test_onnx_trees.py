@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._engines.onnx_graphs import ANSWERS, NUMBERS
@@ -91,13 +93,81 @@ def test_what_has_no_graph_stays_in_scikit_learn(monkeypatch):
     assert as_onnx(stage_of(LogisticRegression(max_iter=500).fit(X, y), 3)) is None
     assert as_onnx(stage_of(boosted(X, y), 3, as_numbers=False)) is None
     assert as_onnx(stage_of(boosted(X, y), 4)) is None  # a class that the trees have not seen
-    X[:, 0] = X[:, 0] > 5
-    with_categories = trees._boosted(np.array([0]), 0, max_iter=10).fit(X, y)
-    assert as_onnx(stage_of(with_categories, 3)) is None
-    X[:, 3] = 0  # a category that no tree asks for still comes before all numbers there
-    assert as_onnx(stage_of(trees._boosted(np.array([3]), 0, max_iter=10).fit(X, y), 3)) is None
+    behind_scaling = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    assert as_onnx(stage_of(behind_scaling, 3)) is None
     monkeypatch.setattr(onnx_trees, "MOST_NODES", 10)
     assert as_onnx(stage_of(extra(X, y), 3)) is None
+
+
+N_FREQUENT = 40
+
+
+def mixed_table(n_samples, n_classes, n_categories):
+    """A number, categories (a few, many, two), another number: samples and labels that all of them tell."""
+    rng = np.random.default_rng(0)
+    few, many = rng.integers(7, size=n_samples), rng.integers(n_categories, size=n_samples)
+    two = rng.integers(2, size=n_samples)
+    numbers = rng.standard_normal((n_samples, 2))
+    # Neighbouring positions say nothing of each other.
+    score = np.sin(5 * few) + 2 * np.sin(3 * many) + two * numbers[:, 0] + numbers[:, 1]
+    y = np.searchsorted(np.quantile(score, np.linspace(0, 1, n_classes + 1)[1:-1]), score)
+    X = np.stack([numbers[:, 0], few, many, two, numbers[:, 1]], axis=1)
+    return np.float32(X), y
+
+
+def with_gaps(X, categorical, unseen):
+    """A tenth of the values missing, and a tenth of the categories one that nobody saw."""
+    rng = np.random.default_rng(1)
+    X = np.where((rng.random(X.shape) < 0.1) & categorical, np.float32(unseen), X)
+    return np.where(rng.random(X.shape) < 0.1, np.float32(np.nan), X)
+
+
+@pytest.mark.parametrize("gaps_in_fit", [False, True])
+@pytest.mark.parametrize("form", ["few", "many", "frequent", "empty"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_graphs_of_trees_that_ask_for_categories(n_classes, form, gaps_in_fit, monkeypatch):
+    if form == "frequent":
+        monkeypatch.setattr(trees, "MOST_CATEGORIES", N_FREQUENT)
+    n_categories = {"few": 9, "many": 400, "frequent": 60, "empty": 60}[form]
+    X, y = mixed_table(3000, n_classes, n_categories)
+    categorical = np.array([False, True, True, True, False])
+    if form == "empty":
+        X = np.insert(X, [0, 2], np.nan, axis=1)
+        categorical = np.insert(categorical, [0, 2], [False, True])
+    X_train, X_test = X[:2000], X[2000:]
+    if gaps_in_fit:
+        X_train = with_gaps(X_train, np.zeros_like(categorical), 0)
+    classifier = trees.boosted_trees(X_train, categorical, 0, max_iter=20).fit(X_train, y[:2000])
+    assert isinstance(classifier, Pipeline) == (form != "few")
+    model = onnx_trees.trees_as_onnx(stage_of(classifier, n_classes, least_probability=1e-7))
+    run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
+    # One that the network's numbers have for what fit did not see, and those above all that these samples had.
+    tables = [X_test, *(with_gaps(X_test, categorical, unseen) for unseen in (-1, 500))]
+    for table in [*tables, tables[1][:1]]:
+        (logits,) = run([ANSWERS], {NUMBERS: table})
+        np.testing.assert_allclose(np.exp(logits), classifier.predict_proba(table), atol=1e-6)
+
+
+def test_equal_sets_of_categories_are_one_column():
+    X, y = mixed_table(3000, 2, 9)
+    classifier = trees.boosted_trees(X, np.arange(5) % 4 > 0, 0, max_iter=20).fit(X, y)
+    splits = onnx_trees.category_splits(classifier, None)
+    np.testing.assert_array_equal(splits.columns, [1, 2, 3])
+    for sides in splits.goes_right:
+        assert len(np.unique(sides, axis=1).T) == sides.shape[1]
+    # Of two categories one goes to the left, and missing values to either side.
+    assert splits.goes_right[2].shape[1] <= 4
+
+
+def test_categories_that_no_tree_asks_for_still_come_before_all_numbers():
+    X, y = table(load_iris, 2)
+    X[:, 3] = 0
+    classifier = trees._boosted(np.array([3]), 0, max_iter=10).fit(X, y)
+    model = onnx_trees.trees_as_onnx(stage_of(classifier, 3))
+    run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
+    (logits,) = run([ANSWERS], {NUMBERS: X})
+    expected = np.log(np.maximum(classifier.predict_proba(X), LEAST))
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -123,4 +193,8 @@ def test_a_table_with_words_is_answered_in_both():
     frame["size"] = np.where(frame["2"] > 90, "large", "small")
     params = {"max_epochs": 1, "module__width": 16, "cv": None, "random_state": 0}
     clf = EarlyExitClassifier(**params, engine="onnxruntime").fit(frame, y)
+    graph = clf._predictor.cascade.engine.sessions.graph
+    assert any(graph.is_given)
+    for given, model in zip(graph.is_given, graph.classifiers, strict=True):
+        assert given == (model is not None)
     np.testing.assert_array_equal(clf.predict(frame), in_torch(clf).predict(frame))

@@ -8,15 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline
 
 from .._engines.onnx_graphs import ANSWERS, NUMBERS, OPSET
 from .classifiers import ClassifierStage
+from .onnx_categories import CategorySplits, category_splits, columns_of_features
 from .trees import DistilledExtraTrees
 
 # Of the operators for trees, and of the format that ONNX Runtime 1.17 reads.
 TREES_OPSET, IR_VERSION = 3, 9
 # Larger trees stay in scikit-learn: a graph takes a hundred bytes a node.
 MOST_NODES = 300_000
+# A table with the columns of zeros and ones that stand for sets of categories.
+WITH_SETS = "with_sets"
 
 
 class _Nodes(NamedTuple):
@@ -43,42 +47,58 @@ def trees_as_onnx(stage: Any, most_nodes: int | None = None) -> bytes | None:
     n_classes = stage.schema.n_classes
     if not np.array_equal(stage.columns, np.arange(n_classes)):
         return None
-    trees = stage.classifier
-    is_boosted = isinstance(trees, HistGradientBoostingClassifier)
-    if is_boosted:
-        nodes = _boosted_nodes(trees)
-        base = trees._baseline_prediction.ravel()
-    elif isinstance(trees, ExtraTreesClassifier | DistilledExtraTrees):
+    model = _model_of(stage.classifier, n_classes)
+    if model is None or sum(len(tree.feature) for tree in model.nodes) > most_nodes:
+        return None
+    return model.serialised(stage.least_probability)
+
+
+def _model_of(classifier: Any, n_classes: int) -> "_Model | None":
+    """What a fitted classifier computes; None if it is no trees."""
+    # Boosted trees may stand behind an encoder.
+    before, trees = classifier if isinstance(classifier, Pipeline) else (None, classifier)
+    if isinstance(trees, HistGradientBoostingClassifier):
+        splits = category_splits(trees, before)
+        columns = columns_of_features(trees, before)
+        n_columns = (before or trees).n_features_in_
+        nodes = _boosted_nodes(trees, columns, splits, n_columns)
+        return _Model(nodes, trees._baseline_prediction.ravel(), splits, is_boosted=True)
+    if isinstance(trees, ExtraTreesClassifier | DistilledExtraTrees):
         nodes = [_extra_nodes(tree.tree_, len(trees.estimators_)) for tree in trees.estimators_]
-        base = np.zeros(n_classes)
-    else:
-        return None
-    if not nodes or sum(len(tree.feature) for tree in nodes) > most_nodes:
-        return None
-    return _model(nodes, base, is_boosted, stage.least_probability)
+        return _Model(nodes, np.zeros(n_classes), None, is_boosted=False)
+    return None
 
 
-def _boosted_nodes(trees: HistGradientBoostingClassifier) -> list[_Nodes]:
-    """Nodes of all trees; none if there are columns of categories, which are put first there."""
-    found: list[_Nodes] = []
-    if trees.is_categorical_ is not None:
-        return found
-    for of_iteration in trees._predictors:
-        for target, tree in enumerate(of_iteration):
-            nodes = tree.nodes
-            weights = np.zeros((len(nodes), len(of_iteration)))
-            weights[:, target] = nodes["value"]
-            found.append(
-                _Nodes(
-                    feature=nodes["feature_idx"],
-                    threshold=nodes["num_threshold"],
-                    left=nodes["left"],
-                    right=nodes["right"],
-                    missing_left=nodes["missing_go_to_left"],
-                    is_leaf=nodes["is_leaf"].astype(bool),
-                    weights=weights,
-                )
+def _boosted_nodes(
+    trees: HistGradientBoostingClassifier,
+    columns: np.ndarray,
+    splits: CategorySplits | None,
+    n_columns: int,
+) -> list[_Nodes]:
+    """Nodes of all trees; those that ask for a category read a column that stands behind those of the table."""
+    predictors = [
+        (target, tree)
+        for of_iteration in trees._predictors
+        for target, tree in enumerate(of_iteration)
+    ]
+    found = []
+    for i, (target, tree) in enumerate(predictors):
+        nodes = tree.nodes
+        number = np.full(len(nodes), -1) if splits is None else splits.set_of_nodes[i]
+        of_set = number >= 0
+        weights = np.zeros((len(nodes), trees.n_trees_per_iteration_))
+        weights[:, target] = nodes["value"]
+        found.append(
+            _Nodes(
+                feature=np.where(of_set, n_columns + number, columns[nodes["feature_idx"]]),
+                threshold=np.where(of_set, 0.5, nodes["num_threshold"]),
+                left=nodes["left"],
+                right=nodes["right"],
+                missing_left=nodes["missing_go_to_left"],
+                is_leaf=nodes["is_leaf"].astype(bool),
+                weights=weights,
             )
+        )
     return found
 
 
@@ -94,49 +114,68 @@ def _extra_nodes(tree: Any, n_trees: int) -> _Nodes:
     )
 
 
-def _model(nodes: list[_Nodes], base: np.ndarray, is_boosted: bool, least: float) -> bytes:
-    """Trees, their sum, and logarithms of the probabilities that follow."""
-    from onnx import TensorProto, helper, numpy_helper
+class _Model(NamedTuple):
+    """Trees, and what their sums are."""
 
-    n_targets = nodes[0].weights.shape[1]
-    steps = [
-        helper.make_node(
-            "TreeEnsembleRegressor",
-            [NUMBERS],
-            ["sums"],
-            domain="ai.onnx.ml",
-            n_targets=n_targets,
-            base_values=base.tolist(),
-            **_attributes(nodes),
+    nodes: list[_Nodes]
+    base: np.ndarray  # (n_targets,)
+    splits: CategorySplits | None
+    is_boosted: bool  # the sums are logits, else probabilities
+
+    def serialised(self, least: float) -> bytes:
+        """Trees, their sum, and logarithms of the probabilities that follow, which are not less than ``least``."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        splits = self.splits
+        constants = {"least": np.log(least, dtype=np.float32)}
+        steps = self._steps(NUMBERS if splits is None else WITH_SETS)
+        if splits is not None:
+            steps = [*splits.steps(NUMBERS, WITH_SETS), *steps]
+            constants |= splits.constants()
+        graph = helper.make_graph(
+            steps,
+            "trees",
+            [helper.make_tensor_value_info(NUMBERS, TensorProto.FLOAT, ["n", None])],
+            [helper.make_tensor_value_info(ANSWERS, TensorProto.FLOAT, ["n", None])],
+            [numpy_helper.from_array(array, name) for name, array in constants.items()],
         )
-    ]
-    log_probabilities = "log_probabilities"
-    if not is_boosted:
-        steps.append(helper.make_node("Log", ["sums"], [log_probabilities]))
-    else:
-        scores = "sums"
-        if n_targets == 1:
-            # One sum for two classes, the logit of the second one.
-            scores = "of_both"
-            steps += [
-                helper.make_node("Sub", ["sums", "sums"], ["of_first"]),
-                helper.make_node("Concat", ["of_first", "sums"], [scores], axis=1),
-            ]
-        steps.append(helper.make_node("LogSoftmax", [scores], [log_probabilities], axis=1))
-    steps.append(helper.make_node("Max", [log_probabilities, "least"], [ANSWERS]))
-    constants = {"least": np.log(least, dtype=np.float32)}
-    graph = helper.make_graph(
-        steps,
-        "trees",
-        [helper.make_tensor_value_info(NUMBERS, TensorProto.FLOAT, ["n", None])],
-        [helper.make_tensor_value_info(ANSWERS, TensorProto.FLOAT, ["n", None])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)]
-    data: bytes = helper.make_model(
-        graph, opset_imports=opsets, ir_version=IR_VERSION
-    ).SerializeToString()
-    return data
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)]
+        data: bytes = helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION
+        ).SerializeToString()
+        return data
+
+    def _steps(self, table: str) -> list[Any]:
+        """Nodes of the graph, from a table to the logarithms."""
+        from onnx import helper
+
+        n_targets = self.nodes[0].weights.shape[1]
+        steps = [
+            helper.make_node(
+                "TreeEnsembleRegressor",
+                [table],
+                ["sums"],
+                domain="ai.onnx.ml",
+                n_targets=n_targets,
+                base_values=self.base.tolist(),
+                **_attributes(self.nodes),
+            )
+        ]
+        log_probabilities = "log_probabilities"
+        if not self.is_boosted:
+            steps.append(helper.make_node("Log", ["sums"], [log_probabilities]))
+        else:
+            scores = "sums"
+            if n_targets == 1:
+                # One sum for two classes, the logit of the second one.
+                scores = "of_both"
+                steps += [
+                    helper.make_node("Sub", ["sums", "sums"], ["of_first"]),
+                    helper.make_node("Concat", ["of_first", "sums"], [scores], axis=1),
+                ]
+            steps.append(helper.make_node("LogSoftmax", [scores], [log_probabilities], axis=1))
+        steps.append(helper.make_node("Max", [log_probabilities, "least"], [ANSWERS]))
+        return steps
 
 
 def _attributes(nodes: list[_Nodes]) -> dict[str, Any]:
