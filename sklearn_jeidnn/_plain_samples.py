@@ -28,11 +28,51 @@ def check_plainly(schema: InputSchema, X: Any) -> Arrays:
         Where they are not.
     """
     if isinstance(X, Mapping) and not is_sparse(X):
-        inputs = as_fitted(schema, _named_arrays(X))
+        inputs = (
+            as_fitted(schema, _named_arrays(X)) if _has_inputs(schema) else (_table(schema, X),)
+        )
     else:
         inputs = (_lone_array(schema, X),)
     schema.check_shapes(inputs)
     return inputs
+
+
+def _has_inputs(schema: InputSchema) -> bool:
+    """Whether a mapping names inputs of a module, not columns of a table (or, which is refused, nothing)."""
+    return (
+        schema.input_names is not None or schema.columns is None or schema.columns.library is None
+    )
+
+
+def _table(schema: InputSchema, X: Mapping[str, Any]) -> np.ndarray:
+    """A table from its columns by name, each a list or an array (n_samples,), None where a value is missing."""
+    assert schema.columns is not None
+    names = [str(name) for name in schema.columns.names]
+    other = sorted(set(names) ^ {str(name) for name in X})
+    if other:
+        raise ValueError(
+            f"X has columns {sorted(map(str, X))[:8]}, but {schema.estimator_name} was fitted on columns {names[:8]}: "
+            f"{other[:8]} are in one of both."
+        )
+    named = [(name, _column(name, X[name])) for name in names]
+    lengths = {name: len(values) for name, values in named}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"X has inconsistent numbers of samples: {lengths}; they must be equal.")
+    if not named or not lengths[names[0]]:
+        raise ValueError("X has 0 samples; give at least one.")
+    return as_float32(schema.columns, schema.columns.numbers_of(named, lengths[names[0]]))
+
+
+def _column(name: str, values: Any) -> np.ndarray:
+    if isinstance(values, list | tuple):
+        # NumPy would turn numbers beside words into words.
+        cells = np.empty(len(values), dtype=object)
+        cells[:] = values
+        return cells
+    column = np.asarray(values)
+    if column.ndim != 1:
+        raise ValueError(f"X has {column.ndim} axes in column {name!r}; give one value a sample.")
+    return column
 
 
 def as_fitted(schema: InputSchema, arrays: Mapping[str, np.ndarray]) -> Arrays:

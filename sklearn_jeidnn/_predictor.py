@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,13 @@ IF_NONE = (
     "Out-of-fold answers guarantee nothing of members that then learned from all samples: give samples of their own to "
     "conformalize or control_risk, or a larger validation_fraction."
 )
+
+
+class AnsweredSamples(NamedTuple):
+    """All that a single run says of samples."""
+
+    labels: np.ndarray  # (n_samples,)
+    routed: RoutedSamples  # probabilities are NaN where the exit has no answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +99,9 @@ class Predictor:
 
     def labels(self, arrays: Arrays) -> np.ndarray:
         """Label of each sample at the exit it takes; if that has no answer, of the last exit before that has one."""
-        routed = self.route(arrays)
+        return self._labels_of(arrays, self.route(arrays))
+
+    def _labels_of(self, arrays: Arrays, routed: RoutedArrays) -> np.ndarray:
         codes = routed.logits.argmax(1)
         if len(routed.gaps):
             codes[routed.gaps] = self._last_codes(
@@ -148,9 +158,19 @@ class Predictor:
 
     def routed(self, arrays: Arrays, groups: np.ndarray) -> RoutedSamples:
         """Calibrated probabilities of the exits taken, NaN without an answer, and what else conformity scores read."""
-        routed = self.route(arrays)
+        return self._routed_of(arrays, self.route(arrays), groups)
+
+    def _routed_of(self, arrays: Arrays, routed: RoutedArrays, groups: np.ndarray) -> RoutedSamples:
         probabilities = self.calibration.probabilities(routed.logits, routed.exit_index)
         return RoutedSamples(probabilities, routed.exit_index, self.rule.uniform(arrays), groups)
+
+    def answers(self, arrays: Arrays, groups: np.ndarray | None = None) -> AnsweredSamples:
+        """Labels, and what prediction sets are made of, in one run; ``groups`` as in :meth:`routed`, or None."""
+        routed = self.route(arrays)
+        groups = np.zeros(len(arrays[0]), dtype=int) if groups is None else groups
+        return AnsweredSamples(
+            self._labels_of(arrays, routed), self._routed_of(arrays, routed, groups)
+        )
 
     def sets(
         self,
@@ -161,10 +181,20 @@ class Predictor:
         groups: np.ndarray | None = None,
     ) -> np.ndarray:
         """Prediction sets: bool (n_samples, n_classes, n_levels); ``groups`` are labels as the user gives them."""
+        routed = self.routed(arrays, self.group_numbers(arrays, groups))
+        return self.sets_of(routed, levels, allow_empty=allow_empty)
+
+    def group_numbers(self, arrays: Arrays, groups: Any) -> np.ndarray:
+        """Group of each sample as calibration numbers them; ``groups`` are labels as the user gives them, or None."""
         samples = self.calibrating("so no prediction set holds")
         X = self.schema.as_user_input(arrays) if callable(self.rule.condition_on) else None
-        labels = self.rule.group_labels(X, len(arrays[0]), groups)
-        routed = self.routed(arrays, samples.group_numbers(labels))
+        return samples.group_numbers(self.rule.group_labels(X, len(arrays[0]), groups))
+
+    def sets_of(
+        self, routed: RoutedSamples, levels: Sequence[float], *, allow_empty: bool
+    ) -> np.ndarray:
+        """Prediction sets of samples that have run: bool (n_samples, n_classes, n_levels)."""
+        self.calibrating("so no prediction set holds")
         conformal_sets = self.calibration.sets
         assert conformal_sets is not None
         return conformal_sets.sets(routed, levels, allow_empty=allow_empty)

@@ -100,11 +100,15 @@ class TableColumns:
             # One column after the other takes longer than the network.
             numbers: np.ndarray = X.to_numpy(dtype=np.float64, copy=True)
             return numbers
+        return self.numbers_of([(name, values) for name, values, _ in iter_columns(X)], len(X))
+
+    def numbers_of(self, named: Sequence[tuple[Any, np.ndarray]], n_samples: int) -> np.ndarray:
+        """The same of the names and values (n_samples,) of all columns, in their order."""
         columns = [
             as_numbers(name, values) if known is None else positions(name, values, known)
-            for (name, values, _), known in zip(iter_columns(X), self.categories, strict=True)
+            for (name, values), known in zip(named, self.categories, strict=True)
         ]
-        table = np.stack(columns, axis=1) if columns else np.empty((len(X), 0))
+        table = np.stack(columns, axis=1) if columns else np.empty((n_samples, 0))
         self._warn_of_unseen(table)
         return table
 

@@ -4,12 +4,12 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._numbers import check_number
-from ._operate.calibration import as_levels, check_allow_empty, of_level
+from ._numbers import check_number, check_probability
+from ._operate.calibration import as_levels, check_allow_empty, of_level, with_uniform_gaps
 from ._operate.operating_point import (
     budget_of,
     check_joint,
@@ -18,9 +18,19 @@ from ._operate.operating_point import (
 )
 from ._plain_samples import check_plainly
 from ._predictor import Predictor as _Predictor
+from ._schema import Arrays
 from ._store.exported import read_exported
+from ._watcher import Watcher
 
-__all__ = ["Predictor"]
+__all__ = ["Answers", "Predictor", "Watcher"]
+
+
+class Answers(NamedTuple):
+    """What a single run answers for samples."""
+
+    labels: np.ndarray  # (n_samples,)
+    probabilities: np.ndarray  # (n_samples, n_classes)
+    exits: np.ndarray  # (n_samples,)
 
 
 class Predictor:
@@ -52,7 +62,9 @@ class Predictor:
         self._gate_training = gate_training
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> "Predictor":
+    def load(
+        cls, directory: str | os.PathLike[str], *, n_threads: int | None = None
+    ) -> "Predictor":
         """Load what :meth:`EarlyExitClassifier.export` wrote.
 
         This needs ``onnxruntime`` and NumPy only. No code of the folder is run, its graphs by ONNX Runtime alone;
@@ -61,6 +73,8 @@ class Predictor:
         Parameters
         ----------
         directory : str or path
+        n_threads : int, default=None
+            Threads of ONNX Runtime in a call. None: as many as torch has, where it is loaded, else as there are cores.
 
         Returns
         -------
@@ -72,11 +86,14 @@ class Predictor:
         FileNotFoundError
             If there is no such folder, or a file of it is missing.
         ValueError
-            If it is damaged, was not exported, or by a newer version; the message says what is wrong.
+            If it is damaged, was not exported, or by a newer version; the message says what is wrong. Or if
+            ``n_threads`` is not a whole number from 1.
         ImportError
             Without ``onnxruntime``.
         """
-        return cls(*read_exported(directory))
+        if n_threads is not None:
+            check_number(n_threads, "n_threads", least=1, whole=True)
+        return cls(*read_exported(directory, n_threads))
 
     @property
     def classes(self) -> np.ndarray:
@@ -107,15 +124,23 @@ class Predictor:
         ValueError, TypeError
             If these are no samples like those of ``fit``.
         """
-        return self._answer(X, _Predictor.labels)
+        labels: np.ndarray = self._answer(X, _Predictor.labels)
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the exit that each sample takes: (n_samples, n_classes); see :meth:`predict`."""
-        return self._answer(X, _Predictor.probabilities)
+        probabilities: np.ndarray = self._answer(X, _Predictor.probabilities)
+        return probabilities
 
     def predict_exit(self, X: Any) -> np.ndarray:
         """Exit that each sample takes, from 0: (n_samples,); see :meth:`predict`."""
-        return self._answer(X, _Predictor.exits)
+        exits: np.ndarray = self._answer(X, _Predictor.exits)
+        return exits
+
+    def answers(self, X: Any) -> Answers:
+        """Labels, probabilities and exits in one run: a named tuple ``Answers``; see :meth:`predict`."""
+        labels, routed = self._answer(X, _Predictor.answers)
+        return Answers(labels, with_uniform_gaps(routed.probabilities), routed.exit_index)
 
     def predict_set(
         self,
@@ -183,17 +208,65 @@ class Predictor:
         other._predictor = moved
         return other
 
-    def _answer(self, X: Any, answer: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
+    def watch(
+        self, *, alpha: float = 0.01, confidence_level: float = 0.9, random_state: int = 0
+    ) -> Watcher:
+        """Watch whether samples stay like those that calibrated, as they come.
+
+        Parameters
+        ----------
+        alpha : float, default=0.01
+            Greatest probability of a false alarm over all time.
+        confidence_level : float, default=0.9
+            Of the prediction sets whose coverage is tracked where labels come late.
+        random_state : int, default=0
+            Seed of the random numbers that break ties.
+
+        Returns
+        -------
+        Watcher
+
+        Raises
+        ------
+        ValueError
+            If no sample calibrates.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_jeidnn import EarlyExitClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> predictor = EarlyExitClassifier(max_epochs=2, cv=None, random_state=0).fit(X, y).predictor()
+        >>> watcher = predictor.watch(alpha=0.01)
+        >>> watcher.update(X[:10]).n_seen
+        10
+        """
+        check_probability(alpha, "alpha")
+        check_probability(confidence_level, "confidence_level")
+        check_number(random_state, "random_state", least=0, whole=True)
+        self._predictor.calibrating("so there is nothing to compare samples with")
+        return Watcher(
+            self._predictor,
+            self._checked,
+            alpha=alpha,
+            confidence_level=confidence_level,
+            random_state=random_state,
+        )
+
+    def _answer(self, X: Any, answer: Callable[..., Any], **options: Any) -> Any:
         """What a method of the predictor answers for checked and encoded samples."""
+        arrays = self._checked(X)
+        with self._predictor.schema.explaining(arrays):
+            return answer(self._predictor, arrays, **options)
+
+    def _checked(self, X: Any) -> Arrays:
         schema = self._predictor.schema
         if _is_torch_data(X):
             raise TypeError(
                 f"X is a {type(X).__name__}, and a predictor takes no torch Dataset or DataLoader; give arrays, or "
                 "give a dataset to the classifier."
             )
-        arrays = schema.encode(check_plainly(schema, X))
-        with schema.explaining(arrays):
-            return answer(self._predictor, arrays, **options)
+        return schema.encode(check_plainly(schema, X))
 
 
 def _is_torch_data(X: Any) -> bool:

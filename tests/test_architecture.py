@@ -33,7 +33,7 @@ FLOORS = [
     {"_exits", "conformal", "metrics", "_samples", "_images", "_tables", "pipeline"},
     {"_datasets", "_operate", "_streams", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
-    {"_store"},
+    {"_store", "_watcher"},
     {"_fit", "_prediction", "_portable", "runtime"},
     {"_storing", "_timing"},
     {"_classifier"},
@@ -65,9 +65,11 @@ NUMPY_ONLY = [
     "_engines.onnx_graphs",
     "_engines.onnx_runner",
     "_engines.onnx_sessions",
+    "_operate.bets",
     "_operate.calibration",
     "_operate.cascade",
     "_operate.certification",
+    "_operate.coverage",
     "_operate.exit_answers",
     "_operate.frontier",
     "_operate.gate_descent",
@@ -81,6 +83,8 @@ NUMPY_ONLY = [
     "_operate.unlike",
     "_operate.user_functions",
     "_operate.warn",
+    "_operate.watching",
+    "_watcher",
 ]
 # Must run without torch.
 NO_TORCH = [

@@ -18,7 +18,7 @@ from .._operate.operating_point import OperatingPoint
 from .._schema import Arrays
 from .onnx_exits import ClassifierLogits, MixingWeights, OfPoint, OnnxNetwork, has_negative
 from .onnx_graphs import INPUT, PLAIN, numbered
-from .onnx_sessions import Sessions, n_threads
+from .onnx_sessions import Sessions
 
 FLOAT32 = "float32"
 
@@ -78,7 +78,8 @@ class OnnxRunner:
     @property
     def batch_size(self) -> int:
         return as_batch_size(
-            self.fixed_batch_size, rows_in_cache(self.widest, n_threads() or os.cpu_count() or 1)
+            self.fixed_batch_size,
+            rows_in_cache(self.widest, self.sessions.n_threads or os.cpu_count() or 1),
         )
 
     def at(self, point: OperatingPoint) -> "OnnxRunner":

@@ -36,18 +36,28 @@ class Sessions:
     ----------
     graph : CascadeGraph or ExitGraphs
         The first is divided when sessions are first asked for.
+    n_threads : int or None, default=None
+        Threads of a call. None: as :func:`n_threads` says when it is made.
     """
 
-    def __init__(self, graph: CascadeGraph | ExitGraphs) -> None:
+    def __init__(self, graph: CascadeGraph | ExitGraphs, n_threads: int | None = None) -> None:
         self.graph: Any = graph
+        self._n_threads = n_threads
         self._made: dict[tuple[Any, ...], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Sessions can be neither copied nor stored.
         return {**vars(self), "_made": {}}
 
+    @property
+    def n_threads(self) -> int:
+        """Threads of a call; 0 if ONNX Runtime chooses."""
+        return n_threads() if self._n_threads is None else self._n_threads
+
     def of_exits(self) -> list[ExitSession]:
-        made: list[ExitSession] = self._once("exits", lambda: _sessions_of_exits(self.graphs()))
+        made: list[ExitSession] = self._once(
+            "exits", lambda: _sessions_of_exits(self.graphs(), self.n_threads)
+        )
         return made
 
     def graphs(self) -> ExitGraphs:
@@ -67,12 +77,14 @@ class Sessions:
 
     def of_plain(self) -> tuple[Run, set[str]]:
         """What runs the last member alone, and which inputs of the network it takes."""
-        made: tuple[Run, set[str]] = self._once("plain", lambda: _plain(self._plain_model()))
+        made: tuple[Run, set[str]] = self._once(
+            "plain", lambda: _plain(self._plain_model(), self.n_threads)
+        )
         return made
 
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         # They survive no fork, since their threads stay with the parent.
-        key = (what, os.getpid(), n_threads())
+        key = (what, os.getpid(), self.n_threads)
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -84,11 +96,11 @@ def n_threads() -> int:
     return 0 if torch is None else int(torch.get_num_threads())
 
 
-def session(model: bytes) -> Any:
-    """Return a session of as many threads as torch has."""
+def session(model: bytes, threads: int | None = None) -> Any:
+    """Return a session of so many threads; None: of as many as torch has."""
     onnxruntime = package("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads()
+    options.intra_op_num_threads = n_threads() if threads is None else threads
     options.inter_op_num_threads = 1
     # Threads of the exit before would wait busily for its next call, and take the cores from this one.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -111,12 +123,12 @@ def _run_of(session: Any) -> Run:
     return run
 
 
-def _plain(model: bytes) -> tuple[Run, set[str]]:
-    plain = session(model)
+def _plain(model: bytes, threads: int) -> tuple[Run, set[str]]:
+    plain = session(model, threads)
     return _run_of(plain), {value.name for value in plain.get_inputs()}
 
 
-def _sessions_of_exits(graphs: ExitGraphs) -> list[ExitSession]:
+def _sessions_of_exits(graphs: ExitGraphs, threads: int) -> list[ExitSession]:
     sessions = []
     carried: tuple[str, ...] = ()
     passed_on: tuple[str, ...] = ()
@@ -127,8 +139,8 @@ def _sessions_of_exits(graphs: ExitGraphs) -> list[ExitSession]:
         outputs = [name for name in part.outputs if name != PLAIN]
         sessions.append(
             ExitSession(
-                run=_run_of(session(part.model)),
-                answer=None if own is None else _run_of(session(own)),
+                run=_run_of(session(part.model, threads)),
+                answer=None if own is None else _run_of(session(own, threads)),
                 outputs=outputs,
                 taken=[(k, name) for k, name in enumerate(taken) if name in part.inputs],
                 passed_on=[(k, name) for k, name in enumerate(passed_on) if name in part.inputs],

@@ -192,14 +192,16 @@ class Calibration:
     temperatures : ndarray (n_exits,)
     sets : conformal.ConformalSets or None, default=None
         None if no sample calibrates.
-    exit_index, confidence : ndarray (n_calibration,)
-        Exits that the calibration samples take, and the probability of the predicted label there.
+    exit_index, confidence, codes : ndarray (n_calibration,)
+        Exits that the calibration samples take, the probability of the predicted label there, and this label as a
+        column of ``classes_``.
     """
 
     temperatures: np.ndarray
     sets: conformal.ConformalSets | None = None
     exit_index: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
     confidence: np.ndarray = field(default_factory=lambda: np.empty(0))
+    codes: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
 
     @classmethod
     def fit(
@@ -248,11 +250,13 @@ class Calibration:
         score = rule.score(routed(gate_answers, zeros, zeros), gate_answers.codes)
         calibrating = routed(samples.answers, samples.uniform, samples.groups)
         sets = conformal.ConformalSets(score, rule.groups_of, calibrating, samples.answers.codes)
+        probabilities = with_uniform_gaps(calibrating.probabilities)
         return cls(
             temperatures=temperatures,
             sets=sets,
             exit_index=calibrating.exit_index,
-            confidence=with_uniform_gaps(calibrating.probabilities).max(axis=1),
+            confidence=probabilities.max(axis=1),
+            codes=probabilities.argmax(axis=1),
         )
 
     def probabilities(self, logits: np.ndarray, exit_index: np.ndarray) -> np.ndarray:

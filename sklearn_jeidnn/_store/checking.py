@@ -136,6 +136,11 @@ def _check_calibration(predictor: Predictor, n_exits: int) -> None:
     _expect(temperatures.shape == (n_exits,) and _are_finite(temperatures), "temperatures")
     _expect(bool((temperatures > 0).all()), "temperatures")
     _expect((samples is None) <= (calibration.sets is None), "calibration")
+    observed = (calibration.exit_index, calibration.confidence, calibration.codes)
+    _expect(len({array.shape for array in observed}) == 1 and observed[0].ndim == 1, "calibration")
+    _expect(_are_below(calibration.exit_index, n_exits), "calibration")
+    _expect(_are_below(calibration.codes, predictor.schema.n_classes), "calibration")
+    _expect(_are_finite(calibration.confidence), "calibration")
     sets = calibration.sets
     if sets is not None:
         shapes = {array.shape for array in (sets.scores, sets.groups, sets.upper)}

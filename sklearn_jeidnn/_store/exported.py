@@ -137,8 +137,12 @@ def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_exported(path: str | os.PathLike[str]) -> tuple[Predictor, str]:
+def read_exported(
+    path: str | os.PathLike[str], n_threads: int | None = None
+) -> tuple[Predictor, str]:
     """Predictor of a folder that :func:`write_exported` wrote, and how its gates were trained.
+
+    It runs in so many threads (see :class:`Sessions`).
 
     Nothing of the folder is run but graphs by ONNX Runtime; no file of another name is opened.
 
@@ -156,7 +160,7 @@ def read_exported(path: str | os.PathLike[str]) -> tuple[Predictor, str]:
         arrays, _ = read_arrays(folder / ARRAYS)
         values = Read(KNOWN_HERE, NAMED, arrays).value(document["predictor"])
         graphs = _with_models(values["graphs"], folder, document)
-        runner = _runner(values, graphs)
+        runner = _runner(values, graphs, n_threads)
         predictor = predictor_of(values, runner, graphs.n_exits, graphs.n_inputs)
     return predictor, str(values["gate_training"])
 
@@ -205,8 +209,8 @@ def _with_models(graphs: Any, folder: Path, document: Mapping[str, Any]) -> Exit
     )
 
 
-def _runner(values: Mapping[str, Any], graphs: ExitGraphs) -> OnnxRunner:
+def _runner(values: Mapping[str, Any], graphs: ExitGraphs, n_threads: int | None) -> OnnxRunner:
     mass = EXIT_DISTRIBUTIONS[values["cascade"]["exit_distribution"]]
-    runner = OnnxRunner(sessions=Sessions(graphs), exit_mass=mass, **values["runner"])
+    runner = OnnxRunner(sessions=Sessions(graphs, n_threads), exit_mass=mass, **values["runner"])
     check_kinds(runner, "runner")
     return runner

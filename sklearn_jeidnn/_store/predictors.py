@@ -66,6 +66,7 @@ def predictor_as_values(predictor: Predictor) -> dict[str, Any]:
             "temperatures": predictor.calibration.temperatures,
             "exit_index": predictor.calibration.exit_index,
             "confidence": predictor.calibration.confidence,
+            "codes": predictor.calibration.codes,
             "sets": None if sets is None else _sets_as_values(sets),
         },
         "leakage": predictor.leakage,
