@@ -24,6 +24,8 @@ from .telemetry import batch_lines, watch_lines
 # Bodies from here are parsed in a thread.
 LARGE = 2**17
 CLOSED = 499
+# Labels may be of a kind that JSON does not have.
+_as_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 logger = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 Answer = Callable[[Asked, Checked], Awaitable[dict[str, Any]]]
@@ -167,5 +169,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    content = json.dumps(document, separators=(",", ":"), default=str).encode()
-    return Response(content, status, headers, media_type="application/json")
+    return Response(_as_json(document).encode(), status, headers, media_type="application/json")

@@ -213,10 +213,12 @@ class Service:
 
 def _warnings_of(checked: Checked, routed: RoutedSamples) -> dict[str, list[str]]:
     """What a request's samples are warned of, if anything."""
+    n_gaps = int(np.isnan(routed.probabilities[:, 0]).sum())
+    if not n_gaps and not checked.warnings:
+        return {}
     with collected_warnings() as found:
-        warn_of_gaps(int(np.isnan(routed.probabilities[:, 0]).sum()), len(routed.exit_index))
-    warnings = [*checked.warnings, *found]
-    return {"warnings": warnings} if warnings else {}
+        warn_of_gaps(n_gaps, len(routed.exit_index))
+    return {"warnings": [*checked.warnings, *found]}
 
 
 def _update(point: ServedPoint) -> None:

@@ -1,5 +1,6 @@
 """Answers of a service, watched as they go, and kept for labels that come late."""
 
+import hashlib
 import secrets
 from collections import OrderedDict
 from typing import NamedTuple
@@ -66,7 +67,8 @@ class KeptAnswers:
     def __init__(self, max_samples: int) -> None:
         self.max_samples = max_samples
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._n_samples = self._n_bytes = 0
+        self._n_samples = self._n_bytes = self._n_given = 0
+        self._secret = secrets.token_bytes(16)
 
     def add(self, watcher: Watcher, routed: RoutedSamples) -> str | None:
         """Keep a request's answers; return its id, which nobody guesses, or None if they are too many."""
@@ -74,13 +76,19 @@ class KeptAnswers:
             return None
         # A view would keep the whole batch.
         kept = Kept(watcher, RoutedSamples(*(column.copy() for column in routed)))
-        key = secrets.token_hex(8)
+        key = self._next_id()
         self._kept[key] = kept
         self._count(kept, 1)
         while self._n_samples > self.max_samples or self._n_bytes > MOST_KEPT_BYTES:
             _, oldest = self._kept.popitem(last=False)
             self._count(oldest, -1)
         return key
+
+    def _next_id(self) -> str:
+        # Random numbers of the system take longer.
+        self._n_given += 1
+        number = self._n_given.to_bytes(8, "little")
+        return hashlib.blake2b(number, key=self._secret, digest_size=8).hexdigest()
 
     def _count(self, kept: Kept, sign: int) -> None:
         self._n_samples += sign * len(kept)
