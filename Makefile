@@ -67,6 +67,7 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/coverage.py
 	$(RUN) benchmarks/gates_and_calibration.py
 	$(RUN) benchmarks/set_speed.py
+	$(RUN) benchmarks/gate_descent.py
 	$(RUN) benchmarks/exactness.py
 	$(RUN) benchmarks/tied_scores.py
 	$(RUN) benchmarks/paper_recipe.py

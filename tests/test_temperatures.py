@@ -151,16 +151,41 @@ def test_temperatures_of_leavers_weigh_thirty_samples_for_those_of_all(copies):
     np.testing.assert_allclose(np.log(found / of_all), expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("size, right", [(1e-2, True), (1e-1, True), (1e-3, False), (30, False)])
-def test_no_other_temperature_is_better_where_the_loss_has_two_minima(size, right):
-    """Tiny logits that are right: a temperature of 1 hardly matters, one of a hundredth makes them sure."""
-    logits, codes = size * np.array([[[1.0, 0.0]]]), np.array([0 if right else 1])
+def loss_of_one_temperature(logits, codes):
+    """What the temperature of a lone exit minimises, as a function of its logarithm."""
 
     def loss(log_temperature):
-        return log_losses(logits / np.exp(log_temperature), codes)[0, 0] + 0.01 * log_temperature**2
+        losses = log_losses(logits[:, None] / np.exp(log_temperature), codes)
+        return losses.mean() + 0.01 * np.square(log_temperature).sum()
 
-    found = np.log(fit_temperatures(logits, codes, np.ones(1)))[0]
+    return loss
+
+
+# Tiny logits that are right: a temperature of 1 hardly matters, one of a hundredth makes them sure.
+TWO_MINIMA = [
+    ([[0.01, 0.0]], [0]),
+    ([[0.003, 0.005], [0.125, -0.184]], [1, 0]),
+    ([[0.025, -0.013, -0.003], [16.738, 0.002, -0.001], [10.885, -42.4, -0.238]], [0, 0, 0]),
+    ([[0.013, 0.417, -4.137], [0.004, 0.006, -0.181]], [1, 1]),
+    ([[-0.029, 0.002], [-0.297, 20.073], [0.003, -0.002]], [1, 1, 0]),
+]
+
+
+@pytest.mark.parametrize("logits, codes", TWO_MINIMA)
+def test_no_other_temperature_is_better_where_the_loss_has_two_minima(logits, codes):
+    logits, codes = np.array(logits), np.array(codes)
+    loss = loss_of_one_temperature(logits, codes)
+    found = np.log(fit_temperatures(logits[:, None], codes, np.ones(len(codes))))[0]
     assert loss(found) <= min(map(loss, np.linspace(-6, 6, 601))) + 1e-6
+
+
+def test_steps_that_lead_to_and_fro_end_at_the_minimum(monkeypatch):
+    """From 0 Newton's step leads to -5.9, and from there back to 0."""
+    monkeypatch.setattr(temperatures, "GRID", np.array([-6.0, 0.0, 6.0]))
+    logits, codes = np.array([[0.446, 0.003], [-1.839, 0.044]]), np.array([0, 1])
+    found = np.log(fit_temperatures(logits[:, None], codes, np.ones(2)))[0]
+    expected = least_at(loss_of_one_temperature(logits, codes))
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -176,15 +201,10 @@ def test_logarithms_of_temperatures_stay_within_six_of_zero(sign):
 @pytest.mark.parametrize("exponent", range(-4, 31, 2))
 def test_temperatures_have_no_more_loss_than_those_of_a_quasi_newton_method(exponent):
     rng = np.random.default_rng(exponent + 4)
-    logits = rng.standard_normal((7, 3)) * 10.0**exponent
-    codes, weights = rng.integers(3, size=7), rng.gamma(0.5, size=7)
-
-    def loss(log_temperature):
-        losses = log_losses(logits[:, None] / np.exp(log_temperature), codes)[:, 0]
-        return weights @ losses / 7 + 0.01 * float(np.sum(np.square(log_temperature)))
-
+    logits, codes = rng.standard_normal((7, 3)) * 10.0**exponent, rng.integers(3, size=7)
+    loss = loss_of_one_temperature(logits, codes)
     expected = minimize(loss, np.zeros(1), bounds=[(-6, 6)]).fun
-    found = np.log(fit_temperatures(logits[:, None], codes, weights))[0]
+    found = np.log(fit_temperatures(logits[:, None], codes, np.ones(7)))[0]
     assert loss(found) <= expected + 1e-7 * max(1.0, expected)
 
 

@@ -115,21 +115,24 @@ def _penalised_fit(
 def _least(loss: Callable[[np.ndarray], np.ndarray], n_parameters: int) -> np.ndarray:
     """Where several functions of one number each are least, between the bounds: (n_parameters,)
 
-    The best of a grid, then Newton's steps, or halvings where these leave the bracket. ``loss`` gives values and two
-    derivatives (3, n_parameters) at (n_parameters,).
+    The best of a grid, then Newton's steps; where these leave the bracket, or do not shrink to half, the bracket is
+    halved instead. ``loss`` gives values and two derivatives (3, n_parameters) at (n_parameters,).
     """
     values = np.stack([loss(np.full(n_parameters, tried))[0] for tried in GRID])
     best = values.argmin(0)
     low: np.ndarray
     here: np.ndarray
     low, here, high = GRID[np.clip([best - 1, best, best + 1], 0, len(GRID) - 1)]
+    step = high - low
     for _ in range(MOST_STEPS):
         _, slope, curvature = loss(here)
         low, high = np.where(slope > 0, low, here), np.where(slope > 0, here, high)
-        newton = here - slope / np.where(curvature > 0, curvature, np.nan)
-        inside = (low <= newton) & (newton <= high)
-        before, here = here, np.where(inside, newton, (low + high) / 2)
-        if np.abs(here - before).max() < TOLERANCE:
+        newton = -slope / np.where(curvature > 0, curvature, np.nan)
+        inside = (low <= here + newton) & (here + newton <= high)
+        shrinks = np.abs(newton) <= np.abs(step) / 2
+        step = np.where(inside & shrinks, newton, (low + high) / 2 - here)
+        here = here + step
+        if np.abs(step).max() < TOLERANCE:
             break
     return here
 
