@@ -2,7 +2,7 @@
 
 Four classifiers are fitted. Gates of their held-out samples descend the objective by hand-written gradients, and by
 torch's automatic differentiation and Adam: the exits of other samples are compared, and the table of the frontier.
-Times are those of samples drawn from the same answers, in turns. Temperatures are compared with those that L-BFGS-B finds.
+Times are those of samples drawn from the same answers, in turns. Temperatures are compared with L-BFGS-B's.
 
     python benchmarks/gate_descent.py
 """
