@@ -3,8 +3,8 @@
 The file that ``export_onnx`` writes, in a session of ONNX Runtime, beside the engine that routes between its sessions
 from Python, on arrays that are ready, and beside ``predictor()``, which checks them. Labels, exits and probabilities of
 the first 10,000 rows in calls of 256. Times are of a sample, on one thread: what the processor spent on this process,
-since other jobs run beside it; of each call the median over several turns, in which all take part, and the mean over the
-calls.
+since other jobs run beside it; of each call the median over several turns, in which all take part, and then the mean
+over the calls.
 """
 
 import os
