@@ -82,6 +82,7 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/run_once.py
 	$(RUN) benchmarks/tree_graphs.py
 	$(RUN) benchmarks/memory.py
+	$(RUN) benchmarks/resume.py
 	$(RUN) benchmarks/low_cost_exits.py krkopt --seeds 0 1 2 3 4
 	$(RUN) benchmarks/low_cost_exits.py cifar10
 	$(RUN) benchmarks/low_cost_exits.py movie_reviews

@@ -35,6 +35,7 @@ from ._fit.losses import GATE_LOSSES
 from ._fit.members import as_backbone, as_members, take_tables, takes_missing
 from ._fit.moving import moved_to_precision
 from ._fit.prices import COUNTED, TIMED, as_price_table
+from ._fit.resuming import check_random_state_is_given
 from ._fit.schedules import FOUND
 from ._fit.spec import ANY_PRECISION, ENGINES, FLOAT32, MODULE_PREFIX, SKORCH_PREFIXES, TORCH
 from ._fit.warm_start import going_on
@@ -314,6 +315,7 @@ class EarlyExitClassifier(
         "conformity_score": [StrOptions(set(conformal.SCORES)), callable],
         "condition_on": [StrOptions(set(conformal.GROUPS)), callable],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "checkpoint": [str, os.PathLike, None],
         "precision": [StrOptions(set(ANY_PRECISION))],
         "engine": [StrOptions(set(ENGINES))],
         "device": [str, torch.device],
@@ -357,6 +359,7 @@ class EarlyExitClassifier(
         conformity_score: str | Callable[..., Any] = "lac",
         condition_on: str | Callable[..., Any] = "pooled",
         memory: Any = None,
+        checkpoint: Any = None,
         precision: str = "float32",
         engine: str = TORCH,
         device: str | torch.device = "cpu",
@@ -397,6 +400,7 @@ class EarlyExitClassifier(
         self.conformity_score = conformity_score
         self.condition_on = condition_on
         self.memory = memory
+        self.checkpoint = checkpoint
         self.precision = precision
         self.engine = engine
         self.device = device
@@ -486,9 +490,12 @@ class EarlyExitClassifier(
         ------
         ValueError, TypeError
             If a parameter or the data do not fit; the message says what came and what is allowed.
+        OSError
+            If nothing can be written into the folder ``checkpoint``.
         """
         _refuse_unexpected(type(self).__name__, list(vars(self).get("_unexpected", ())))
         self._check_operating_point()
+        check_random_state_is_given(self.checkpoint, self.random_state)
         spec = CascadeSpec.of(self)
         takes_tables = take_tables(as_members(spec.module, spec.module_params))
         last = self._last_fit()
@@ -549,7 +556,9 @@ class EarlyExitClassifier(
             leakage=fitted.leakage,
         )
         self._advise(predictor)
-        return self._adopt(self._certified(predictor))
+        self._adopt(self._certified(predictor))
+        fitted.stored.remove()
+        return self
 
     def _validate_params(self) -> None:
         super()._validate_params()

@@ -32,6 +32,7 @@ from .members import (
     learns,
     warn_if_nothing_learns,
 )
+from .memory import fingerprint
 from .precision import N_COMPARED, converts
 from .priced_network import PricedNetwork
 from .prices import (
@@ -74,6 +75,11 @@ class Cut:
     module: nn.Module | None = None
     member: Member | None = None
     learns: dict[str, bool] = field(default_factory=dict)
+
+
+def told(cut: Cut) -> Any:
+    """What tells a member from others of the same fit; of a classifier what it was before."""
+    return fingerprint(cut.network) if cut.member is None else (cut.member, cut.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +150,11 @@ class Assembly:
         """
         if not (isinstance(self.module, ClassifierStage) and self.spec.distils):
             return None
-        return soft_labels(self.backbone, self.module, self.train, weights)
+        stage, stored = self.module, self.spec.stored
+        return stored.finished(
+            lambda: soft_labels(self.backbone, stage, self.train, weights, stored),
+            lambda: ("soft labels", weights),
+        )
 
     def candidates(self, weights: np.ndarray, labels: np.ndarray | None) -> list[Member]:
         """Return members that could stand in front of the backbone (see :func:`companions_for`).
@@ -337,14 +347,14 @@ class Assembly:
                 X, codes = self.schema.as_module_input(self.train.inputs), self.train.codes
                 module = instantiate(member, X, codes, self.schema, self.spec.device)
                 return self._cut_module(member, module, exits)
-        stage = fitted_stage(member, self.schema, self.train, weights)
+        stage = fitted_stage(member, self.schema, self.train, weights, self.spec.stored)
         return self._cut_classifier(member, stage, exits)
 
     def fitted_again(self, cut: Cut, samples: Samples, weights: np.ndarray) -> Cut:
         """Return a classifier fitted on other samples, encoded and with weights; a network as it is."""
         if cut.member is None:
             return cut
-        stage = fitted_stage(cut.member, self.schema, samples, weights)
+        stage = fitted_stage(cut.member, self.schema, samples, weights, self.spec.stored)
         return self._cut_classifier(cut.member, stage, 0)
 
     def _cut_classifier(self, member: Member, stage: ClassifierStage, exits: Exits) -> Cut:

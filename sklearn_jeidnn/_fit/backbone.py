@@ -22,7 +22,8 @@ def instantiated_backbone(
     """Return the backbone's module (a stage if it is a classifier), and the schema that knows whether it embeds."""
     if backbone.is_classifier:
         weights = normalised_weights(spec.class_weight, schema, parts.train)
-        return schema, fitted_stage(backbone, schema, parts.train.encoded(schema), weights)
+        samples = parts.train.encoded(schema)
+        return schema, fitted_stage(backbone, schema, samples, weights, spec.stored)
     if spec.takes_trained:
         check_is_trained(backbone)
     inputs = parts.train.inputs

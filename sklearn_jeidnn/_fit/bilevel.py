@@ -4,8 +4,8 @@ See arXiv 2310.09163, section 4.3.
 """
 
 import copy
-import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -15,6 +15,7 @@ from .._exits.gate_points import mean_and_scale
 from .._exits.gates import all_gate_inputs
 from .._exits.network import EarlyExitNetwork
 from .._operate.objective import best_exit
+from .checkpoint import NO_CHECKPOINT, Checkpoint, StoredLoop
 from .features import ExitFeatures
 from .losses import (
     GATE_LOSSES,
@@ -24,6 +25,7 @@ from .losses import (
     surrogate_targets,
     weighted_by_exit,
 )
+from .memory import fingerprint
 
 PATIENCE = 5
 BATCHES_A_TURN = 100
@@ -40,6 +42,7 @@ def train_bilevel(
     gate_loss: str,
     max_epochs: int,
     batch_size: int,
+    stored: Checkpoint = NO_CHECKPOINT,
 ) -> None:
     """Train heads and gates as the paper does.
 
@@ -57,8 +60,18 @@ def train_bilevel(
     max_epochs : int
         Largest number of epochs of the warm-up, and number of epochs of the turns.
     batch_size : int
+    stored : Checkpoint
+        Where the state is stored after epochs, and taken from.
     """
-    _warm_up(network.heads, train, held_out, max_epochs, batch_size)
+
+    def loop(what: str) -> StoredLoop:
+        own = (what, exit_costs, cost_weight)
+        return stored.loop(
+            f"the {what} of bilevel gates",
+            lambda: (own, fingerprint(network.heads), fingerprint(network.gates)),
+        )
+
+    _warm_up(network.heads, train, held_out, max_epochs, batch_size, loop("warm-up"))
     inputs = _gate_inputs(network.heads, train, batch_size)
     network.gates.standardise(*mean_and_scale(inputs.cpu().numpy()))
     _alternate(
@@ -70,6 +83,7 @@ def train_bilevel(
         GATE_LOSSES[gate_loss],
         max_epochs,
         batch_size,
+        loop("turns"),
     )
     network.eval()
 
@@ -89,23 +103,37 @@ def _warm_up(
     held_out: ExitFeatures,
     max_epochs: int,
     batch_size: int,
+    loop: StoredLoop,
 ) -> None:
     """Train the heads alone; each head keeps the epoch in which it was most accurate on held-out samples."""
     n_heads = len(heads.heads)
     optimizer = torch.optim.Adam(heads.parameters(), lr=LR)
-    best_accuracy, epochs_since = [-1.0] * n_heads, [0] * n_heads
-    best_state = [copy.deepcopy(head.state_dict()) for head in heads.heads]
-    for _ in range(max_epochs):
+    best: dict[str, Any] = {
+        "accuracy": [-1.0] * n_heads,
+        "epochs_since": [0] * n_heads,
+        "state": [copy.deepcopy(head.state_dict()) for head in heads.heads],
+    }
+    done = {"epochs": 0}
+    has_ended = loop.resume(heads, optimizer, best, done)
+    while not has_ended and done["epochs"] < max_epochs:
         _warm_up_epoch(heads, optimizer, train.batches(batch_size), held_out.y.device)
-        for i, accuracy in enumerate(_accuracies(heads, held_out)[:-1]):
-            epochs_since[i] += 1
-            if accuracy > best_accuracy[i]:
-                best_accuracy[i], epochs_since[i] = accuracy, 0
-                best_state[i] = copy.deepcopy(heads.heads[i].state_dict())
-        if min(epochs_since) >= PATIENCE:
+        _keep_best(heads, held_out, best)
+        done["epochs"] += 1
+        if min(best["epochs_since"]) >= PATIENCE:
             break
-    for head, state in zip(heads.heads, best_state, strict=True):
+        loop.epoch_done()
+    loop.end()
+    for head, state in zip(heads.heads, best["state"], strict=True):
         head.load_state_dict(state)
+
+
+def _keep_best(heads: ExitHeads, held_out: ExitFeatures, best: dict[str, Any]) -> None:
+    """Note the heads that are more accurate than they were in any epoch before."""
+    for i, accuracy in enumerate(_accuracies(heads, held_out)[:-1]):
+        best["epochs_since"][i] += 1
+        if accuracy > best["accuracy"][i]:
+            best["accuracy"][i], best["epochs_since"][i] = accuracy, 0
+            best["state"][i] = copy.deepcopy(heads.heads[i].state_dict())
 
 
 def _warm_up_epoch(
@@ -140,19 +168,29 @@ def _alternate(
     gate_loss: ExitLoss,
     max_epochs: int,
     batch_size: int,
+    loop: StoredLoop,
 ) -> None:
     """Train the gates for a fixed number of batches, then the heads for as many, and so on."""
     head_optimizer = torch.optim.Adam(network.heads.parameters(), lr=LR)
     gate_optimizer = torch.optim.Adam(network.gates.parameters(), lr=LR)
-    batches = itertools.chain.from_iterable(train.batches(batch_size) for _ in range(max_epochs))
-    for step, batch in enumerate(batches):
-        turn, step_of_turn = divmod(step, BATCHES_A_TURN)
-        if turn % 2 == 1:
-            _head_step(network, head_optimizer, batch.to(exit_costs.device))
-            continue
-        if step_of_turn == 0:
-            positive = _positive_weights(network, held_out, exit_costs, cost_weight, gate_loss)
-        _gate_step(network, gate_optimizer, batch, positive, exit_costs, cost_weight, gate_loss)
+    done: dict[str, Any] = {"epochs": 0, "steps": 0, "positive": None}
+    has_ended = loop.resume(network.heads, network.gates, head_optimizer, gate_optimizer, done)
+    while not has_ended and done["epochs"] < max_epochs:
+        for batch in train.batches(batch_size):
+            turn, step_of_turn = divmod(done["steps"], BATCHES_A_TURN)
+            done["steps"] += 1
+            if turn % 2 == 1:
+                _head_step(network, head_optimizer, batch.to(exit_costs.device))
+                continue
+            if step_of_turn == 0:
+                done["positive"] = _positive_weights(
+                    network, held_out, exit_costs, cost_weight, gate_loss
+                )
+            positive = done["positive"]
+            _gate_step(network, gate_optimizer, batch, positive, exit_costs, cost_weight, gate_loss)
+        done["epochs"] += 1
+        loop.epoch_done()
+    loop.end()
 
 
 @torch.no_grad()

@@ -21,8 +21,9 @@ from .._operate.warn import OF_EVERY_EXIT, warn_of_gaps
 from .._parts import Parts
 from .._samples import check_inputs
 from .._schema import Arrays, InputSchema
-from .assembly import Assembly, Cut
+from .assembly import Assembly, Cut, told
 from .backbone import instantiated_backbone
+from .checkpoint import Checkpoint
 from .checks import (
     check_held_out,
     check_no_companions,
@@ -48,6 +49,7 @@ from .modules import forget_results
 from .moving import HeldOut, Moved, in_precision
 from .priced_network import PricedNetwork
 from .progress import Progress
+from .resuming import checkpoint_of
 from .savings import warn_if_nothing_is_saved
 from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits, most_epochs
 from .spec import COMPILED, TORCH, CascadeSpec, seeded, usable_device
@@ -76,6 +78,8 @@ class FittedCascade:
         What networks have learned from.
     leakage : str or None
         Why they may have learned from samples that calibrate.
+    stored : Checkpoint
+        Where the fit has stored what it did.
     """
 
     schema: InputSchema
@@ -84,6 +88,7 @@ class FittedCascade:
     point: OperatingPoint
     history: SampleHistory
     leakage: str | None
+    stored: Checkpoint
 
 
 def fit_cascade(
@@ -115,7 +120,9 @@ def fit_cascade(
     check_engine(spec)
     with usual_torch():
         check_parameters(spec, schema, parts)
-    with FIT_TURNS.take(), usual_torch(), seeded(rng.randint(2**31), device):
+    seed = rng.randint(2**31)
+    spec = replace(spec, stored=checkpoint_of(spec, schema, parts, X_unlabeled, seed, device))
+    with FIT_TURNS.take(), usual_torch(), seeded(seed, device):
         members = as_members(spec.module, spec.module_params)
         *companions, backbone = members
         schema, module = instantiated_backbone(spec, schema, parts, backbone)
@@ -222,7 +229,11 @@ class _Fit:
         priced_network = engines.with_measured_costs(priced_network, make_engine)
         if self.spec.precision == self.spec.trained_in:
             self._check_limit(priced_network, " as timed after training")
-        frontier, point = learning.train_gates(priced_network, members)
+        frontier, point = self.spec.stored.finished(
+            partial(learning.train_gates, priced_network, members),
+            lambda: ("gates", [told(member.cut) for member in members], priced_network.exit_costs),
+            roots=[priced_network.network.heads, priced_network.network.gates],
+        )
         if self.spec.takes_trained and not self.assembly.ends_in_classifier:
             n_train = len(self.parts.train)
             warn_of_another_order(
@@ -259,6 +270,7 @@ class _Fit:
             point=point,
             history=self.history,
             leakage=self.leakage,
+            stored=self.spec.stored,
         )
 
     def _in_precision(self, cascade: Cascade, schema: InputSchema) -> Moved | None:

@@ -20,6 +20,7 @@ from .._parts import GIVEN, Parts
 from .._schema import InputSchema
 from .._warn import warn_caller
 from ..backbones import ImageResNet, TabularResNet
+from .checkpoint import check_checkpoint_folder
 from .datasets import (
     BATCH_SAMPLER,
     DROP_LAST,
@@ -63,6 +64,7 @@ def check_parameters(spec: CascadeSpec, schema: InputSchema, parts: Parts) -> No
     """Refuse values that make no sense, alone, together, or for these samples."""
     _check_class_weight(spec.class_weight, schema.classes)
     check_memory_folder(spec.memory)
+    check_checkpoint_folder(spec.checkpoint)
     _check_companion_costs(spec.companion_costs)
     _check_ready_networks(spec)
     _check_batches(spec, parts.fewest_train)

@@ -15,6 +15,7 @@ from .._cut import CutInfo, Stage
 from .._given import as_numpy
 from .._schema import Arrays, InputSchema, Samples
 from .._warn import warn_caller
+from .checkpoint import NO_CHECKPOINT, Checkpoint
 from .members import AS_NUMBERS, LEAST_PROBABILITY, Member
 from .trees import multiply_adds_of
 from .turns import FIT_TURNS
@@ -95,7 +96,11 @@ def probabilities(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
 
 
 def fitted_stage(
-    member: Member, schema: InputSchema, samples: Samples, weights: np.ndarray
+    member: Member,
+    schema: InputSchema,
+    samples: Samples,
+    weights: np.ndarray,
+    stored: Checkpoint = NO_CHECKPOINT,
 ) -> ClassifierStage:
     """Return a member that is a classifier as a stage, fitted on these samples if it is not.
 
@@ -106,12 +111,23 @@ def fitted_stage(
     samples : Samples
         Encoded.
     weights : ndarray (n_samples,)
+    stored : Checkpoint
+        Where a fitted classifier is stored.
     """
     as_numbers = member.params.get(AS_NUMBERS, False)
     if not as_numbers:
         _warn_of_rounded(member, schema, samples)
-    own = _as_given(schema, samples.inputs, as_numbers)
-    classifier = fitted_classifier(member.module, own, schema.classes[samples.codes], weights)
+    classifier = member.module
+    if not is_fitted(classifier):
+        classifier = stored.finished(
+            lambda: fitted_classifier(
+                member.module,
+                _as_given(schema, samples.inputs, as_numbers),
+                schema.classes[samples.codes],
+                weights,
+            ),
+            lambda: ("classifier", member, samples, weights),
+        )
     check_classes(classifier, schema.classes)
     return ClassifierStage(classifier, schema, **member.params)
 

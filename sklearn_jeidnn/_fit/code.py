@@ -123,7 +123,7 @@ class _Description:
             self._note("library", f"{_stamp(home)} {function.__qualname__}")
         else:
             self.add(function.__code__)
-            self.add(_named(function))
+            self.add(named_values(function))
 
     def _add_object(self, value: Any) -> None:
         """Add what pickle would store."""
@@ -162,7 +162,7 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
-def _named(function: types.FunctionType) -> dict[str, Any]:
+def named_values(function: types.FunctionType) -> dict[str, Any]:
     """Return what names in a function's code stand for: globals, and attributes of modules that are the user's."""
     names, imported = _names(function.__code__)
     known = function.__globals__
@@ -182,6 +182,15 @@ def _named(function: types.FunctionType) -> dict[str, Any]:
                 found[key] = value
                 modules += [value] if _is_own_module(value) else []
     return found
+
+
+def values_of_function(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function uses: values that it was made with, and those that a user's function names."""
+    made_with = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    made_with += [_content(cell) for cell in function.__closure__ or ()]
+    values = {str(number): value for number, value in enumerate(made_with)}
+    is_library = _is_library(function.__globals__.get("__name__"))
+    return values if is_library else {**values, **named_values(function)}
 
 
 def _names(code: types.CodeType) -> tuple[set[str], set[str]]:

@@ -13,6 +13,7 @@ import torch
 from .._engines.torch_engine import as_tensors
 from .._schema import InputSchema, Samples
 from .._splits import deal_folds
+from .checkpoint import NO_CHECKPOINT, Checkpoint
 from .classifiers import ClassifierStage, fitted_stage, is_fitted
 from .members import Member
 
@@ -24,7 +25,11 @@ OUT_OF_BAG = "oob_decision_function_"
 
 
 def soft_labels(
-    member: Member, stage: ClassifierStage, samples: Samples, weights: np.ndarray
+    member: Member,
+    stage: ClassifierStage,
+    samples: Samples,
+    weights: np.ndarray,
+    stored: Checkpoint = NO_CHECKPOINT,
 ) -> np.ndarray:
     """Return what companions learn of the training samples: (n_samples, n_classes).
 
@@ -37,9 +42,11 @@ def soft_labels(
     samples : Samples
         Encoded training samples.
     weights : ndarray (n_samples,)
+    stored : Checkpoint
+        Where fitted classifiers are stored.
     """
     labels: np.ndarray = np.eye(stage.schema.n_classes, dtype=np.float32)[samples.codes]
-    answers = _honest_answers(member, stage, samples, weights)
+    answers = _honest_answers(member, stage, samples, weights, stored)
     # A sample that every member of a bag has learned from has no such answer.
     known = np.isfinite(answers).all(axis=1, keepdims=True)
     softened = LABEL_SHARE * labels + (1 - LABEL_SHARE) * answers
@@ -48,13 +55,17 @@ def soft_labels(
 
 
 def _honest_answers(
-    member: Member, stage: ClassifierStage, samples: Samples, weights: np.ndarray
+    member: Member,
+    stage: ClassifierStage,
+    samples: Samples,
+    weights: np.ndarray,
+    stored: Checkpoint,
 ) -> np.ndarray:
     """Answers (n_samples, n_classes) of the classifier as it was fitted without each sample, if it was fitted here."""
     if is_fitted(member.module):
         return _answers(stage, samples)
     own = _out_of_bag(stage, len(samples))
-    return _out_of_fold(member, stage.schema, samples, weights) if own is None else own
+    return own if own is not None else _out_of_fold(member, stage.schema, samples, weights, stored)
 
 
 def _out_of_bag(stage: ClassifierStage, n_samples: int) -> np.ndarray | None:
@@ -68,7 +79,11 @@ def _out_of_bag(stage: ClassifierStage, n_samples: int) -> np.ndarray | None:
 
 
 def _out_of_fold(
-    member: Member, schema: InputSchema, samples: Samples, weights: np.ndarray
+    member: Member,
+    schema: InputSchema,
+    samples: Samples,
+    weights: np.ndarray,
+    stored: Checkpoint,
 ) -> np.ndarray:
     """Answers of classifiers that are fitted without each fold; NaN for samples in none."""
     answers = np.full((len(samples), schema.n_classes), np.nan, dtype=np.float32)
@@ -79,7 +94,7 @@ def _out_of_fold(
     folds = deal_folds(samples.codes, n_folds, rng)
     for fold in range(n_folds):
         others, own = (np.flatnonzero(rows) for rows in (folds != fold, folds == fold))
-        stage = fitted_stage(member, schema, samples.take(others), weights[others])
+        stage = fitted_stage(member, schema, samples.take(others), weights[others], stored)
         answers[own] = _answers(stage, samples.take(own))
     return answers
 

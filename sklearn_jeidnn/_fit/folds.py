@@ -3,8 +3,8 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from .._operate.exit_answers import ExitAnswers
 from .._operate.frontier import Frontier
 from .._operate.operating_point import OperatingPoint
 from .._schema import Samples
-from .assembly import Assembly, Cut
+from .assembly import Assembly, Cut, told
 from .datasets import SamplesDataset
 from .features import ExitFeatures
 from .held_out import held_out_features
@@ -64,11 +64,18 @@ class OutOfFold:
 
     def candidates(self, cuts: Sequence[Cut]) -> list[OutOfFoldMember]:
         starts = [_Start(cut) for cut in cuts]
+        progress = self.trainer(train=self.dataset, gates=None).progress
         of_folds = []
         for fold in range(self.folds.max() + 1):
             # Each training draws the same numbers, the last one too, as if there were no folds.
             with random_numbers_kept(torch.device(self.assembly.spec.device)):
-                of_folds.append(self._answers_of_fold(self.folds == fold, cuts))
+                of_folds.append(
+                    self.assembly.spec.stored.finished(
+                        partial(self._answers_of_fold, self.folds == fold, cuts),
+                        partial(_told_fold, fold, cuts),
+                    )
+                )
+            progress.skip_to((fold + 1) * len(cuts))
             for start in starts:
                 start.restore()
         pairs = zip(cuts, zip(*of_folds, strict=True), strict=True)
@@ -137,6 +144,10 @@ class OutOfFold:
 
     def _dataset(self, samples: Samples) -> SamplesDataset:
         return as_dataset(self.assembly.spec, self.assembly.schema, samples)
+
+
+def _told_fold(fold: int, cuts: Sequence[Cut]) -> Any:
+    return "fold", fold, [told(cut) for cut in cuts]
 
 
 class _Start:

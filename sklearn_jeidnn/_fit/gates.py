@@ -40,6 +40,7 @@ def train_gates(
         gate_loss=spec.gate_loss,
         max_epochs=fixed_epochs(spec.max_epochs),
         batch_size=batch_size,
+        stored=spec.stored,
     )
     check_finite(network.heads, network.gates)
     return _bilevel_point(spec.cost_weight, priced_network, held_out)

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from .._exits.network import EarlyExitNetwork
 from .assembly import Cut
 from .callbacks import count_kept_epochs
+from .checkpoint import StoredLoop
 from .code import describe
 from .datasets import SamplesDataset, count_steps
 from .features import ExitFeatures, exit_features
@@ -25,6 +27,7 @@ TEACHER_TEMPERATURE = 2.0
 LR, MOST_LR, FEW_STEPS = 2e-3, 1e-2, 200
 
 Result = TypeVar("Result")
+Datasets: TypeAlias = tuple[SamplesDataset | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +214,11 @@ class MemberTrainer:
             default = self._default_lr(len(samples), options["max_epochs"])
             options["lr"] = default if cut.lr is None else cut.lr
 
+        datasets = (self.train, self.gates, samples)
+        affects = {"options": options, "early_weight": early_weight, "n_epochs": n_epochs}
+
         def learn() -> tuple[dict[str, Any], _Training]:
+            loop = self._loop(network, datasets, early_weight, n_epochs)
             net = train_exits(
                 network,
                 samples,
@@ -220,13 +227,12 @@ class MemberTrainer:
                 n_epochs=n_epochs,
                 verbose=self.spec.verbose,
                 epoch_done=self.progress.epoch_done,
+                loop=loop,
                 **options,
             )
             train, held_out = self._features_of_both(network)
             return network.state_dict(), _Training(net.history, train, held_out)
 
-        datasets = (self.train, self.gates, samples)
-        affects = {"options": options, "early_weight": early_weight, "n_epochs": n_epochs}
         state, training = self._remembered(network, learn, datasets, affects)
         network.load_state_dict(state)
         return training
@@ -244,10 +250,14 @@ class MemberTrainer:
         if "iterator_train__collate_fn" in options:
             passes["collate_fn"] = options["iterator_train__collate_fn"]
 
-        def run() -> tuple[ExitFeatures, ExitFeatures | None]:
-            return self._features_of_both(network, **passes)
-
         heads, datasets = network.heads, (self.train, self.gates)
+
+        def run() -> tuple[ExitFeatures, ExitFeatures | None]:
+            return self.spec.stored.finished(
+                partial(self._features_of_both, network, **passes),
+                lambda: ("features", fingerprint(network), _rows(datasets)),
+            )
+
         if not any(True for _ in heads.parameters()):
             return _Training(None, *run())
         train, held_out = self._remembered(network, run, datasets, {"passes": passes})
@@ -260,6 +270,7 @@ class MemberTrainer:
                 n_epochs=n_epochs,
                 verbose=self.spec.verbose,
                 epoch_done=self.progress.epoch_done,
+                loop=self._loop(network, datasets, n_epochs),
                 **options,
             )
             return heads.state_dict(), net.history
@@ -268,6 +279,12 @@ class MemberTrainer:
         state, history = self._remembered(network, learn, datasets, affects)
         heads.load_state_dict(state)
         return _Training(history, train, held_out)
+
+    def _loop(self, network: EarlyExitNetwork, datasets: Datasets, *affects: Any) -> StoredLoop:
+        """Return where the state of a training is stored, if it is."""
+        return self.spec.stored.loop(
+            self.progress.name, lambda: ("training", fingerprint(network), _rows(datasets), affects)
+        )
 
     def _features_of_both(
         self, network: EarlyExitNetwork, **passes: Any
@@ -287,7 +304,7 @@ class MemberTrainer:
         self,
         network: EarlyExitNetwork,
         compute: Callable[[], Result],
-        datasets: tuple[SamplesDataset | None, ...],
+        datasets: Datasets,
         affects: dict[str, Any],
     ) -> Result:
         """Return ``compute()``, or its stored result if the user gives a memory."""
@@ -297,12 +314,16 @@ class MemberTrainer:
             as_memory(self.spec.memory),
             compute,
             network=fingerprint(network),
-            rows=[None if samples is None else samples.as_arrays() for samples in datasets],
+            rows=_rows(datasets),
             precision=self.spec.trained_in,
             device=str(self.spec.device),
             code=describe(affects),
             **affects,
         )
+
+
+def _rows(datasets: Datasets) -> list[Any]:
+    return [None if samples is None else samples.as_arrays() for samples in datasets]
 
 
 class MakesTrainer(Protocol):

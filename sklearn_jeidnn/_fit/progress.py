@@ -28,6 +28,8 @@ class Progress:
         self.epochs = epochs
         self.verbose = verbose
         self.n_begun = 0
+        # Of the member that is being trained.
+        self.name = ""
         self.bar = tqdm(
             total=sum(epochs),
             unit=" epochs",
@@ -43,6 +45,7 @@ class Progress:
         self.n_begun += 1
         name = _name(module)
         where = f"member {self.n_begun} of {len(self.epochs)}"
+        self.name = f"{name}, {where}"
         self.bar.set_description(f"{name}, {where}", refresh=False)
         if self.verbose:
             fitted = isinstance(module, ClassifierStage)
@@ -62,6 +65,11 @@ class Progress:
     def _end_of_member(self) -> int:
         """Where the bar is when the member that is being trained is done."""
         return sum(self.epochs[: self.n_begun])
+
+    def skip_to(self, n_begun: int) -> None:
+        """Go on behind so many members, which were trained, here or before."""
+        self.n_begun = n_begun
+        self.bar.update(self._end_of_member - self.bar.n)
 
     def epoch_done(self) -> None:
         """Move the bar by an epoch, up to the end of the member that is being trained."""

@@ -15,6 +15,7 @@ from .._operate.operating_point import budget_of
 from .._operate.temperatures import OBSERVED_SHARE
 from .._schema import InputSchema
 from .._warn import warn_caller
+from .checkpoint import NO_CHECKPOINT, Checkpoint
 from .members import is_lone_classifier
 from .prices import TIMED
 from .schedules import FOUND
@@ -28,7 +29,7 @@ MODULE_PREFIX = "module__"
 # Largest learning rate if heads alone are trained.
 HEADS_LR = 1e-2
 # Fields that are no parameters of the estimator.
-OF_A_FIT = ("prefixed", "trained", "structure")
+OF_A_FIT = ("prefixed", "trained", "structure", "stored")
 # Weight of the early exits' loss beside the last exit's.
 EARLY_WEIGHT = 0.2
 
@@ -65,6 +66,7 @@ class CascadeSpec:
     callbacks: Any
     class_weight: Any
     memory: Any
+    checkpoint: Any
     precision: str
     engine: str
     device: str | torch.device
@@ -73,6 +75,8 @@ class CascadeSpec:
     # What an earlier fit left, if this one goes on from it (see :class:`TrainedMembers`).
     trained: Any = None
     structure: Any = None
+    # What the same fit has done before it was killed, and where this one stores what it does.
+    stored: Checkpoint = NO_CHECKPOINT
 
     @classmethod
     def of(cls, estimator: Any) -> "CascadeSpec":

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
 from .callbacks import FUSED_OPTION, EpochDone, KeepBestCycle, KeepBestEpoch, StopIfNotFinite
+from .checkpoint import NO_LOOP, StoredLoop
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
 from .divergence import explaining_lone_samples, explaining_none_held_out
 from .features import ExitFeatures
@@ -31,6 +32,9 @@ from .schedules import (
 )
 
 LR_SCHEDULE = "lr_schedule"
+ITERATORS = ("iterator_train__", "iterator_valid__")
+# Callbacks that note nothing in an epoch that a later one reads.
+SAME_IN_EACH_EPOCH = (EpochDone, StopIfNotFinite)
 # Optimizers that can update all parameters in one kernel.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
@@ -52,7 +56,12 @@ def last_exit_probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 
 class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type hints
-    """skorch net whose module returns the logits of all exits, and whose samples have weights."""
+    """skorch net whose module returns the logits of all exits, and whose samples have weights.
+
+    ``loop_`` is where its state is stored after epochs; a training that was stored goes on from there.
+    """
+
+    loop_: StoredLoop = NO_LOOP
 
     def infer(self, x: BatchInputs, **fit_params: Any) -> torch.Tensor:
         inputs = (to_tensor(tensor, self.device) for tensor in x["X"])
@@ -77,14 +86,23 @@ class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
+        has_ended = self.loop_.resume(*self._changing(), beside=[self])
+        n_left = 0 if has_ended else self.max_epochs - len(self.history)
         try:
-            self.fit_loop(X, y, **fit_params)
+            self.fit_loop(X, y, epochs=n_left, **fit_params)
         except KeyboardInterrupt as interrupt:
             if not _stops_early(interrupt):
                 self._close_callbacks(interrupt, X, y)
                 raise
+        self.loop_.end()
         self.notify("on_train_end", X=X, y=y)
         return self
+
+    def _changing(self) -> list[Any]:
+        """What changes in a training."""
+        options = {name: value for name, value in vars(self).items() if name.startswith(ITERATORS)}
+        callbacks = [cb for _, cb in self.callbacks_ if not isinstance(cb, SAME_IN_EACH_EPOCH)]
+        return [self.module_, self.criterion_, self.optimizer_, self.history, callbacks, options]
 
     def _close_callbacks(self, interrupt: KeyboardInterrupt, X: Any, y: Any) -> None:
         """Let callbacks close what they opened; whatever happens there, the interrupt goes on."""
@@ -129,6 +147,7 @@ def train_exits(
     n_epochs: int | None = None,
     steps: StepLimits = ALONE,
     epoch_done: Callable[[], None] | None = None,
+    loop: StoredLoop = NO_LOOP,
     **options: Any,
 ) -> ExitsNet:
     """Train a module that returns the logits of all exits.
@@ -154,6 +173,8 @@ def train_exits(
         Of a training that finds its number of epochs.
     epoch_done : callable, default=None
         Called after each epoch.
+    loop : StoredLoop
+        Where the state is stored after epochs, and taken from.
 
     Returns
     -------
@@ -183,6 +204,8 @@ def train_exits(
         all_of_them, options = _without_held_out(all_of_them, options)
     if epoch_done is not None:
         all_of_them.append(EpochDone(epoch_done))
+    if stores_epochs(options):
+        all_of_them.append(EpochDone(loop.epoch_done))
     net = ExitsNet(
         module,
         criterion=ExitsTogetherLoss,
@@ -196,6 +219,7 @@ def train_exits(
         callbacks=all_of_them,
         **options,
     )
+    net.loop_ = loop
     with (
         explaining_lone_samples(options.get(TRAIN + "batch_size", batch_size)),
         explaining_none_held_out(callbacks if held_out is None else None),
@@ -219,6 +243,11 @@ def all_callbacks(
     if has_own_schedule(callbacks, options):
         built_in = built_in[1:]
     return [*built_in, *(callbacks or []), ("stop_if_not_finite", StopIfNotFinite(train))]
+
+
+def stores_epochs(options: dict[str, Any]) -> bool:
+    """Whether all random numbers of a training are in this process after an epoch, not in workers that live on."""
+    return not any(options.get(name + "persistent_workers") for name in ITERATORS)
 
 
 def has_own_schedule(callbacks: Any, options: dict[str, Any]) -> bool:

@@ -1,8 +1,9 @@
 """Run times of networks before they learn, in the engine that answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from .._operate.cascade import Engine
 from .._schema import Arrays, InputSchema
 from .engine_choice import engine_of, in_onnx
 from .int8 import as_int8
+from .memory import fingerprint
 from .prices import relative_seconds, samples_of_a_call
 from .spec import INT8, CascadeSpec
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,9 @@ class WholeTimes:
         """Return the times of networks of one stage, relative to the plain backbone's: (n_networks,)"""
         if not networks:
             return np.empty(0)
+        return self._stored(partial(self._times, networks), networks)
+
+    def _times(self, networks: Sequence[TorchEngine]) -> np.ndarray:
         call = self._call
         engines = [self._as_plain(network) for network in networks]
         return relative_seconds(
@@ -51,6 +58,17 @@ class WholeTimes:
 
     def of_all_exits(self, network: TorchEngine) -> float:
         """Return the time of samples that pass every exit of a network, relative to the plain backbone's."""
+        return self._stored(partial(self._time_of_all_exits, network), [network])
+
+    def _stored(self, measure: Callable[[], Result], networks: Sequence[TorchEngine]) -> Result:
+        """Measured times, or those that decided before the fit was killed: others could decide otherwise."""
+        return self.spec.stored.finished(
+            measure,
+            lambda: ("times", [fingerprint(engine.network) for engine in networks]),
+            always=True,
+        )
+
+    def _time_of_all_exits(self, network: TorchEngine) -> float:
         call, engine = self._call, self._as_plain(network)
         last = torch.full((len(call[0]),), network.network.n_exits - 1)
         (relative,) = relative_seconds(
