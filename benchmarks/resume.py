@@ -2,8 +2,8 @@
 
 A default fit (three folds, trees, companions) on 2,500 rows of Letter in a process of its own, one thread. Moments are
 shares of its processor time, drawn at random; each time the process is killed there, and the same program is started
-again. Undisturbed fits with and without ``checkpoint=`` take turns; what ``checkpoint=`` takes is also measured inside of
-the fit, since the clock of a shared machine tells no few percent.
+again. Undisturbed fits with and without ``checkpoint=`` take turns; what ``checkpoint=`` takes is also measured inside
+of the fit, since the clock of a shared machine tells no few percent.
 
 python benchmarks/resume.py
 """

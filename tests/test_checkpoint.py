@@ -26,9 +26,11 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._fit import (
+    cascade,
     checkpoint,
     checkpoint_files,
     classifiers,
+    held_out,
     training,
     whole_times,
 )
@@ -39,6 +41,7 @@ from sklearn_jeidnn._fit.checkpoint_files import (
     read_whole,
     write_whole,
 )
+from sklearn_jeidnn._fit.schedules import StepLimits
 from sklearn_jeidnn._fit.snapshots import Snapshots
 
 from .conftest import TinyConv, quick_classifier
@@ -48,9 +51,10 @@ N_EPOCHS = 4
 
 @pytest.fixture(autouse=True)
 def _stores_everything(monkeypatch):
-    """Each epoch and each step, however quick it is."""
+    """Each epoch and each step, however quick it is; trainings that find their end find it soon."""
     monkeypatch.setattr(checkpoint, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
+    monkeypatch.setattr(cascade, "ALONE", StepLimits(fewest=30, enough=100))
 
 
 @pytest.fixture
@@ -181,82 +185,81 @@ class Averages(Callback):
 
 
 FROZEN = {"module": TinyConv().eval(), "freeze_backbone": True}
+# What is fitted, and after how many epochs it is killed.
 FITS = {
-    "a network": {},
-    "cycles": {"max_epochs": "auto", "batch_size": 16},
-    "heads of a frozen one": FROZEN,
-    "first the network, then its heads": {"freeze_backbone": "after_warmup"},
-    "two members": {"module": [TinyConv, TinyConv]},
-    "distilled": {"module": [TinyConv, TinyConv], "companion_training": "distilled"},
-    "folds": {"cv": 2},
-    "bilevel gates": {"gate_training": "bilevel"},
-    "stops early": {
-        "callbacks": [EarlyStopping(patience=2, monitor="train_loss", load_best=True)],
-        "max_epochs": 6,
-    },
-    "another schedule": {"callbacks": [LRScheduler(StepLR, step_size=1, gamma=0.5)]},
-    "a plateau": {"callbacks": [LRScheduler(ReduceLROnPlateau, patience=0, threshold=0.9)]},
-    "a schedule of a function": {
-        "callbacks": [LRScheduler(LambdaLR, lr_lambda=lambda epoch: 0.5**epoch)]
-    },
-    "averaged weights": {"callbacks": [Averages()]},
-    "an augmentation": {"iterator_train__collate_fn": NoisyCollate},
-    "one of NumPy's own numbers": {"iterator_train__collate_fn": globally_noisy},
-    "its own generator": {"iterator_train__generator": torch.Generator},
-    "momentum": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
-    "what is no weight": {"module": Annealing, "exits": ["anneals"]},
+    "a network": ({}, 1),
+    "a network in its last epoch": ({}, N_EPOCHS),
+    "cycles": ({"max_epochs": "auto"}, 3),
+    "heads of a frozen one": (FROZEN, 2),
+    "first the network, then its heads": ({"freeze_backbone": "after_warmup"}, N_EPOCHS + 2),
+    "two members": ({"module": [TinyConv, TinyConv]}, N_EPOCHS + 2),
+    "distilled": (
+        {"module": [TinyConv, TinyConv], "companion_training": "distilled"},
+        N_EPOCHS + 2,
+    ),
+    "the first fold": ({"cv": 2}, 2),
+    "all folds": ({"cv": 2}, 2 * N_EPOCHS + 2),
+    "the heads of bilevel gates": ({"gate_training": "bilevel"}, N_EPOCHS + 2),
+    "bilevel gates": ({"gate_training": "bilevel"}, 2 * N_EPOCHS + 2),
+    "stops early": (
+        {"callbacks": [EarlyStopping(patience=2, monitor="train_loss", load_best=True)]},
+        3,
+    ),
+    "another schedule": ({"callbacks": [LRScheduler(StepLR, step_size=1, gamma=0.5)]}, 2),
+    "a plateau": ({"callbacks": [LRScheduler(ReduceLROnPlateau, patience=0, threshold=0.9)]}, 3),
+    "a schedule of a function": (
+        {"callbacks": [LRScheduler(LambdaLR, lr_lambda=lambda epoch: 0.5**epoch)]},
+        2,
+    ),
+    "averaged weights": ({"callbacks": [Averages()]}, 2),
+    "an augmentation": ({"iterator_train__collate_fn": NoisyCollate}, 2),
+    "an augmentation in folds": (
+        {"iterator_train__collate_fn": NoisyCollate, "cv": 2},
+        N_EPOCHS + 2,
+    ),
+    "one of NumPy's own numbers": ({"iterator_train__collate_fn": globally_noisy}, 2),
+    "its own generator": ({"iterator_train__generator": torch.Generator}, 2),
+    "momentum": ({"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}, 2),
+    "what is no weight": ({"module": Annealing, "exits": ["anneals"]}, 2),
 }
 
 
 def made(params):
     """Objects with a state of their own are made anew, as a program that is started again makes them."""
     stateful = (NoisyCollate, torch.Generator)
-    return (
-        {name: value() if value in stateful else value for name, value in params.items()}
-        if any(isinstance(value, type) and value in stateful for value in params.values())
-        else params
-    )
+    return {name: value() if value in stateful else value for name, value in params.items()}
+
+
+def seed_globals(seed):
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
 
 
 @pytest.mark.filterwarnings("ignore:.*(X_val is not given|of the module itself|takes networks)")
-@pytest.mark.filterwarnings("ignore:.*bilevel")
-@pytest.mark.parametrize("place", ["early", "late"])
 @pytest.mark.parametrize("name", FITS)
-def test_a_killed_fit_goes_on_to_the_same_result(digits, tmp_path, steps, name, place):
-    params = {**FITS[name], "checkpoint": tmp_path}
-    np.random.seed(0)  # noqa: NPY002
-    random.seed(0)
-    whole = classifier(**made({**params, "checkpoint": None})).fit(*digits)
+def test_a_killed_fit_goes_on_to_the_same_result(digits, tmp_path, steps, name):
+    params, n_epochs = FITS[name]
+    seed_globals(0)
+    whole = classifier(**made(params)).fit(*digits)
     n_steps, steps[0] = steps[0], 0
-    np.random.seed(0)  # noqa: NPY002
-    random.seed(0)
-    with killed_after(2 if place == "early" else N_EPOCHS + 2 if _has_more(name) else N_EPOCHS - 1):
-        classifier(**made(params)).fit(*digits)
-    before = steps[0]
-    steps[0] = 0
+    seed_globals(0)
+    with killed_after(n_epochs):
+        classifier(**made(params), checkpoint=tmp_path).fit(*digits)
     assert list(tmp_path.iterdir())
-    resumed = classifier(**made(params)).fit(*digits)
+    # A program that is started again draws other numbers of NumPy's and Python's.
+    seed_globals(1)
+    resumed = classifier(**made(params), checkpoint=tmp_path).fit(*digits)
     assert_same(resumed, whole, digits[0])
-    assert before > 0 and steps[0] == n_steps - before, "no step is done twice, none is left out"
+    assert steps[0] == n_steps, "no step is done twice, none is left out"
     assert not list(tmp_path.iterdir()), "files of a fit that has ended are removed"
-
-
-def _has_more(name):
-    return name in (
-        "cycles",
-        "two members",
-        "distilled",
-        "folds",
-        "first the network, then its heads",
-    )
 
 
 def test_a_fit_that_is_killed_again_and_again_ends(digits, tmp_path, steps):
     whole = classifier(cv=2).fit(*digits)
     n_steps, steps[0] = steps[0], 0
     clf = classifier(cv=2, checkpoint=tmp_path)
-    for _ in range(3 * N_EPOCHS - 1):
-        with killed_after(1):
+    for _ in range(5):
+        with killed_after(2):
             clf.fit(*digits)
     assert_same(clf.fit(*digits), whole, digits[0])
     assert steps[0] == n_steps
@@ -385,6 +388,43 @@ def test_classifiers_are_not_fitted_again(digits, tmp_path, monkeypatch):
         assert len(fitted) == 2 * n_fits
         assert_same(clf.fit(*digits), whole, digits[0])
     assert len(fitted) == 2 * n_fits
+
+
+def test_an_augmentation_goes_on_behind_a_fold_that_was_done(digits, tmp_path, monkeypatch):
+    original = Checkpoint._forget
+
+    def killed(self, n_used):
+        original(self, n_used)
+        raise Killed
+
+    params = {"cv": 2, "iterator_train__collate_fn": NoisyCollate}
+    whole = classifier(**made(params)).fit(*digits)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoint, "_forget", killed)
+        classifier(**made(params), checkpoint=tmp_path).fit(*digits)
+    resumed = classifier(**made(params), checkpoint=tmp_path).fit(*digits)
+    assert_same(resumed, whole, digits[0])
+
+
+@pytest.mark.parametrize("gate_training", ["joint", "bilevel"])
+def test_gates_are_not_trained_again(digits, tmp_path, monkeypatch, gate_training):
+    trained, original = [], held_out.train_gates
+
+    def counted(*args):
+        trained.append(1)
+        return original(*args)
+
+    def killed(*args):
+        raise Killed
+
+    params = {"gate_training": gate_training}
+    whole = classifier(**params).fit(*digits)
+    monkeypatch.setattr(held_out, "train_gates", counted)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(cascade, "keep_for_later", killed)
+        classifier(**params, checkpoint=tmp_path).fit(*digits)
+    assert_same(classifier(**params, checkpoint=tmp_path).fit(*digits), whole, digits[0])
+    assert trained == [1]
 
 
 def test_times_that_decided_what_is_trained_decide_again(digits, tmp_path, monkeypatch, steps):
@@ -644,18 +684,13 @@ def test_a_random_state_made_anew_goes_on(digits, tmp_path, steps):
 
 
 def test_fits_of_a_grid_search_share_a_folder(digits, tmp_path):
-    grid = {"cost_weight": [0, 0.1]}
-    plain = quick_classifier(
-        module__width=16, module__n_blocks=2, max_epochs=2, exit_policy="margin"
-    )
-    stored = clone(plain).set_params(checkpoint=str(tmp_path))
-    assert stored.get_params()["checkpoint"] == str(tmp_path)
+    stored = quick_classifier(max_epochs=2, exit_policy="margin", checkpoint=str(tmp_path))
+    assert clone(stored).get_params()["checkpoint"] == str(tmp_path)
     assert pickle.loads(pickle.dumps(stored)).checkpoint == str(tmp_path)
-    scores = [
-        GridSearchCV(clf, grid, cv=2, n_jobs=2, refit=False).fit(*digits).cv_results_
-        for clf in (plain, stored)
-    ]
-    assert np.array_equal(scores[0]["mean_test_score"], scores[1]["mean_test_score"])
+    search = GridSearchCV(stored, {"cost_weight": [0, 0.1]}, cv=2, n_jobs=2, refit=False)
+    scores = search.fit(*digits).cv_results_["mean_test_score"]
+    alone = search.set_params(estimator__checkpoint=None, n_jobs=1).fit(*digits)
+    assert np.array_equal(scores, alone.cv_results_["mean_test_score"])
     assert tmp_path.exists() and not list(tmp_path.iterdir())
 
 
