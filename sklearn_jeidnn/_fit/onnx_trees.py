@@ -13,12 +13,12 @@ from sklearn.pipeline import Pipeline
 from .._engines.onnx_graphs import ANSWERS, NUMBERS, OPSET
 from .classifiers import ClassifierStage
 from .onnx_categories import CategorySplits, category_splits, columns_of_features
-from .trees import DistilledExtraTrees
+from .trees import MOST_EXTRA_SAMPLES, N_EXTRA, DistilledExtraTrees
 
 # Of the operators for trees, and of the format that ONNX Runtime 1.17 reads.
 TREES_OPSET, IR_VERSION = 3, 9
-# Larger trees stay in scikit-learn: a graph takes a hundred bytes a node.
-MOST_NODES = 300_000
+# As many as the trees that are made here may have; larger ones stay in scikit-learn. A graph takes 35 bytes a node.
+MOST_NODES = 2 * N_EXTRA * MOST_EXTRA_SAMPLES
 # A table with the columns of zeros and ones that stand for sets of categories.
 WITH_SETS = "with_sets"
 
