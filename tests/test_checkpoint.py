@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import os
+import pathlib
 import pickle
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,17 +46,19 @@ from sklearn_jeidnn._fit.checkpoint_files import (
 from sklearn_jeidnn._fit.schedules import StepLimits
 from sklearn_jeidnn._fit.snapshots import Snapshots
 
-from .conftest import TinyConv, quick_classifier
+from .conftest import TinyConv, gates_descend, quick_classifier
 
 N_EPOCHS = 4
 
 
-@pytest.fixture(autouse=True)
-def _stores_everything(monkeypatch):
-    """Each epoch and each step, however quick it is; trainings that find their end find it soon."""
-    monkeypatch.setattr(checkpoint, "LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
-    monkeypatch.setattr(cascade, "ALONE", StepLimits(fewest=30, enough=100))
+@pytest.fixture(autouse=True, scope="module")
+def _stores_everything():
+    """Each epoch and each step, however quick it is; trainings that find their end find it soon, and gates are poor."""
+    with gates_descend(5), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "LEAST_SECONDS", 0.0)
+        patch.setattr(checkpoint, "SHARE", float("inf"))
+        patch.setattr(cascade, "ALONE", StepLimits(fewest=30, enough=100))
+        yield
 
 
 @pytest.fixture
@@ -285,12 +289,24 @@ def test_ctrl_c_in_a_notebook_goes_on_with_the_same_estimator(digits, tmp_path, 
     assert steps[0] == n_steps + n_steps // N_EPOCHS
 
 
-@pytest.fixture
-def killed(digits, tmp_path):
-    """A folder with a fit that was killed in its last epoch but one."""
+@pytest.fixture(scope="module")
+def whole(digits, _stores_everything):
+    """A fit that was not killed."""
+    return classifier().fit(*digits)
+
+
+@pytest.fixture(scope="module")
+def of_killed(digits, tmp_path_factory, _stores_everything):
+    folder = tmp_path_factory.mktemp("killed")
     with killed_after(N_EPOCHS - 1):
-        classifier(checkpoint=tmp_path).fit(*digits)
-    return tmp_path
+        classifier(checkpoint=folder).fit(*digits)
+    return folder
+
+
+@pytest.fixture
+def killed(of_killed, tmp_path):
+    """A folder with the same fit, which was killed in its last epoch but one."""
+    return pathlib.Path(shutil.copytree(of_killed, tmp_path / "killed"))
 
 
 class OtherConv(TinyConv):
@@ -316,11 +332,9 @@ class OtherConv(TinyConv):
 )
 def test_another_fit_starts_anew(digits, killed, steps, change):
     files = sorted(killed.iterdir())
-    without = classifier(**change).fit(*digits)
-    n_steps, steps[0] = steps[0], 0
     other = classifier(checkpoint=killed, **change).fit(*digits)
-    assert steps[0] == n_steps
-    assert_same(other, without, digits[0])
+    assert steps[0] == sum(other.history_[:, "train_batch_count"])
+    assert len(other.history_) == change.get("max_epochs", N_EPOCHS)
     assert sorted(killed.iterdir()) == files, "those of the other fit stay"
 
 
@@ -332,6 +346,7 @@ def test_other_data_start_anew(digits, tmp_path, steps, part):
     with killed_after(2):
         classifier(checkpoint=tmp_path).fit(**data)
     n_before, steps[0] = steps[0], 0
+    files = sorted(tmp_path.iterdir())
     changed = {**data, part: data[part].copy()}
     if part == "y":
         changed["y"][[0, 1]] = changed["y"][[1, 0]]
@@ -339,26 +354,19 @@ def test_other_data_start_anew(digits, tmp_path, steps, part):
         changed[part][0] += 1
     classifier(checkpoint=tmp_path).fit(**changed)
     assert steps[0] == n_before * N_EPOCHS // 2
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_code_that_a_module_calls_starts_anew(digits, killed, steps, monkeypatch):
-    monkeypatch.setattr(TinyConv, "forward", OtherConv.__mro__[1].forward)
-    classifier(checkpoint=killed).fit(*digits)
-    resumed, steps[0] = steps[0], 0
     original = TinyConv.forward
-    with killed_after(N_EPOCHS - 1):
-        classifier(checkpoint=killed).fit(*digits)
-    steps[0] = 0
     monkeypatch.setattr(TinyConv, "forward", lambda self, X: original(self, X) + 1)
-    classifier(checkpoint=killed).fit(*digits)
-    assert steps[0] == N_EPOCHS * resumed
+    clf = classifier(checkpoint=killed).fit(*digits)
+    assert steps[0] == sum(clf.history_[:, "train_batch_count"])
 
 
 def test_what_is_only_printed_and_remembered_may_differ(digits, killed, steps, tmp_path, capsys):
-    classifier(checkpoint=killed, verbose=1, memory=tmp_path / "memory").fit(*digits)
-    n_steps, steps[0] = steps[0], 0
-    classifier().fit(*digits)
-    assert steps[0] == N_EPOCHS * n_steps
+    clf = classifier(checkpoint=killed, verbose=1, memory=tmp_path / "memory").fit(*digits)
+    assert N_EPOCHS * steps[0] == sum(clf.history_[:, "train_batch_count"])
     printed = capsys.readouterr().out
     assert "checkpoint: goes on from what" in printed
     assert "checkpoint: TinyConv, member 1 of 1 goes on" in printed
@@ -428,17 +436,26 @@ def test_gates_are_not_trained_again(digits, tmp_path, monkeypatch, gate_trainin
 
 
 def test_times_that_decided_what_is_trained_decide_again(digits, tmp_path, monkeypatch, steps):
-    params = {"module": TinyConv, "cost": "seconds", "checkpoint": tmp_path}
+    original = StoredLoop.__init__
+
+    def eager(self, *args):
+        original(self, *args)
+        self.wait = 0.0
+
+    # No step takes so long, and of each loop one epoch is stored: times are stored however quickly they are measured.
+    monkeypatch.setattr(checkpoint, "LEAST_SECONDS", 1e9)
+    monkeypatch.setattr(StoredLoop, "__init__", eager)
     times = iter([0.9, 0.01])
     monkeypatch.setattr(
         whole_times.WholeTimes, "_time_of_all_exits", lambda self, network: next(times)
     )
-    with killed_after(2):
+    params = {"module": TinyConv, "cost": "seconds", "checkpoint": tmp_path}
+    with killed_after(1):
         classifier(**params).fit(*digits)
     before, steps[0] = steps[0], 0
     classifier(**params).fit(*digits)
-    assert steps[0] == before, "two of four epochs each: the second time was not asked"
-    assert next(times) == 0.01
+    assert steps[0] == (N_EPOCHS - 1) * before
+    assert next(times) == 0.01, "the second time was not asked for"
 
 
 def test_a_network_that_was_trained_in_folds_takes_one_file_a_fold(digits, tmp_path):
@@ -499,9 +516,7 @@ def test_kill_minus_9_and_the_same_program_again(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "another file", "a folder"])
-def test_a_damaged_file_is_told_and_not_used(digits, killed, steps, damage):
-    whole = classifier().fit(*digits)
-    n_steps, steps[0] = steps[0], 0
+def test_a_damaged_file_is_told_and_not_used(digits, killed, whole, steps, damage):
     (file,) = killed.iterdir()
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -521,7 +536,7 @@ def test_a_damaged_file_is_told_and_not_used(digits, killed, steps, damage):
         resumed = classifier(checkpoint=killed).fit(*digits)
     assert "a file cannot be used" in str(caught[0].message)
     assert_same(resumed, whole, digits[0])
-    assert steps[0] == n_steps
+    assert steps[0] == sum(whole.history_[:, "train_batch_count"])
 
 
 def test_a_file_of_another_structure_is_told_and_not_used(digits, tmp_path, monkeypatch):
@@ -556,8 +571,7 @@ def files_of_at_most(n_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_up_is_told_once_and_the_fit_goes_on(digits, tmp_path):
-    without = classifier().fit(*digits)
+def test_a_disk_that_fills_up_is_told_once_and_the_fit_goes_on(digits, whole, tmp_path):
     clf = classifier(checkpoint=tmp_path)
     with files_of_at_most(5000), pytest.warns(UserWarning) as caught:
         clf.fit(*digits)
@@ -567,7 +581,7 @@ def test_a_disk_that_fills_up_is_told_once_and_the_fit_goes_on(digits, tmp_path)
         f"checkpoint={str(tmp_path)!r}: the state of the fit cannot be stored"
     )
     assert "File too large" in message and "make room" in message
-    assert_same(clf, without, digits[0])
+    assert_same(clf, whole, digits[0])
     assert not list(tmp_path.iterdir())
 
 
@@ -583,9 +597,7 @@ def no_memory(*args, **kwargs):
     "place, error",
     [("fsync", full_disk), ("replace", full_disk), ("packed", no_memory), ("_write", no_memory)],
 )
-def test_what_was_stored_before_stays_whole(digits, killed, steps, monkeypatch, place, error):
-    whole = classifier().fit(*digits)
-    steps[0] = 0
+def test_what_was_stored_before_stays_whole(digits, killed, whole, monkeypatch, place, error):
     (file,) = killed.iterdir()
     content = file.read_bytes()
     owner = {"packed": checkpoint, "_write": checkpoint_files}.get(place, os)
@@ -630,7 +642,7 @@ def test_what_a_killed_process_was_writing_is_removed(digits, killed):
     assert not half.exists() and other.exists()
 
 
-def test_another_process_may_remove_the_files_of_the_same_fit(digits, tmp_path, monkeypatch):
+def test_another_process_may_remove_the_files_of_the_same_fit(digits, whole, tmp_path, monkeypatch):
     original = StoredLoop.epoch_done
 
     def removed(self):
@@ -639,7 +651,6 @@ def test_another_process_may_remove_the_files_of_the_same_fit(digits, tmp_path, 
             file.unlink()
         tmp_path.rmdir()
 
-    whole = classifier().fit(*digits)
     monkeypatch.setattr(StoredLoop, "epoch_done", removed)
     assert_same(classifier(checkpoint=tmp_path).fit(*digits), whole, digits[0])
 
