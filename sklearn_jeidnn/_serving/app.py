@@ -148,8 +148,6 @@ async def _answered(endpoint: Endpoint, request: Request) -> Response:
         return await endpoint(request)
     except Refusal as refusal:
         return _json({"error": refusal.message}, refusal.status, refusal.headers)
-    except (ValueError, TypeError) as error:
-        return _json({"error": str(error)}, 422)
     except ClientDisconnect:
         return Response(status_code=CLOSED)
     except Exception as error:

@@ -82,9 +82,11 @@ class ServedPoints:
         try:
             # Others may wait for the same.
             return await asyncio.shield(self._of_budgets[number])
-        except ValueError as error:
+        except Exception as error:
             self._of_budgets.pop(number, None)
-            raise Refusal(422, str(error)) from None
+            if isinstance(error, ValueError):
+                raise Refusal(422, str(error)) from None
+            raise
 
     def _checked(self, budget: object) -> float:
         if not is_number(budget) or not 0 < float(budget) < math.inf:  # type: ignore[arg-type]

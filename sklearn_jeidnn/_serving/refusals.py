@@ -1,5 +1,8 @@
 """Requests that are not answered, and what is said instead."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class Refusal(Exception):
     """A request that is refused, with a status of HTTP and a message for who sent it.
@@ -22,3 +25,12 @@ class Refusal(Exception):
         self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         if closes:
             self.headers["connection"] = "close"
+
+
+@contextlib.contextmanager
+def refusing(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds, which say what is wrong with samples or options, into what is said to the client."""
+    try:
+        yield
+    except kinds as error:
+        raise Refusal(422, str(error)) from None

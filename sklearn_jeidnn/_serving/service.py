@@ -17,7 +17,7 @@ from .._warn import collected_warnings
 from ..runtime import Predictor
 from .batching import Batcher
 from .points import ServedPoint, ServedPoints
-from .refusals import Refusal
+from .refusals import Refusal, refusing
 from .samples import Asked, n_samples_of
 from .settings import Settings
 from .telemetry import Telemetry
@@ -75,16 +75,14 @@ class Service:
         Raises
         ------
         Refusal
-            If they are too many.
-        ValueError, TypeError
-            If they are none.
+            If they are too many, or none.
         """
         predictor = self.points.own.predictor
         if n_samples_of(X) > self.settings.max_samples:
             raise Refusal(
                 413, f"there are more than {self.settings.max_samples} samples; send fewer at once."
             )
-        with collected_warnings() as warnings:
+        with collected_warnings() as warnings, refusing(ValueError, TypeError):
             arrays = self.points.own.public._checked(X)
             numbers = np.zeros(len(arrays[0]), dtype=int)
             if makes_sets:
@@ -118,8 +116,9 @@ class Service:
         """Prediction sets as lists of labels, and exits; for several levels a list of these for each."""
         asked_level = asked.options.get("confidence_level", 0.9)
         allow_empty = asked.options.get("allow_empty", True)
-        levels = as_levels(asked_level)
-        check_allow_empty(allow_empty)
+        with refusing(ValueError, TypeError):
+            levels = as_levels(asked_level)
+            check_allow_empty(allow_empty)
         point, answered = await self._answered(asked, checked)
         sets = point.predictor.sets_of(answered.routed, levels, allow_empty=allow_empty)
         classes = np.asarray(self.points.own.public.classes)
@@ -134,7 +133,9 @@ class Service:
         self, asked: Asked, checked: Checked
     ) -> tuple[ServedPoint, AnsweredSamples]:
         point = await self.points.at(asked.options.get("budget"))
-        answered = await self.batcher.answer(point.predictor, checked.arrays, checked.groups)
+        # Samples that the network does not take, such as tokens that it does not know.
+        with refusing(ValueError):
+            answered = await self.batcher.answer(point.predictor, checked.arrays, checked.groups)
         exit_index = answered.routed.exit_index
         self.telemetry.count_samples(exit_index, point.public.exit_costs)
         if point.watched is not None:
