@@ -96,6 +96,8 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/accuracy_cost_frontier.py krkopt --seeds 0 1 2 3 4
 	$(RUN) benchmarks/accuracy_cost_frontier.py movie_reviews --seeds 0 1 2 3 4
 	$(RUN) benchmarks/accuracy_cost_frontier.py --figure
+	$(RUN) benchmarks/watching.py
+	$(RUN) benchmarks/serving.py --export build/served
 	$(RUN) benchmarks/report.py docs/benchmarks.md
 
 $(READY): pyproject.toml setup.py constraints.txt

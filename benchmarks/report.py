@@ -25,8 +25,10 @@ import out_of_fold_gates as folds
 import promise
 import real_networks as real
 import records
+import serving
 import single_file
 import tables_as_they_come as tables
+import watching
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 DATA_NAMES = {
@@ -646,6 +648,57 @@ def missed_targets():
     return table(["figures", "target", "measured", "wanted"], cells)
 
 
+def services():
+    """Requests a second and latencies of a service, beside services of the whole network."""
+    rows, cells = records.read(serving.QUESTION), []
+    kinds = dict.fromkeys((row["n_samples"], row["n_clients"], row["what"]) for row in rows)
+    for n_samples, n_clients, what in kinds:
+        keys = ["requests_per_second", *(f"milliseconds_{name}" for name in ("p50", "p95", "p99"))]
+        found = [short(serving.of(rows, what, n_samples, key)) for key in keys]
+        memory = [
+            f"{serving.of(rows, what, n_samples, f'megabytes_{name}'):.0f}"
+            for name in ("before", "after")
+        ]
+        failed = sum(r["failed"] for r in rows if (r["what"], r["n_samples"]) == (what, n_samples))
+        label = f"{what}, {n_samples} image{'s' * (n_samples > 1)} a request, {n_clients} clients"
+        cells.append([label, *found, str(failed), " to ".join(memory)])
+    header = ["", "requests a second", "p50, ms", "p95, ms", "p99, ms", "failed", "memory, MB"]
+    return table(header, cells)
+
+
+def changes_noticed():
+    """After how many samples a change raises the alarm, and how many labels show it."""
+    header = ["", "after", "noticed, %", "samples, median", "samples, 90 %", "labels, median"]
+    cells = [
+        [
+            f"{DATA_NAMES[row['data']]}: {row['change']}",
+            str(row["after"]),
+            percent(row["alarms"]),
+            *(
+                f"{row[key]:.0f}" if np.isfinite(row[key]) else "–"
+                for key in ("samples_median", "samples_p90", "labels_median")
+            ),
+        ]
+        for row in records.read(watching.QUESTION)
+        if row["change"] != watching.NOTHING
+    ]
+    return table(header, cells)
+
+
+def false_alarms():
+    """Share of streams with a false alarm, by how many may have one."""
+    rows = watching.of_nothing(records.read(watching.QUESTION))
+    cells = [
+        [
+            f"{DATA_NAMES[data]}, {next(r['n_samples'] for r in rows if r['data'] == data)} samples",
+            *(percent(r["alarms"]) for r in rows if r["data"] == data),
+        ]
+        for data in dict.fromkeys(row["data"] for row in rows)
+    ]
+    header = ["in percent", *(f"at most {percent(alpha)}" for alpha in watching.ALPHAS)]
+    return table(header, cells)
+
+
 TABLES = {
     "main_job": main_table,
     "cost_weights": cost_weights,
@@ -661,6 +714,9 @@ TABLES = {
     "limits": limits,
     "tables_as_they_come": tables_as_they_come,
     "images_as_they_come": images_as_they_come,
+    "serving": services,
+    "watching": changes_noticed,
+    "false_alarms": false_alarms,
     "engines": engines_side_by_side,
     "single_file": one_file,
     "gpu": gpu_side_by_side,
