@@ -1,8 +1,8 @@
 """Does an exported folder answer what its classifier answers, and how soon, where there is no torch?
 
 Letter and Adult (words, missing values), fitted for few epochs, exported, and loaded in a process in which torch,
-scikit-learn and SciPy cannot be imported. Labels and exits of up to 10,000 test rows at the classifier's operating point
-and at half the cost, probabilities, sets; seconds of processor time to import and to load.
+scikit-learn and SciPy cannot be imported. Labels and exits of up to 10,000 test rows at the classifier's operating
+point and at half the cost, probabilities, sets; seconds of processor time to import and to load.
 """
 
 import pathlib
@@ -38,7 +38,7 @@ X = pickle.load(open({samples!r}, "rb"))
 found = {{"seconds": [imported - start, loaded - imported]}}
 for name, at in (("own", predictor), ("half", predictor.at(budget={budget}))):
     found |= {{
-        f"{{name}}_labels": at.predict(X),
+        f"{{name}}_labels": at.predict(X).astype(str),
         f"{{name}}_exits": at.predict_exit(X),
         f"{{name}}_probabilities": at.predict_proba(X),
         f"{{name}}_sets": at.predict_set(X),
@@ -65,7 +65,7 @@ def ask(folder, X, budget):
 
 
 def run(name, engine, n_rows):
-    split = datasets.load(name)
+    split = datasets.load_frames(name)
     clf = EarlyExitClassifier(
         max_epochs=EPOCHS, cv=None, engine=engine, random_state=SEED, companion="auto"
     ).fit(split.X_train[:8000], split.y_train[:8000])
@@ -79,7 +79,9 @@ def run(name, engine, n_rows):
     row = {"data": name, "engine": engine, "seed": SEED, "n_rows": len(X), "n_bytes": n_bytes}
     row["import_seconds"], row["load_seconds"] = found["seconds"]
     for point, at in (("own", clf), ("half", clf.at(budget=budget))):
-        row[f"{point}_labels_differ"] = int((at.predict(X) != found[f"{point}_labels"]).sum())
+        row[f"{point}_labels_differ"] = int(
+            (at.predict(X).astype(str) != found[f"{point}_labels"]).sum()
+        )
         row[f"{point}_exits_differ"] = int((at.predict_exit(X) != found[f"{point}_exits"]).sum())
         difference = np.abs(at.predict_proba(X) - found[f"{point}_probabilities"])
         row[f"{point}_probabilities_differ_by"] = float(difference.max())
