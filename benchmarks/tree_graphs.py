@@ -15,7 +15,7 @@ import numpy as np
 import records
 from claims import Claim, Claims
 
-from sklearn_jeidnn._engines.onnx_export import ANSWERS, NUMBERS
+from sklearn_jeidnn._engines.onnx_graphs import ANSWERS, NUMBERS
 from sklearn_jeidnn._fit.classifiers import ClassifierStage
 from sklearn_jeidnn._fit.onnx_trees import trees_as_onnx
 from sklearn_jeidnn._fit.trees import boosted_trees
