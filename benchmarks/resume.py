@@ -98,8 +98,10 @@ class Program:
         return json.loads(rest.splitlines()[-1])
 
     def kill_after(self, cpu_seconds):
-        """End it after so many seconds of its fit; return how many they were."""
+        """End it after so many seconds of its fit; return how many they were, or None if it ended by itself."""
         while (spent := self._cpu_seconds() - self.begin) < cpu_seconds:
+            if self.process.poll() is not None:
+                return None
             time.sleep(0.01)
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()
@@ -150,9 +152,11 @@ def row(
 
 
 def killed(work, number, cpu_seconds, expected, n_train):
-    """The row of a fit that is killed after so much processor time, and started again."""
+    """The row of a fit that is killed after so much processor time, and started again; None if it ended before."""
     folder, result = work / f"folder {number}", work / f"answers {number}.npy"
     spent = Program(folder, result, n_train).kill_after(cpu_seconds)
+    if spent is None:
+        return None
     n_bytes = sum(file.stat().st_size for file in folder.glob("*"))
     seconds = Program(folder, result, n_train).end()
     return row(
@@ -172,9 +176,13 @@ def run(n_kills, n_turns, n_train):
         work = pathlib.Path(work)
         rows, expected = undisturbed(work, n_train, n_turns)
         whole = median_seconds(rows, "with checkpoint")
-        for number, share in enumerate(np.random.default_rng(SEED).uniform(0, 0.98, n_kills)):
-            rows.append(killed(work, number, share * whole, expected, n_train))
-            print(rows[-1], flush=True)
+        rng = np.random.default_rng(SEED)
+        while len(rows) < 2 * n_turns + n_kills:
+            number = len(rows) - 2 * n_turns
+            found = killed(work, number, rng.uniform(0, 0.98) * whole, expected, n_train)
+            if found is not None:
+                rows.append(found)
+                print(found, flush=True)
     return rows
 
 
