@@ -51,31 +51,48 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("kind", GRIDS)
-@pytest.mark.parametrize("n_before", [0, 1, 63, 64, 200, 2000])
+@pytest.mark.parametrize("n_before", [0, 1, CHUNK - 1, CHUNK, 200, 2200])
 def test_no_bet_wins_on_average_if_p_values_are_uniform(kind, n_before):
-    bets, rng = kind(), np.random.default_rng(0)
-    before, known = 1.0, rng.beta(0.9, 1, n_before)
+    bets, rng = kind(2), np.random.default_rng(0)
+    before, known = np.ones(2), rng.beta(0.9, 1, (2, n_before))
     for start in range(0, n_before, CHUNK):
-        before = bets.update(known[start : start + CHUNK])[-1]
+        before = bets.update(known[:, start : start + CHUNK])[:, -1]
     p_values, weights = GRIDS[kind]
-    after = [copy.deepcopy(bets).update(p[None])[0] for p in p_values]
-    mean = np.average(after, weights=weights)
-    assert 0.95 * before < mean < (1 + 1e-4) * before
+    after = [copy.deepcopy(bets).update(np.full((2, 1), p))[:, 0] for p in p_values]
+    means = np.average(after, axis=0, weights=weights)
+    assert np.all(means > 0.9 * before) and np.all(means < (1 + 1e-4) * before)
 
 
 def test_bets_are_half_of_either_kind():
-    p_values = np.random.default_rng(0).random(CHUNK)
-    both, dense, counted = Bets(), DensityBets(), HistogramBets()
+    p_values = np.random.default_rng(0).random((2, CHUNK))
+    both, dense, counted = Bets(2), DensityBets(2), HistogramBets(2)
     expected = (dense.update(p_values) + counted.update(p_values)) / 2
     np.testing.assert_allclose(both.update(p_values), expected)
     assert both.n_left == CHUNK
+
+
+def test_each_stream_has_its_own_capital():
+    p_values = np.random.default_rng(0).beta([[0.5], [1.0], [2.0]], 1, (3, 40 * CHUNK))
+    together, alone = Bets(3), [Bets(1) for _ in range(3)]
+    for part in np.split(p_values, 40, axis=1):
+        found = together.update(part)
+        own = [bets.update(one[None])[0] for bets, one in zip(alone, part)]
+        np.testing.assert_allclose(found, own)
+    assert found[0, -1] > 1e6 and found[1, -1] < 10
+
+
+def test_whatever_comes_capital_is_a_number():
+    for p in (0.0, 1.0, 0.5):
+        bets = Bets(1)
+        capital = [bets.update(np.full((1, CHUNK), p)) for _ in range(5)]
+        assert np.isfinite(capital).all() and np.min(capital) > 0
 
 
 def test_densities_are_densities():
     grid, weights = steep_grid(2000)
     means = np.average(densities(grid), axis=0, weights=weights)
     assert densities(grid).min() > 0.09
-    assert np.all(means < 1 + 1e-6) and np.all(means > 0.9)
+    assert np.all(means < 1 + 1e-6) and np.all(means > 0.75)
 
 
 def p_values_by_definition(known, new, uniform):
@@ -132,8 +149,15 @@ def test_changes_are_noticed_and_an_alarm_stays(change):
     for seed in range(5):
         watch = watched(seed, **change)
         assert watch.alarm_at is not None and watch.alarm_at < 200
+        # The watch is the same one by one, which tells when exactly it was raised.
+        rng = np.random.default_rng(seed)
+        other = Watch(drawn(rng, 200), **SIZES, alpha=0.01, seed=seed)
+        new = drawn(rng, 400, **change)
+        while other.alarm_at is None:
+            other.update(new.take(slice(other.n_seen, other.n_seen + 1)))
+        assert watch.alarm_at == other.n_seen
         watch.update(drawn(np.random.default_rng(seed), 1000))
-        assert watch.alarm_at < 200
+        assert watch.alarm_at == other.n_seen
 
 
 def test_what_changes_late_is_noticed():

@@ -58,15 +58,22 @@ class Ranks:
         """
         at_least = np.cumsum(self._counts[:, ::-1], axis=1)[:, ::-1]
         of_value = self._counts[groups, values]
-        # Samples of one call are compared in their order.
-        earlier = np.tril(groups[:, None] == groups, -1)
+        # Samples of one call are compared in their order, as short integers, which is faster.
+        own_groups, own_values = groups.astype(np.int16), values.astype(np.int32)
+        earlier = np.tri(len(values), k=-1, dtype=bool) & (own_groups[:, None] == own_groups)
         larger = at_least[groups, values] - of_value
-        larger = larger + (earlier & (values > values[:, None])).sum(axis=1)
-        equal = 1 + of_value + (earlier & (values == values[:, None])).sum(axis=1)
-        n_known = 1 + at_least[groups, 0] + earlier.sum(axis=1)
+        larger = larger + _count(earlier & (own_values > own_values[:, None]))
+        equal = 1 + of_value + _count(earlier & (own_values == own_values[:, None]))
+        n_known = 1 + at_least[groups, 0] + _count(earlier)
         self.add(groups, values)
         shares: np.ndarray = (larger + uniform * equal) / n_known
         return shares
+
+
+def _count(pairs: np.ndarray) -> np.ndarray:
+    """How many are True in each row."""
+    found: np.ndarray = pairs.view(np.uint8).sum(axis=1, dtype=np.uint32)
+    return found.astype(np.int64)
 
 
 class Watch:
@@ -105,8 +112,8 @@ class Watch:
             Ranks(n_exits, N_CONFIDENCES),
             Ranks(1, n_classes),
         )
-        self._bets = tuple(Bets() for _ in self._ranks)
-        self.wealth, self.most_wealth, self.n_seen = 1 / len(self._bets), 0.0, 0
+        self._bets = Bets(len(self._ranks))
+        self.wealth, self.most_wealth, self.n_seen = 1 / len(self._ranks), 0.0, 0
         self.alarm_at: int | None = None
         values = self._grouped(known, self._random.random(len(known.codes)))
         for ranks, (groups, own) in zip(self._ranks, values, strict=True):
@@ -116,19 +123,18 @@ class Watch:
         """Take in new samples, in their order."""
         start = 0
         while start < len(new.codes):
-            rows = slice(start, start + self._bets[0].n_left)
+            rows = slice(start, start + self._bets.n_left)
             self._update(new.take(rows))
             start = rows.stop
 
     def _update(self, new: Observed) -> None:
-        random = self._random.random((len(new.codes), 1 + len(self._bets)))
-        values = self._grouped(new, random[:, 0])
-        wealth = np.zeros(len(new.codes))
-        for bets, ranks, (groups, own), uniform in zip(
-            self._bets, self._ranks, values, random[:, 1:].T, strict=True
-        ):
-            capital = bets.update(ranks.p_values(groups, own, uniform))
-            wealth = np.maximum(wealth, capital / len(self._bets))
+        random = self._random.random((len(new.codes), 1 + len(self._ranks))).T
+        values = self._grouped(new, random[0])
+        p_values = [
+            ranks.p_values(groups, own, uniform)
+            for ranks, (groups, own), uniform in zip(self._ranks, values, random[1:], strict=True)
+        ]
+        wealth = self._bets.update(np.stack(p_values)).max(axis=0) / len(self._ranks)
         reached = np.flatnonzero(wealth >= 1 / self.alpha)
         if len(reached) and self.alarm_at is None:
             self.alarm_at = self.n_seen + int(reached[0]) + 1

@@ -49,8 +49,9 @@ def run(app: FastAPI, host: str, port: int) -> None:
         port=port,
         http=ImpatientProtocol,
         ws="none",
+        # Its warnings are of what clients send.
         lifespan="off",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -140,7 +140,7 @@ class Service:
         self.telemetry.count_samples(exit_index, point.public.exit_costs)
         if point.watched is not None:
             point.watched.add(answered.routed)
-            if point.watched.are_enough:
+            if point.watched.is_due():
                 self._watch(point)
         return point, answered
 

@@ -26,20 +26,24 @@ class WatchedAnswers:
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
         self._waiting: list[RoutedSamples] = []
-        self.n_waiting = 0
+        self._n_waiting, self._is_coming = 0, False
 
     def add(self, routed: RoutedSamples) -> None:
         """Take in the answers of a call."""
         self._waiting.append(routed)
-        self.n_waiting += len(routed.exit_index)
+        self._n_waiting += len(routed.exit_index)
 
-    @property
-    def are_enough(self) -> bool:
-        return self.n_waiting >= CHUNK
+    def is_due(self) -> bool:
+        """Whether there are enough for an update; then one is expected to come, and no other is due before it."""
+        if self._is_coming or self._n_waiting < CHUNK:
+            return False
+        self._is_coming = True
+        return True
 
     def update(self) -> None:
         """Let the watcher see all that were gathered."""
-        waiting, self._waiting, self.n_waiting = self._waiting, [], 0
+        self._is_coming = False
+        waiting, self._waiting, self._n_waiting = self._waiting, [], 0
         if waiting:
             columns = [(routed.probabilities, routed.exit_index) for routed in waiting]
             probabilities, exits = map(np.concatenate, zip(*columns))
