@@ -30,7 +30,7 @@ from sklearn.datasets import load_digits
 
 SEED = 0
 MOST_SECONDS, MOST_BYTES = 1.0, 200 * 2**20
-N_KILLS = 100
+N_FILES, N_KILLS = 10_000, 100
 # Of the files: trees take longest to load.
 SHARES = {"table": 0.1, "table_onnx": 0.1, "images": 0.4, "images_int8": 0.4}
 HOSTILE = [
@@ -418,10 +418,12 @@ CLAIMS = {"model_files": Claims(claims.none, regressions)}
 
 if __name__ == "__main__":
     options = claims.parser(__doc__, quick="160 files, 4 kills")
+    options.add_argument("--files", type=int, default=N_FILES)
+    options.add_argument("--kills", type=int, default=N_KILLS)
     options.add_argument(
         "--keep", help="folder for the files, and for those that did something wrong"
     )
     arguments = claims.parse(options, CLAIMS)
-    n_files, n_kills = (160, 4) if arguments.quick else (10_000, N_KILLS)
+    n_files, n_kills = (160, 4) if arguments.quick else (arguments.files, arguments.kills)
     main(n_files, n_kills, arguments.keep, arguments.quick)
     claims.settle(CLAIMS, quick=arguments.quick)
