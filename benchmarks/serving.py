@@ -4,7 +4,8 @@ Three services on the shared CIFAR-10 network, one after the other in several tu
 ``--clients`` says, over loopback, from a process of its own: the plain network in torch, the whole network in 8-bit
 integers in ONNX Runtime, and exits in 8-bit integers at budget 0.5, a companion in front. They share all code of the
 service but what runs the network; the whole networks are not watched, the exits are, as by default. Each request has
-``--samples`` images, as an array. A client sends its next request once the last one is answered.
+``--samples`` images, as an array. A client sends its next request once the last one is answered. The same images come
+again and again, which watching notices.
 
 Then hostile clients beside: garbage, half a body, a gigabyte, nothing. All others must be answered as before.
 
@@ -81,12 +82,15 @@ class Server:
         return [str(HERE / "whole_networks.py"), what, str(folder), str(self.port)]
 
     def __enter__(self):
-        for _ in range(600):
+        for _ in range(3000):
+            if self.process.poll() is not None:
+                break
             try:
                 self.get("/ready")
                 return self
             except OSError:
                 time.sleep(0.2)
+        self.process.kill()
         raise RuntimeError("the service does not begin")
 
     def __exit__(self, *error):

@@ -412,6 +412,45 @@ def test_without_watching_nothing_is_kept(predictor, X):
     assert not any(name.startswith("jeidnn_watch") for name in metrics(client))
 
 
+def test_without_calibration_samples_it_is_said_that_nothing_is_watched(predictor, X):
+    without = Predictor(replace(predictor._predictor, samples=None), "joint")
+    with pytest.warns(UserWarning, match="watch=True.*nothing is watched"):
+        client = Client(create_app(without))
+    assert client.get("/").json()["has_sets"] is False
+    assert set(client.post("/predict", as_npy(X), NPY).json()) == {
+        "labels",
+        "exits",
+        "probabilities",
+    }
+    refused = client.post("/predict_set", as_npy(X), NPY)
+    assert refused.status_code == 422 and "no sample calibrates" in refused.json()["error"]
+
+
+def any_json(rng, depth=0):
+    """A document of any form."""
+    kind = rng.integers(0, 9 if depth < 5 else 6)
+    if kind < 6:
+        values = [None, True, "a", 1, -2.5, 1e300, "", 2**70, [], {}]
+        return values[rng.integers(len(values))]
+    items = [any_json(rng, depth + 1) for _ in range(rng.integers(1, 4))]
+    if kind == 8:
+        return {"X"[: rng.integers(2)] or "x": item for item in items}
+    return items * int(rng.integers(1, 3))
+
+
+def test_no_document_is_an_error_of_the_service(client, caplog):
+    rng = np.random.default_rng(0)
+    bodies = [json.dumps({"X": any_json(rng)}).encode() for _ in range(400)]
+    bodies += [json.dumps(any_json(rng)).encode() for _ in range(50)]
+    bodies += [b'{"X": ' + b"[" * n + b"]" * n + b"}" for n in (60, 70, 500, 900)]
+    paths = ["/predict", "/predict_set", "/labels"]
+    requests = [
+        ("POST", paths[i % 3], {"content": body, "headers": JSON}) for i, body in enumerate(bodies)
+    ]
+    statuses = {response.status_code for response in client.together(*requests)}
+    assert statuses <= {400, 413, 422}, caplog.text
+
+
 def test_it_says_what_it_serves_and_that_it_is_there(client, predictor):
     about = client.get("/").json()
     assert about["classes"] == list(range(10))

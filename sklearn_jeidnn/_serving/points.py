@@ -5,6 +5,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 from .._numbers import is_number
+from .._warn import warn_caller
 from ..runtime import Predictor
 from .refusals import Refusal
 from .settings import Settings
@@ -47,6 +48,10 @@ class ServedPoints:
         self._settings, self._max_budgets = settings, settings.max_budgets
         share = settings.alpha / 2 if self._max_budgets else settings.alpha
         self.own = ServedPoint(predictor, share, settings)
+        if settings.watch and self.own.watched is None:
+            warn_caller(
+                "watch=True, but no sample calibrates (validation_fraction=0): nothing is watched."
+            )
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="gates")
         self._of_budgets: dict[float, asyncio.Future[ServedPoint]] = {}
 
