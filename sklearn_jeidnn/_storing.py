@@ -204,8 +204,7 @@ class StoringMixin:
         OSError
             If the file cannot be written.
         ValueError
-            If a member has no ONNX graph (a classifier of yours, or boosted trees that read categories, which
-            ``companion=None`` does without), the module cannot run in ONNX Runtime, labels are neither numbers nor
+            If a member has no ONNX graph (a classifier of yours), the module cannot run in ONNX Runtime, labels are neither numbers nor
             words, or an input has the name of an output.
         """
         check_is_fitted(self)
