@@ -204,8 +204,8 @@ class StoringMixin:
         OSError
             If the file cannot be written.
         ValueError
-            If a member has no ONNX graph (a classifier of yours), the module cannot run in ONNX Runtime, labels are neither numbers nor
-            words, or an input has the name of an output.
+            If a member has no ONNX graph (a classifier of yours), the module cannot run in ONNX Runtime, labels are
+            neither numbers nor words, or an input has the name of an output.
         """
         check_is_fitted(self)
         place = as_path(path, "path")
