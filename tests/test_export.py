@@ -257,6 +257,19 @@ def test_damaged_files_are_refused(copied, name):
         Predictor.load(copied)
 
 
+def test_a_graph_that_onnx_runtime_cannot_name_prints_nothing(copied, capfd):
+    name = "exit_0.onnx"
+    graph = (copied / name).read_bytes()
+    # A name that is no UTF-8, which ONNX Runtime repeats.
+    assert b"MatMul" in graph
+    (copied / name).write_bytes(graph.replace(b"MatMul", b"\xecatMul"))
+    of_graph = hashlib.sha256((copied / name).read_bytes()).hexdigest()
+    rewritten(copied, lambda document: document["files"].update({name: of_graph}))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        Predictor.load(copied)
+    assert not any(capfd.readouterr())
+
+
 def test_what_is_not_fitted_is_not_exported(tmp_path):
     with pytest.raises(NotFittedError):
         EarlyExitClassifier().export(tmp_path / "x")

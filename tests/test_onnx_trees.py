@@ -14,6 +14,7 @@ from sklearn_jeidnn import EarlyExitClassifier
 from sklearn_jeidnn._engines.onnx_graphs import ANSWERS, NUMBERS
 from sklearn_jeidnn._fit import onnx_trees, trees
 from sklearn_jeidnn._fit.classifiers import ClassifierStage
+from sklearn_jeidnn._fit.onnx_classifiers import classifier_as_onnx
 
 from .test_onnx_engine import in_torch
 
@@ -58,12 +59,26 @@ def stage_of(classifier, n_classes, **options):
 def test_a_graph_answers_what_the_trees_answer(fitted, load, n_missing):
     X, y = table(load, n_missing)
     classifier = fitted(X[::2], y[::2])
-    model = onnx_trees.trees_as_onnx(stage_of(classifier, y.max() + 1))
+    model = classifier_as_onnx(stage_of(classifier, y.max() + 1))
     run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
     expected = np.log(np.maximum(classifier.predict_proba(X), LEAST))
     for n_samples in (len(X), 1):
         (logits,) = run([ANSWERS], {NUMBERS: X[:n_samples]})
         np.testing.assert_allclose(logits, expected[:n_samples], atol=1e-5)
+
+
+@pytest.mark.parametrize("fitted", [boosted, extra, distilled])
+@pytest.mark.parametrize("seen", [[0, 2], [1, 2, 3]])
+def test_classes_that_trees_have_not_seen_get_the_floor(fitted, seen):
+    X, y = table(load_iris, 2)
+    classifier = fitted(X, np.arange(len(seen))[y % len(seen)])
+    classifier.classes_ = np.array(seen)
+    model = classifier_as_onnx(stage_of(classifier, 4))
+    run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
+    (logits,) = run([ANSWERS], {NUMBERS: X})
+    expected = np.full((len(X), 4), LEAST)
+    expected[:, seen] = np.maximum(classifier.predict_proba(X), LEAST)
+    np.testing.assert_allclose(logits, np.log(expected), atol=1e-5)
 
 
 def test_thresholds_keep_apart_the_same_float32_numbers():
@@ -81,7 +96,7 @@ def test_numbers_beside_each_other_are_kept_apart(fitted):
     X = np.tile(numbers, 50)[:, None]
     y = np.tile(np.arange(8) % 2, 50)
     classifier = fitted(X, y)
-    model = onnx_trees.trees_as_onnx(stage_of(classifier, 2))
+    model = classifier_as_onnx(stage_of(classifier, 2))
     run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
     (logits,) = run([ANSWERS], {NUMBERS: X})
     np.testing.assert_array_equal(logits.argmax(1), classifier.predict(X))
@@ -89,10 +104,9 @@ def test_numbers_beside_each_other_are_kept_apart(fitted):
 
 def test_what_has_no_graph_stays_in_scikit_learn(monkeypatch):
     X, y = table(load_iris, 0)
-    as_onnx = onnx_trees.trees_as_onnx
+    as_onnx = classifier_as_onnx
     assert as_onnx(stage_of(LogisticRegression(max_iter=500).fit(X, y), 3)) is None
     assert as_onnx(stage_of(boosted(X, y), 3, as_numbers=False)) is None
-    assert as_onnx(stage_of(boosted(X, y), 4)) is None  # a class that the trees have not seen
     behind_scaling = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
     assert as_onnx(stage_of(behind_scaling, 3)) is None
     monkeypatch.setattr(onnx_trees, "MOST_NODES", 10)
@@ -139,7 +153,7 @@ def test_graphs_of_trees_that_ask_for_categories(n_classes, form, gaps_in_fit, m
         X_train = with_gaps(X_train, np.zeros_like(categorical), 0)
     classifier = trees.boosted_trees(X_train, categorical, 0, max_iter=20).fit(X_train, y[:2000])
     assert isinstance(classifier, Pipeline) == (form != "few")
-    model = onnx_trees.trees_as_onnx(stage_of(classifier, n_classes, least_probability=1e-7))
+    model = classifier_as_onnx(stage_of(classifier, n_classes, least_probability=1e-7))
     run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
     # One that the network's numbers have for what fit did not see, and those above all that these samples had.
     tables = [X_test, *(with_gaps(X_test, categorical, unseen) for unseen in (-1, 500))]
@@ -163,7 +177,7 @@ def test_categories_that_no_tree_asks_for_still_come_before_all_numbers():
     X, y = table(load_iris, 2)
     X[:, 3] = 0
     classifier = trees._boosted(np.array([3]), 0, max_iter=10).fit(X, y)
-    model = onnx_trees.trees_as_onnx(stage_of(classifier, 3))
+    model = classifier_as_onnx(stage_of(classifier, 3))
     run = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run
     (logits,) = run([ANSWERS], {NUMBERS: X})
     expected = np.log(np.maximum(classifier.predict_proba(X), LEAST))

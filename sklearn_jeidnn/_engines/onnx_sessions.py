@@ -106,7 +106,10 @@ def session(model: bytes, threads: int | None = None) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # Errors are raised; warnings are of the graph, which nobody wrote.
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    # Of a graph that it cannot read it would else print so, and try again.
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def _run_of(session: Any) -> Run:

@@ -19,7 +19,7 @@ from .._exits.usual_torch import usual_torch
 from .._operate.cascade import Engine
 from .._predictor import Predictor
 from .._schema import Arrays, InputSchema
-from .onnx_trees import trees_as_onnx
+from .onnx_classifiers import classifier_as_onnx
 from .prices import relative_seconds, samples_of_a_call
 from .spec import (
     BFLOAT16,
@@ -168,7 +168,7 @@ def in_onnx(in_torch: TorchEngine, samples: Arrays, schema: InputSchema) -> Onnx
         If it answers something else.
     """
     tensors = _at_least_two(samples)
-    classifiers = [trees_as_onnx(stage) for stage in in_torch.network.stages]
+    classifiers = [classifier_as_onnx(stage) for stage in in_torch.network.stages]
     graph = export_exits(in_torch.network, tensors, schema.n_classes, schema.length, classifiers)
     engine = OnnxEngine(in_torch=in_torch, sessions=Sessions(graph))
     # A graph may know the number of samples, and the length of sentences, that it was made with.

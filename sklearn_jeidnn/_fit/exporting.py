@@ -12,7 +12,7 @@ from .._engines.onnx_sessions import Sessions
 from .._exits.building import N_PROBE_SAMPLES
 from .._predictor import Predictor
 from .engine_choice import in_engine, in_onnx
-from .onnx_trees import trees_as_onnx
+from .onnx_classifiers import classifier_as_onnx
 from .spec import ONNX_RUNTIME, CascadeSpec
 
 # Of trees in a file that needs no scikit-learn; for fewer a session is faster than scikit-learn, too.
@@ -51,7 +51,7 @@ def _plain_in_float32(engine: OnnxEngine, predictor: Predictor) -> bytes:
 
 def with_large_trees(graph: CascadeGraph, stages: Sequence[Any]) -> CascadeGraph:
     """Return the graph with those of trees that are faster in scikit-learn, but not everywhere at hand."""
-    return replace(graph, classifiers=tuple(trees_as_onnx(s, MOST_NODES) for s in stages))
+    return replace(graph, classifiers=tuple(classifier_as_onnx(s, MOST_NODES) for s in stages))
 
 
 def _refuse_without_graph(engine: OnnxEngine, graph: CascadeGraph) -> None:

@@ -9,20 +9,23 @@ import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from .._cells import UNSEEN
+from .onnx_answers import Positions
 
 
 class CategorySplits(NamedTuple):
     """Categories of some columns of a table, and the sets of them that go to the left in trees."""
 
     columns: np.ndarray  # (n_columns,), of the table
-    # Of each column the code of each position of a category, from UNSEEN on, and at last that of a missing value.
-    codes: list[np.ndarray]  # (n_positions + 1,) each
+    codes: list[np.ndarray]  # of each column (n_places,), see Positions
     # Whether a code goes to the right; the last one stands for missing values and unknown categories.
     goes_right: list[np.ndarray]  # (n_codes + 1, n_sets) each
     set_of_nodes: list[
         np.ndarray
     ]  # of each tree (n_nodes,), of all sets; -1 where it compares a number
+
+    @property
+    def _positions(self) -> Positions:
+        return Positions(self.columns, [len(codes) for codes in self.codes])
 
     def steps(self, table: str, joined: str) -> list[Any]:
         """Nodes of a graph, from a table to the same with a column of zeros and ones for each set."""
@@ -32,13 +35,7 @@ class CategorySplits(NamedTuple):
         of_column = [f"codes.{k}" for k in range(len(self.columns))]
         sides = [f"sides.{k}" for k in range(len(self.columns))]
         return [
-            node("Gather", [table, "category_columns"], ["positions"], axis=1),
-            # No number compares with NaN, which no integer holds.
-            node("GreaterOrEqual", ["positions", "unseen"], ["is_known"]),
-            node("Where", ["is_known", "positions", "missing"], ["not_missing"]),
-            node("Min", ["not_missing", "missing"], ["bounded"]),
-            node("Cast", ["bounded"], ["whole"], to=TensorProto.INT32),
-            node("Add", ["whole", "starts"], ["places"]),
+            *self._positions.steps(table, "places"),
             node("Gather", ["all_codes", "places"], ["codes"], axis=0),
             node("Split", ["codes", "ones"], of_column, axis=1),
             *(
@@ -53,14 +50,10 @@ class CategorySplits(NamedTuple):
 
     def constants(self) -> dict[str, np.ndarray]:
         """Arrays that the nodes read, by name."""
-        sizes = np.array([len(codes) for codes in self.codes])
         return {
-            "category_columns": np.int64(self.columns),
-            "unseen": np.array(UNSEEN, dtype=np.float32),
-            "missing": (sizes - 1 + UNSEEN).astype(np.float32),
-            "starts": (np.cumsum(sizes) - sizes - int(UNSEEN)).astype(np.int32),
+            **self._positions.constants(),
             "all_codes": np.concatenate(self.codes),
-            "ones": np.ones(len(sizes), dtype=np.int64),
+            "ones": np.ones(len(self.columns), dtype=np.int64),
             **{f"goes_right.{k}": sides for k, sides in enumerate(self.goes_right)},
         }
 
@@ -154,12 +147,13 @@ def _codes(
     encoders = [trees._preprocessor.named_transformers_["encoder"]]
     if before is not None:
         encoders.insert(0, before.named_transformers_["ordinalencoder"])
-    sizes = [int(np.nanmax(own, initial=UNSEEN) - UNSEEN) + 1 for own in encoders[0].categories_]
-    positions = np.append(np.arange(max(sizes), dtype=np.float32) + UNSEEN, np.float32(np.nan))
-    table = np.tile(positions[:, None], len(sizes))
+    places = [Positions.all_of(own) for own in encoders[0].categories_]
+    # The longest one has those of all, but for a missing value at its end.
+    table = np.tile(max(places, key=len)[:, None], len(places))
     for encoder in encoders:
         table = encoder.transform(table)
     n_codes = [int(np.count_nonzero(~np.isnan(own))) for own in encoders[-1].categories_]
     # To the trees, what has no code is missing.
     codes: np.ndarray = np.where(np.isnan(table), n_codes, table).astype(np.int32)
-    return [np.append(own[:size], own[-1]) for own, size in zip(codes.T, sizes)], n_codes
+    own_codes = zip(codes.T, places, strict=True)
+    return [np.append(column[: len(own) - 1], column[-1]) for column, own in own_codes], n_codes

@@ -10,13 +10,12 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
-from .._engines.onnx_graphs import ANSWERS, NUMBERS, OPSET
+from .._engines.onnx_graphs import NUMBERS
 from .classifiers import ClassifierStage
+from .onnx_answers import LOG_PROBABILITIES, as_model, log_probabilities_of
 from .onnx_categories import CategorySplits, category_splits, columns_of_features
 from .trees import MOST_EXTRA_SAMPLES, N_EXTRA, DistilledExtraTrees
 
-# Of the operators for trees, and of the format that ONNX Runtime 1.17 reads.
-TREES_OPSET, IR_VERSION = 3, 9
 # As many as the trees that are made here may have; larger ones stay in scikit-learn. A graph takes 35 bytes a node.
 MOST_NODES = 2 * N_EXTRA * MOST_EXTRA_SAMPLES
 # A table with the columns of zeros and ones that stand for sets of categories.
@@ -35,25 +34,19 @@ class _Nodes(NamedTuple):
     weights: np.ndarray  # (n_nodes, n_targets), what a leaf adds
 
 
-def trees_as_onnx(stage: Any, most_nodes: int | None = None) -> bytes | None:
-    """Return the graph of a member that is trees, a serialised ``onnx.ModelProto``; None of any other member.
+def trees_as_onnx(stage: ClassifierStage, most_nodes: int | None = None) -> bytes | None:
+    """Return the graph of a stage that is trees; None of any other classifier, and of larger ones.
 
-    It takes ``NUMBERS`` (n_samples, n_features), float32, and returns ``ANSWERS`` (n_samples, n_classes). Trees of more
-    than ``most_nodes`` nodes (by default ``MOST_NODES``) have none.
+    Trees of more than ``most_nodes`` nodes (by default ``MOST_NODES``) are larger.
     """
     most_nodes = MOST_NODES if most_nodes is None else most_nodes
-    if not isinstance(stage, ClassifierStage) or not stage.as_numbers:
-        return None
-    n_classes = stage.schema.n_classes
-    if not np.array_equal(stage.columns, np.arange(n_classes)):
-        return None
-    model = _model_of(stage.classifier, n_classes)
+    model = _model_of(stage.classifier)
     if model is None or sum(len(tree.feature) for tree in model.nodes) > most_nodes:
         return None
-    return model.serialised(stage.least_probability)
+    return model.serialised(stage)
 
 
-def _model_of(classifier: Any, n_classes: int) -> "_Model | None":
+def _model_of(classifier: Any) -> "_Model | None":
     """What a fitted classifier computes; None if it is no trees."""
     # Boosted trees may stand behind an encoder.
     before, trees = classifier if isinstance(classifier, Pipeline) else (None, classifier)
@@ -65,7 +58,7 @@ def _model_of(classifier: Any, n_classes: int) -> "_Model | None":
         return _Model(nodes, trees._baseline_prediction.ravel(), splits, is_boosted=True)
     if isinstance(trees, ExtraTreesClassifier | DistilledExtraTrees):
         nodes = [_extra_nodes(tree.tree_, len(trees.estimators_)) for tree in trees.estimators_]
-        return _Model(nodes, np.zeros(n_classes), None, is_boosted=False)
+        return _Model(nodes, np.zeros(len(trees.classes_)), None, is_boosted=False)
     return None
 
 
@@ -122,60 +115,30 @@ class _Model(NamedTuple):
     splits: CategorySplits | None
     is_boosted: bool  # the sums are logits, else probabilities
 
-    def serialised(self, least: float) -> bytes:
-        """Trees, their sum, and logarithms of the probabilities that follow, which are not less than ``least``."""
-        from onnx import TensorProto, helper, numpy_helper
-
-        splits = self.splits
-        constants = {"least": np.log(least, dtype=np.float32)}
-        steps = self._steps(NUMBERS if splits is None else WITH_SETS)
-        if splits is not None:
-            steps = [*splits.steps(NUMBERS, WITH_SETS), *steps]
-            constants |= splits.constants()
-        graph = helper.make_graph(
-            steps,
-            "trees",
-            [helper.make_tensor_value_info(NUMBERS, TensorProto.FLOAT, ["n", None])],
-            [helper.make_tensor_value_info(ANSWERS, TensorProto.FLOAT, ["n", None])],
-            [numpy_helper.from_array(array, name) for name, array in constants.items()],
-        )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)]
-        data: bytes = helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION
-        ).SerializeToString()
-        return data
+    def serialised(self, stage: ClassifierStage) -> bytes:
+        """Trees, their sum, and logarithms of the probabilities that follow."""
+        if self.splits is None:
+            return as_model(self._steps(NUMBERS), {}, stage)
+        before = self.splits.steps(NUMBERS, WITH_SETS)
+        return as_model([*before, *self._steps(WITH_SETS)], self.splits.constants(), stage)
 
     def _steps(self, table: str) -> list[Any]:
         """Nodes of the graph, from a table to the logarithms."""
         from onnx import helper
 
         n_targets = self.nodes[0].weights.shape[1]
-        steps = [
-            helper.make_node(
-                "TreeEnsembleRegressor",
-                [table],
-                ["sums"],
-                domain="ai.onnx.ml",
-                n_targets=n_targets,
-                base_values=self.base.tolist(),
-                **_attributes(self.nodes),
-            )
-        ]
-        log_probabilities = "log_probabilities"
-        if not self.is_boosted:
-            steps.append(helper.make_node("Log", ["sums"], [log_probabilities]))
-        else:
-            scores = "sums"
-            if n_targets == 1:
-                # One sum for two classes, the logit of the second one.
-                scores = "of_both"
-                steps += [
-                    helper.make_node("Sub", ["sums", "sums"], ["of_first"]),
-                    helper.make_node("Concat", ["of_first", "sums"], [scores], axis=1),
-                ]
-            steps.append(helper.make_node("LogSoftmax", [scores], [log_probabilities], axis=1))
-        steps.append(helper.make_node("Max", [log_probabilities, "least"], [ANSWERS]))
-        return steps
+        sums = helper.make_node(
+            "TreeEnsembleRegressor",
+            [table],
+            ["sums"],
+            domain="ai.onnx.ml",
+            n_targets=n_targets,
+            base_values=self.base.tolist(),
+            **_attributes(self.nodes),
+        )
+        if self.is_boosted:
+            return [sums, *log_probabilities_of("sums", n_targets)]
+        return [sums, helper.make_node("Log", ["sums"], [LOG_PROBABILITIES])]
 
 
 def _attributes(nodes: list[_Nodes]) -> dict[str, Any]:
