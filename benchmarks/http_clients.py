@@ -1,6 +1,6 @@
 """Clients that ask a service as fast as it answers, or harm it; ``serving.py`` runs them in a process of their own.
 
-python benchmarks/http_clients.py PORT SECONDS --images X.npy --clients 32 --samples 1
+python benchmarks/http_clients.py PORT SECONDS --inputs X.npz --clients 32 --samples 1
 python benchmarks/http_clients.py PORT SECONDS --hostile
 """
 
@@ -18,18 +18,29 @@ HOST = "127.0.0.1"
 
 
 def requests_of(X, n_samples):
-    """Requests as bytes."""
-    for start in itertools.count(0, n_samples):
-        file = io.BytesIO()
-        np.save(file, X[np.arange(start, start + n_samples) % len(X)])
-        body = file.getvalue()
+    """Requests as bytes: images as a file of NumPy's, sentences as JSON, filled up to the longest of a request."""
+    n_all = len(next(iter(X.values())))
+    for start in range(0, n_all, n_samples):
+        rows = np.arange(start, start + n_samples) % n_all
+        own = {name: part[rows] for name, part in X.items()}
+        kind, body = as_npy(own["X"]) if "X" in own else as_json(own)
         head = (
-            f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+            f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         yield head.encode() + body
-        if start >= len(X):
-            return
+
+
+def as_npy(X):
+    file = io.BytesIO()
+    np.save(file, X)
+    return "application/octet-stream", file.getvalue()
+
+
+def as_json(X):
+    length = X["attention_mask"].sum(1).max()
+    inputs = {name: part[:, :length].tolist() for name, part in X.items()}
+    return "application/json", json.dumps({"X": inputs}).encode()
 
 
 class Client:
@@ -123,7 +134,7 @@ def harm(port, seconds):
 def main(options):
     if options.hostile:
         return harm(options.port, options.seconds)
-    requests = list(requests_of(np.load(options.images), options.samples))
+    requests = list(requests_of(dict(np.load(options.inputs)), options.samples))
     times, n_failed, seconds = load(options.port, requests, options.clients, options.seconds)
     p50, p95, p99 = 1e3 * np.quantile(times, [0.5, 0.95, 0.99])
     found = {"n_requests": len(times), "n_failed": n_failed, "seconds": seconds}
@@ -136,7 +147,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("port", type=int)
     parser.add_argument("seconds", type=float)
-    parser.add_argument("--images")
+    parser.add_argument("--inputs")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--hostile", action="store_true")

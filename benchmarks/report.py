@@ -9,6 +9,7 @@ between them is written anew.
 """
 
 import argparse
+import functools
 import pathlib
 import re
 import sys
@@ -47,6 +48,7 @@ DATA_NAMES = {
     "cifar10_int8_auto": 'CIFAR-10 in int8, `companion="auto"`',
     "movie_reviews": "Movie reviews",
     "reviews": "Movie reviews",
+    "minilm": "MiniLM, movie reviews",
 }
 
 
@@ -651,17 +653,21 @@ def missed_targets():
 def services():
     """Requests a second and latencies of a service, beside services of the whole network."""
     rows, cells = records.read(serving.QUESTION), []
-    kinds = dict.fromkeys((row["n_samples"], row["n_clients"], row["what"]) for row in rows)
-    for n_samples, n_clients, what in kinds:
+    kinds = dict.fromkeys(
+        (row["data"], row["n_samples"], row["n_clients"], row["what"]) for row in rows
+    )
+    for data, n_samples, n_clients, what in kinds:
+        found = functools.partial(serving.of, rows, data, what, n_samples)
         keys = ["requests_per_second", *(f"milliseconds_{name}" for name in ("p50", "p95", "p99"))]
-        found = [short(serving.of(rows, what, n_samples, key)) for key in keys]
-        memory = [
-            f"{serving.of(rows, what, n_samples, f'megabytes_{name}'):.0f}"
-            for name in ("before", "after")
-        ]
-        failed = sum(r["failed"] for r in rows if (r["what"], r["n_samples"]) == (what, n_samples))
-        label = f"{what}, {n_samples} image{'s' * (n_samples > 1)} a request, {n_clients} clients"
-        cells.append([label, *found, str(failed), " to ".join(memory)])
+        memory = [f"{found(f'megabytes_{name}'):.0f}" for name in ("before", "after")]
+        asked = {"data": data, "what": what, "n_samples": n_samples}
+        failed = sum(row["failed"] for row in rows if asked.items() <= row.items())
+        sample = "sentence" if data == serving.MINILM else "image"
+        each = f"{n_samples} {sample}{'s' * (n_samples > 1)}"
+        label = f"{DATA_NAMES[data]}, {what}, {each} a request, {n_clients} clients"
+        cells.append(
+            [label, *(short(found(key)) for key in keys), str(failed), " to ".join(memory)]
+        )
     header = ["", "requests a second", "p50, ms", "p95, ms", "p99, ms", "failed", "memory, MB"]
     return table(header, cells)
 

@@ -1,16 +1,17 @@
 """How many requests a second, and how long does each take?
 
-Three services on the shared CIFAR-10 network, one after the other in several turns, each asked by as many clients as
+Two networks: that of CIFAR-10, a companion in front, and MiniLM on the movie reviews (``fine_tuned.py``), whose first
+exit costs nothing. Three services of each, one after the other in several turns, each asked by as many clients as
 ``--clients`` says, over loopback, from a process of its own: the plain network in torch, the whole network in 8-bit
-integers in ONNX Runtime, and exits in 8-bit integers at budget 0.5, a companion in front. They share all code of the
-service but what runs the network; the whole networks are not watched, the exits are, as by default. Each request has
-``--samples`` images, as an array. A client sends its next request once the last one is answered. The same images come
-again and again, which watching notices.
+integers in ONNX Runtime, and exits in 8-bit integers at budget 0.5. They share all code of the service but what runs
+the network; the whole networks are not watched, the exits are, as by default. Each request has ``--samples`` images, as
+an array, or sentences, as JSON, filled up to the longest of them. A client sends its next request once the last one is
+answered. The same samples come again and again, which watching notices.
 
 Then hostile clients beside: garbage, half a body, a gigabyte, nothing. All others must be answered as before.
 
     python benchmarks/serving.py --export DIR               # fit and export into DIR, unless it is there, and measure
-    python benchmarks/serving.py --export DIR --seconds 60 --clients 32 --turns 3
+    python benchmarks/serving.py --export DIR --data minilm --seconds 60 --clients 32 --turns 3
     python benchmarks/serving.py --check
 """
 
@@ -33,33 +34,56 @@ from claims import Claim, Claims
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED, BUDGET = 0, 0.5
-DATA = "cifar10_int8_companion"
+DATA = CIFAR10, MINILM = "cifar10", "minilm"
 SERVICES = PLAIN, WHOLE, EXITS = "plain torch", "whole int8", "exits int8"
-N_IMAGES = 512
+N_SERVED = 512
 HOST = "127.0.0.1"
 # Least requests of the exits relative to those of the whole network in integers (project's 22nd issue).
 LEAST_GAIN = 1.3
 QUESTION = "serving"
 
 
-def export(folder, quick):
-    """Fit, and write what the services need: the exits, the whole network in integers, images."""
-    import engines
+def export(data, folder, quick):
+    """Fit, and write what the services need: the exits, the whole network in integers, samples."""
     import torch
 
-    from sklearn_jeidnn import EarlyExitClassifier
     from sklearn_jeidnn._engines.onnx_parts import plain_graph
 
     torch.set_num_threads(1)
-    params, train, held_out, (X, y) = engines.LOADERS[DATA](quick)
-    clf = EarlyExitClassifier(**params, engine="onnxruntime", random_state=SEED)
-    clf.fit(*train, **held_out)
+    clf, X, y = FITS[data](quick)
+    clf = clf.at(budget=BUDGET)
     folder.mkdir(parents=True, exist_ok=True)
-    clf.at(budget=BUDGET).export(folder / "exits")
-    graph = clf._predictor.cascade.engine.sessions.graph
-    (folder / "whole.onnx").write_bytes(plain_graph(graph))
-    np.save(folder / "X.npy", np.float32(X[:N_IMAGES]))
-    np.save(folder / "y.npy", y[:N_IMAGES])
+    clf.export(folder / "exits")
+    (folder / "whole.onnx").write_bytes(plain_graph(clf._predictor.cascade.engine.sessions.graph))
+    X, y = {name: part[:N_SERVED] for name, part in X.items()}, y[:N_SERVED]
+    print(f"{data}: {clf.score(X if data == MINILM else X['X'], y):.3f} of the samples right")
+    np.savez(folder / INPUTS, **X)
+
+
+def fitted_cifar10(quick):
+    import engines
+
+    from sklearn_jeidnn import EarlyExitClassifier
+
+    params, train, held_out, (X, y) = engines.LOADERS[engines.COMPANION](quick)
+    clf = EarlyExitClassifier(**params, engine="onnxruntime", random_state=SEED)
+    return clf.fit(*train, **held_out), {"X": np.float32(X)}, y
+
+
+def fitted_minilm(quick):
+    import real_networks
+
+    from sklearn_jeidnn import EarlyExitClassifier
+
+    params, train, held_out, (X, y), _ = real_networks.minilm(quick)
+    clf = EarlyExitClassifier(
+        **params, freeze_backbone=True, engine="onnxruntime", precision="int8", random_state=SEED
+    )
+    return clf.fit(*train, **held_out), X, y
+
+
+FITS = {CIFAR10: fitted_cifar10, MINILM: fitted_minilm}
+INPUTS = "X.npz"
 
 
 def free_port():
@@ -71,15 +95,15 @@ def free_port():
 class Server:
     """A service in a process of its own."""
 
-    def __init__(self, what, folder):
+    def __init__(self, what, data, folder):
         self.port = free_port()
-        self.process = subprocess.Popen([sys.executable, *self._command(what, folder)])
+        self.process = subprocess.Popen([sys.executable, *self._command(what, data, folder)])
 
-    def _command(self, what, folder):
+    def _command(self, what, data, folder):
         if what == EXITS:
             limits = ["--threads", "1", "--port", str(self.port)]
             return ["-m", "sklearn_jeidnn", "serve", str(folder / "exits"), *limits]
-        return [str(HERE / "whole_networks.py"), what, str(folder), str(self.port)]
+        return [str(HERE / "whole_networks.py"), what, data, str(folder), str(self.port)]
 
     def __enter__(self):
         for _ in range(3000):
@@ -119,7 +143,7 @@ def clients(port, seconds, *further):
 
 def loaded(server, folder, options):
     """The same, from a process of its own, as its clients are."""
-    own = clients(server.port, options.seconds, "--images", str(folder / "X.npy"))
+    own = clients(server.port, options.seconds, "--inputs", str(folder / INPUTS))
     own += ["--clients", str(options.clients), "--samples", str(options.samples)]
     run = subprocess.run(own, capture_output=True, text=True)
     if run.returncode:
@@ -127,15 +151,15 @@ def loaded(server, folder, options):
     return json.loads(run.stdout)
 
 
-def measure(what, folder, options):
+def measure(what, data, folder, options):
     """One service under load: what is recorded of it."""
-    with Server(what, folder) as server:
+    with Server(what, data, folder) as server:
         short = argparse.Namespace(**{**vars(options), "seconds": min(5, options.seconds)})
         loaded(server, folder, short)
         before, cpu = server.megabytes(), server.cpu_seconds()
         found = loaded(server, folder, options)
         row = {
-            "data": DATA,
+            "data": data,
             "what": what,
             "n_clients": options.clients,
             "n_samples": options.samples,
@@ -154,9 +178,9 @@ def measure(what, folder, options):
     return row
 
 
-def measure_harm(folder, options):
+def measure_harm(data, folder, options):
     """Exits under load, with hostile clients beside."""
-    with Server(EXITS, folder) as server:
+    with Server(EXITS, data, folder) as server:
         hostile = subprocess.Popen(clients(server.port, options.seconds, "--hostile"))
         before = server.megabytes()
         found = loaded(server, folder, options)
@@ -184,16 +208,22 @@ def report(row):
     )
 
 
-def of(rows, what, n_samples, key="requests_per_second"):
+def of(rows, data, what, n_samples, key="requests_per_second"):
     """Median over the turns; NaN if it was not measured."""
-    values = [row[key] for row in rows if (row["what"], row["n_samples"]) == (what, n_samples)]
+    asked = {"data": data, "what": what, "n_samples": n_samples}
+    values = [row[key] for row in rows if asked.items() <= row.items()]
     return float(np.median(values)) if values else np.nan
 
 
+def settings(rows):
+    """Networks and numbers of samples in a request that were measured."""
+    return sorted({(row["data"], row["n_samples"]) for row in rows})
+
+
 def targets(rows):
-    for n_samples in sorted({row["n_samples"] for row in rows}):
-        gain = of(rows, EXITS, n_samples) / of(rows, WHOLE, n_samples)
-        says = f"{n_samples} images a request: requests with exits / of the whole int8 network"
+    for data, n_samples in settings(rows):
+        gain = of(rows, data, EXITS, n_samples) / of(rows, data, WHOLE, n_samples)
+        says = f"{data}, {n_samples} samples a request: requests with exits / of the whole int8 network"
         yield Claim(says, gain, ">=", LEAST_GAIN)
 
 
@@ -201,9 +231,9 @@ def regressions(rows):
     yield Claim("requests that failed", sum(row["failed"] for row in rows), "<=", 0)
     grown = max(row["megabytes_after"] - row["megabytes_before"] for row in rows)
     yield Claim("megabytes that a service grows under load", grown, "<=", 100)
-    for n_samples in sorted({row["n_samples"] for row in rows}):
-        gain = of(rows, EXITS, n_samples) / of(rows, PLAIN, n_samples)
-        says = f"{n_samples} images a request: requests with exits / of plain torch"
+    for data, n_samples in settings(rows):
+        gain = of(rows, data, EXITS, n_samples) / of(rows, data, PLAIN, n_samples)
+        says = f"{data}, {n_samples} samples a request: requests with exits / of plain torch"
         yield Claim(says, gain, ">=", 1)
 
 
@@ -213,6 +243,7 @@ CLAIMS = {QUESTION: Claims(targets, regressions)}
 def parsed():
     parser = claims.parser(__doc__, quick="one epoch, two seconds")
     parser.add_argument("--export", type=pathlib.Path, help="folder of what is served")
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--turns", type=int, default=3)
@@ -220,17 +251,23 @@ def parsed():
     return claims.parse(parser, CLAIMS)
 
 
-def main(options):
-    if options.quick:
-        options.seconds, options.turns = 2, 1
-    if not (options.export / "X.npy").is_file():
-        export(options.export, options.quick)
+def rows_of(data, options):
+    """All that is measured of one network."""
+    folder = options.export / data
+    if not (folder / INPUTS).is_file():
+        export(data, folder, options.quick)
     rows = []
     for n_samples, _ in itertools.product(options.samples, range(options.turns)):
         own = argparse.Namespace(**{**vars(options), "samples": n_samples})
-        rows += [measure(what, options.export, own) for what in SERVICES]
+        rows += [measure(what, data, folder, own) for what in SERVICES]
     own = argparse.Namespace(**{**vars(options), "samples": 1})
-    rows.append({**rows[0], **measure_harm(options.export, own), "n_samples": 1})
+    return [*rows, {**rows[0], **measure_harm(data, folder, own), "n_samples": 1}]
+
+
+def main(options):
+    if options.quick:
+        options.seconds, options.turns = 2, 1
+    rows = [row for data in options.data for row in rows_of(data, options)]
     records.write(QUESTION, rows, options.quick)
     claims.settle(CLAIMS, quick=options.quick)
 

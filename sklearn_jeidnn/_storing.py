@@ -122,9 +122,9 @@ class StoringMixin:
             classifier = cls(**loading.params())
             spec = CascadeSpec.of(classifier)
             predictor = with_structure(loading.predictor(), spec)
-        device = values["engine"]["device"]
-        if device != "cpu":
-            predictor = on_its_device(in_device(predictor, device))
+            device = values["engine"]["device"]
+            if device != "cpu":
+                predictor = on_its_device(in_device(predictor, device))
         if values["left_out"]:
             warn_caller(
                 f"parameters {values['left_out']} are functions or objects that no file holds, so they are as by "

@@ -331,10 +331,30 @@ def other_exits(values, texts):
     values["members"][0]["@dict"]["exits"] = ["nowhere"]
 
 
+def no_sets(values, texts):
+    values["calibration"]["@dict"]["sets"] = None
+
+
+def unknown_groups(values, texts):
+    values["rule"]["condition_on"] = "nobody"
+
+
+def no_device(values, texts):
+    values["engine"]["@dict"]["device"] = None
+
+
+def device_left_out(values, texts):
+    del values["engine"]["@dict"]["device"]
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (newer, "newer"),
+        (no_sets, "calibration do not fit"),
+        (unknown_groups, "nobody"),
+        (no_device, "device"),
+        (device_left_out, "device"),
         (wide, "shapes"),
         (no_members, "no members"),
         (other_weights, "size mismatch|weights"),

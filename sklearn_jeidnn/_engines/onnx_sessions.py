@@ -104,6 +104,8 @@ def session(model: bytes, threads: int | None = None) -> Any:
     options.inter_op_num_threads = 1
     # Threads of the exit before would wait busily for its next call, and take the cores from this one.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # The number of samples differs from call to call and from exit to exit: plans of memory would be kept for each.
+    options.enable_mem_pattern = False
     # Errors are raised; warnings are of the graph, which nobody wrote.
     options.log_severity_level = 4
     # Of a graph that it cannot read it would else print so, and try again.

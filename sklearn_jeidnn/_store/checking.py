@@ -135,7 +135,7 @@ def _check_calibration(predictor: Predictor, n_exits: int) -> None:
     temperatures = calibration.temperatures
     _expect(temperatures.shape == (n_exits,) and _are_finite(temperatures), "temperatures")
     _expect(bool((temperatures > 0).all()), "temperatures")
-    _expect((samples is None) <= (calibration.sets is None), "calibration")
+    _expect((samples is None) == (calibration.sets is None), "calibration")
     observed = (calibration.exit_index, calibration.confidence, calibration.codes)
     _expect(len({array.shape for array in observed}) == 1 and observed[0].ndim == 1, "calibration")
     _expect(_are_below(calibration.exit_index, n_exits), "calibration")

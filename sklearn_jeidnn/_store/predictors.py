@@ -135,7 +135,9 @@ def _calibration(values: Mapping[str, Any], rule: SetRule) -> Calibration:
 
 def _try(predictor: Predictor) -> None:
     """Answer a sample of no meaning, as a service will."""
-    arrays = predictor.schema.example(1)
+    arrays = predictor.schema.encode(predictor.schema.example(1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        predictor.probabilities(predictor.schema.encode(arrays))
+        routed = predictor.routed(arrays, np.zeros(1, dtype=int))
+        if predictor.samples is not None:
+            predictor.sets_of(routed, [0.9], allow_empty=True)
