@@ -122,12 +122,12 @@ class StoringMixin:
             classifier = cls(**loading.params())
             spec = CascadeSpec.of(classifier)
             predictor = with_structure(loading.predictor(), spec)
-            device = values["engine"]["device"]
+            device, left_out = values["engine"]["device"], list(values["left_out"])
             if device != "cpu":
                 predictor = on_its_device(in_device(predictor, device))
-        if values["left_out"]:
+        if left_out:
             warn_caller(
-                f"parameters {values['left_out']} are functions or objects that no file holds, so they are as by "
+                f"parameters {left_out} are functions or objects that no file holds, so they are as by "
                 f"default; set them before you fit the loaded classifier again."
             )
         return classifier._adopt(predictor)

@@ -347,10 +347,15 @@ def device_left_out(values, texts):
     del values["engine"]["@dict"]["device"]
 
 
+def names_left_out(values, texts):
+    del values["left_out"]
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (newer, "newer"),
+        (names_left_out, "left_out"),
         (no_sets, "calibration do not fit"),
         (unknown_groups, "nobody"),
         (no_device, "device"),
