@@ -3,10 +3,11 @@
 Two networks: that of CIFAR-10, a companion in front, and MiniLM on the movie reviews (``fine_tuned.py``), whose first
 exit costs nothing. Three services of each, one after the other in several turns, each asked by as many clients as
 ``--clients`` says, over loopback, from a process of its own: the plain network in torch, the whole network in 8-bit
-integers in ONNX Runtime, and exits in 8-bit integers at budget 0.5. They share all code of the service but what runs
-the network; the whole networks are not watched, the exits are, as by default. Each request has ``--samples`` images, as
-an array, or sentences, as JSON, filled up to the longest of them. A client sends its next request once the last one is
-answered. The same samples come again and again, which watching notices.
+integers in ONNX Runtime (of MiniLM what ``quantize_dynamic`` makes), and exits in 8-bit integers at budget 0.5. They
+share all code of the service but what runs the network; the whole networks are not watched, the exits are, as by
+default. Each request has ``--samples`` images, as an array, or sentences, as JSON, filled up to the longest of them. A
+client sends its next request once the last one is answered. The same samples come again and again, which watching
+notices.
 
 Then hostile clients beside: garbage, half a body, a gigabyte, nothing. All others must be answered as before.
 
@@ -47,14 +48,12 @@ def export(data, folder, quick):
     """Fit, and write what the services need: the exits, the whole network in integers, samples."""
     import torch
 
-    from sklearn_jeidnn._engines.onnx_parts import plain_graph
-
     torch.set_num_threads(1)
     clf, X, y = FITS[data](quick)
     clf = clf.at(budget=BUDGET)
     folder.mkdir(parents=True, exist_ok=True)
     clf.export(folder / "exits")
-    (folder / "whole.onnx").write_bytes(plain_graph(clf._predictor.cascade.engine.sessions.graph))
+    WHOLE_NETWORKS[data](clf, folder / "whole.onnx")
     X, y = {name: part[:N_SERVED] for name, part in X.items()}, y[:N_SERVED]
     print(f"{data}: {clf.score(X if data == MINILM else X['X'], y):.3f} of the samples right")
     np.savez(folder / INPUTS, **X)
@@ -82,7 +81,23 @@ def fitted_minilm(quick):
     return clf.fit(*train, **held_out), X, y
 
 
+def with_scales_set_beforehand(clf, path):
+    """The same integers as those of the exits."""
+    from sklearn_jeidnn._engines.onnx_parts import plain_graph
+
+    path.write_bytes(plain_graph(clf._predictor.cascade.engine.sessions.graph))
+
+
+def with_scales_of_a_call(clf, path):
+    """What people do with a transformer: ONNX Runtime's quantize_dynamic, one scale for all tokens of a call."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    exported = path.parent / "exits" / "backbone.onnx"
+    quantize_dynamic(exported, path)
+
+
 FITS = {CIFAR10: fitted_cifar10, MINILM: fitted_minilm}
+WHOLE_NETWORKS = {CIFAR10: with_scales_set_beforehand, MINILM: with_scales_of_a_call}
 INPUTS = "X.npz"
 
 

@@ -55,8 +55,8 @@ def in_int8(
     """
     quantization = package("onnxruntime.quantization")
     with tempfile.TemporaryDirectory() as folder:
-        model = _prepared(graph.model, folder)
-        chosen = _nodes_of_stages(model, graph.n_exits, left_out, float_stages)
+        model = prepared(graph.model)
+        chosen = nodes_of_stages(model, graph.n_exits, left_out, float_stages)
         if not chosen:
             return graph
         path = os.path.join(folder, "int8.onnx")
@@ -99,7 +99,7 @@ def _kinds_in_integers(
     """Kinds of all operators that are to be in integers."""
     model = package("onnx").load_from_string(graph.model)
     _name_nodes(model)
-    chosen = set(_nodes_of_stages(model, graph.n_exits, left_out, float_stages))
+    chosen = set(nodes_of_stages(model, graph.n_exits, left_out, float_stages))
     return [node.op_type for node in model.graph.node if node.name in chosen]
 
 
@@ -115,19 +115,20 @@ def network_inputs(graph: CascadeGraph) -> Feeds:
     }
 
 
-def _prepared(model: bytes, folder: str) -> Any:
+def prepared(model: bytes) -> Any:
     """The model with known shapes and named nodes, as quantisation needs it."""
     pre_process = package("onnxruntime.quantization.shape_inference").quant_pre_process
     onnx = package("onnx")
-    # It takes a model of its own through a file that it does not find again, so it is given one.
-    given, path = (os.path.join(folder, name) for name in ("given.onnx", "prepared.onnx"))
-    with open(given, "wb") as file:
-        file.write(model)
-    pre_process(given, path, skip_symbolic_shape=True)
-    prepared = onnx.load(path)
-    _means_as_convolutions(prepared)
-    _name_nodes(prepared)
-    return prepared
+    with tempfile.TemporaryDirectory() as folder:
+        # It takes a model of its own through a file that it does not find again, so it is given one.
+        given, path = (os.path.join(folder, name) for name in ("given.onnx", "prepared.onnx"))
+        with open(given, "wb") as file:
+            file.write(model)
+        pre_process(given, path, skip_symbolic_shape=True)
+        ready = onnx.load(path)
+    _means_as_convolutions(ready)
+    _name_nodes(ready)
+    return ready
 
 
 def _means_as_convolutions(model: Any) -> None:
@@ -167,7 +168,7 @@ def _name_nodes(model: Any) -> None:
         node.name = f"{MEAN if node.name == MEAN else node.op_type}_{k}"
 
 
-def _nodes_of_stages(
+def nodes_of_stages(
     model: Any, n_exits: int, left_out: Collection[str], float_stages: Collection[int]
 ) -> list[str]:
     """Names of the nodes that are to be in integers: of stages, and pools of what crosses a cut."""
@@ -177,8 +178,8 @@ def _nodes_of_stages(
     seen: set[int] = set()
     chosen: list[int] = []
     for i in range(n_exits):
-        ends = _ends_of_stage(nodes, maker, outputs, i, is_last=i == n_exits - 1)
-        own = _leading_to(nodes, maker, ends) - seen
+        ends = ends_of_stage(nodes, maker, outputs, i, is_last=i == n_exits - 1)
+        own = leading_to(nodes, maker, ends) - seen
         own |= {
             k
             for k, node in enumerate(nodes)
@@ -192,7 +193,7 @@ def _nodes_of_stages(
     return [nodes[k].name for k in chosen if nodes[k].op_type in kinds]
 
 
-def _ends_of_stage(
+def ends_of_stage(
     nodes: Sequence[Any], maker: dict[str, int], outputs: Collection[str], i: int, is_last: bool
 ) -> list[str]:
     """Names of what a stage returns."""
@@ -208,7 +209,7 @@ def _ends_of_stage(
     return [nodes[maker[name]].input[0]]
 
 
-def _leading_to(nodes: Sequence[Any], maker: dict[str, int], outputs: Iterable[str]) -> set[int]:
+def leading_to(nodes: Sequence[Any], maker: dict[str, int], outputs: Iterable[str]) -> set[int]:
     found: set[int] = set()
     open_names = list(outputs)
     while open_names:

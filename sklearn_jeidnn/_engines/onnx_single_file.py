@@ -25,11 +25,13 @@ from .onnx_graphs import (
 )
 from .onnx_package import package
 from .onnx_parts import graphs_of_exits
+from .onnx_rows import OWN_DOMAIN
 
 LABEL, PROBABILITIES, EXIT = OUTPUTS = "label", "probabilities", "exit"
 N_SAMPLES = "n_samples"
 # Versions that ONNX Runtime 1.17 reads: of the format, and of the operators for trees.
-IR_VERSION, OPSETS = 9, {"": OPSET, "ai.onnx.ml": 3}
+IR_VERSION, STANDARD_OPSETS = 9, {"": OPSET, "ai.onnx.ml": 3}
+OPSETS = {**STANDARD_OPSETS, OWN_DOMAIN: 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +86,11 @@ def as_single_file(model: ExitingModel, metadata: Mapping[str, str]) -> bytes:
     _check(model)
     onnx = package("onnx")
     helper = onnx.helper
+    graph = _whole_graph(onnx, model)
+    opsets = OPSETS if OWN_DOMAIN.encode() in graph.SerializeToString() else STANDARD_OPSETS
     whole = helper.make_model(
-        _whole_graph(onnx, model),
-        opset_imports=[helper.make_opsetid(*item) for item in OPSETS.items()],
+        graph,
+        opset_imports=[helper.make_opsetid(*item) for item in opsets.items()],
         ir_version=IR_VERSION,
         producer_name="sklearn_jeidnn",
     )

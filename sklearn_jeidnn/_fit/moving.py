@@ -25,15 +25,12 @@ from .._schema import Arrays, InputSchema, Samples
 from .._warn import warn_caller
 from .engine_choice import check_engine, in_onnx
 from .exit_times import time_exits
-from .int8 import LEVEL, InInt8, compared, int8_engine, is_right
+from .int8 import LEAST_SHARE, LEVEL, InInt8, compared, int8_engine, is_right
 from .prices import relative_seconds, samples_of_a_call
 from .relearning import relearned
 from .spec import BFLOAT16, COMPILED, FASTEST, FLOAT32, INT8, ONNX_RUNTIME, TORCH, CascadeSpec
 from .turns import FIT_TURNS
 from .weights import normalised_weights
-
-# Share of the convolutions and matrix products, of which fewer are in integers only with a warning.
-LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
