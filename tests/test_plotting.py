@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_jeidnn import EarlyExitClassifier, plotting
 from sklearn_jeidnn._operate.frontier import COST_WEIGHT_GRID
-from sklearn_jeidnn._plotting.frontiers import frontier_line, frontier_rows
+from sklearn_jeidnn._plotting.frontiers import frontier_line, frontier_runs
 from sklearn_jeidnn._plotting.intervals import (
     HIGHER,
     SAME,
@@ -130,26 +130,41 @@ def test_no_line_is_drawn_where_no_operating_point_is():
     assert (0.2, 0.25) in segments and (0.8, 0.85) in segments
     assert max(right - left for left, right in segments) < 0.16
     assert not any(left <= 0.3 and right >= 0.8 for left, right in segments)
+    ends = {0.2, 0.3, 0.8, 1.0}
+    heights = dict(zip(drawn, display.line_.get_ydata(), strict=True))
+    assert all(heights[cost] == accuracies[costs.index(cost)] for cost in ends)
 
 
-def test_the_line_never_falls_or_bends_upwards_and_no_point_is_above_it():
+@pytest.mark.parametrize("widest_gap", [0.02, 0.1, 2.0])
+def test_the_line_never_falls_or_bends_upwards_and_no_point_is_above_it(widest_gap):
     costs = np.sort(rng.random(40)) + 0.05
     accuracies = 0.9 + 0.05 * np.log(costs) + 0.02 * rng.standard_normal(40)
-    rows = frontier_rows(costs, accuracies)
-    x, y = costs[rows], accuracies[rows]
-    slopes = np.diff(y) / np.diff(x)
-    assert (slopes >= 0).all() and (np.diff(slopes) <= 1e-12).all()
-    assert rows[0] == 0 and accuracies[rows[-1]] == accuracies.max()
-    line_x, line_y = frontier_line(costs, accuracies, rows, 2.0, is_log=False)
-    known = np.isin(costs, line_x)
-    assert (accuracies[known] <= np.interp(costs[known], line_x, line_y) + 1e-12).all()
+    runs = frontier_runs(costs, accuracies, widest_gap, is_log=False)
+    best = -np.inf
+    for run, envelope in runs:
+        x, y = costs[envelope], accuracies[envelope]
+        slopes = np.diff(y) / np.diff(x)
+        assert (slopes >= 0).all() and (np.diff(slopes) <= 1e-12).all()
+        assert y[0] >= best and y[-1] == accuracies[run].max()
+        assert np.diff(costs[run]).max(initial=0) <= widest_gap
+        best = y[-1]
+    assert best == accuracies.max() and runs[0][1][0] == 0
+    line_x, line_y = frontier_line(costs, accuracies, runs)
+    assert np.isnan(line_x).sum() == len(runs) - 1
+    drawn = np.isfinite(line_x)
+    for cost, accuracy in zip(costs, accuracies, strict=True):
+        assert (accuracy <= line_y[drawn & (line_x == cost)] + 1e-12).all()
 
 
 def test_points_that_cost_more_and_are_less_accurate_are_not_joined():
-    rows = frontier_rows(np.array([0.1, 0.2, 0.9]), np.array([0.9, 0.8, 0.85]))
-    assert rows.tolist() == [0]
-    as_good = frontier_rows(np.array([0.1, 0.2, 0.3]), np.array([0.9, 0.8, 0.9]))
-    assert as_good.tolist() == [0, 2]
+    def joined(costs, accuracies, widest_gap=1.0):
+        runs = frontier_runs(np.array(costs), np.array(accuracies), widest_gap, is_log=False)
+        return [envelope.tolist() for _, envelope in runs]
+
+    assert joined([0.1, 0.2, 0.9], [0.9, 0.8, 0.85]) == [[0]]
+    assert joined([0.1, 0.2, 0.3], [0.9, 0.8, 0.9]) == [[0, 2]]
+    assert joined([0.1, 0.8, 0.9], [0.9, 0.8, 0.85], widest_gap=0.5) == [[0]]
+    assert joined([0.1, 0.8, 0.9], [0.7, 0.8, 0.85], widest_gap=0.5) == [[0], [1, 2]]
 
 
 def flags(n_right, n_samples):

@@ -26,9 +26,9 @@ class AccuracyCostDisplay:
     """Accuracy over mean cost: exit policies, compared with the plain backbone and single exits.
 
     Make it with :meth:`from_estimator` or :meth:`from_predictions`. Each curve is the concave envelope of operating
-    points, from the cheapest to the most accurate ones: a random choice between two neighbours reaches what lies
+    points, from the cheapest to the most accurate one: a random choice between two neighbours reaches what lies
     between them [1]_. It is chosen on the samples that are drawn, which flatters it a little; markers are the points
-    themselves. Where there is no operating point within 15 % of the axis, there is no line.
+    themselves. Points further apart than 15 % of the axis are not joined: nothing is claimed of what lies between.
 
     The band around the first curve is a pointwise 95 % interval of the *difference* to the plain backbone on the same
     samples (adjusted Wald interval for paired proportions [2]_), drawn from the backbone's accuracy: where the band

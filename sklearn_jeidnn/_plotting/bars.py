@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BAR = 0.68
 # Width of a letter, in inches.
 LETTER = 0.085
-# Width of axes below which the first and the last tick must do, in inches.
+# Width of axes below which three ticks must do, in inches.
 FEW_TICKS = 3.2
 
 
@@ -55,7 +55,7 @@ def write_beside(ax: Axes, ends: np.ndarray, words: Sequence[str]) -> None:
     room = min(LETTER * (longest + 1) / inches(ax)[0], 0.7)
     ax.set_xlim(0, most / (1 - room))
     ticks = [tick for tick in ax.get_xticks() if tick <= most * (1 + 1e-9)]
-    ax.set_xticks(ticks[:: max(len(ticks) - 1, 1)] if inches(ax)[0] < FEW_TICKS else ticks)
+    ax.set_xticks(ticks[:: max((len(ticks) - 1) // 2, 1)] if inches(ax)[0] < FEW_TICKS else ticks)
 
 
 def label_shares(ax: Axes, label: str) -> None:

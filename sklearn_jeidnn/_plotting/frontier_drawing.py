@@ -20,7 +20,7 @@ from .figures import (
     is_narrow,
     with_kwargs,
 )
-from .frontiers import MOST_OF_AXIS, frontier_line, frontier_rows
+from .frontiers import MOST_OF_AXIS, frontier_line, frontier_runs
 from .intervals import CostCurve
 from .reading_frontiers import ORACLE
 from .words import PERCENT, percent, percent_with_decimal
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Cost of the cheapest point below which a linear axis would show no more than a vertical line.
 LEAST_ON_LINEAR = 0.1
-BAND = f"95{PERCENT} interval beside the backbone"
+BAND = f"difference to the backbone, 95{PERCENT} interval"
 # Room over all points for words, as a share of the height.
 HEADROOM = 0.2
 
@@ -76,8 +76,10 @@ class Drawing:
         return line
 
     def _line(self, curve: CostCurve, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = frontier_rows(curve.mean_cost, curve.accuracy)
-        return frontier_line(curve.mean_cost, heights, rows, self.widest_gap, self.is_log)
+        return frontier_line(curve.mean_cost, heights, self._runs(curve))
+
+    def _runs(self, curve: CostCurve) -> list[tuple[np.ndarray, np.ndarray]]:
+        return frontier_runs(curve.mean_cost, curve.accuracy, self.widest_gap, self.is_log)
 
     def _draw_first(
         self, name: str, curve: CostCurve, curve_kwargs: Mapping[str, Any] | None
@@ -125,7 +127,7 @@ class Drawing:
         if point is None:
             return
         cost, accuracy = float(point.mean_cost[0]), float(point.accuracy[0])
-        label = f"{self.name}, as fitted: {percent_with_decimal(accuracy)} at {percent(cost)}"
+        label = f"{self.name}, operating point: {percent_with_decimal(accuracy)} at {percent(cost)}"
         style: Style = {"markersize": 11, "color": VERMILLION, "zorder": 7, "label": label}
         self.ax.plot([cost], [accuracy], "D", markeredgecolor=self.colours.paper, **style)
 
@@ -138,7 +140,7 @@ class Drawing:
 
     def _draw_other(self, name: str, curve: CostCurve, style: Mapping[str, Any]) -> None:
         costs, heights = self._line(curve, curve.accuracy)
-        rows = frontier_rows(curve.mean_cost, curve.accuracy)
+        rows = np.concatenate([envelope for _, envelope in self._runs(curve)])
         marked = np.flatnonzero(np.isin(costs, curve.mean_cost[rows])).tolist()
         more: Style = {
             "linewidth": 1.5,
