@@ -99,9 +99,7 @@ def with_kwargs(defaults: Mapping[str, Any], given: Mapping[str, Any] | None) ->
 
 def inches(ax: Axes) -> tuple[float, float]:
     """Width and height of axes, about; a layout that makes room for labels may still change them."""
-    box, figure = ax.get_position(), ax.figure.get_figure(root=True)
-    width, height = figure.get_size_inches()
-    return float(box.width * width), float(box.height * height)
+    return float(ax.bbox.width / ax.figure.dpi), float(ax.bbox.height / ax.figure.dpi)
 
 
 def is_narrow(ax: Axes) -> bool:
