@@ -357,6 +357,9 @@ def test_reliability_counts_samples_and_has_intervals(fitted, fresh_digits):
     assert list(display.curves) == [names[i] for i in np.flatnonzero(counts >= 10)]
     first = int(np.flatnonzero(counts >= 10)[0])
     curve, own = display.curves[names[first]], taken == first
+    for other in display.curves.values():
+        assert len(other.n_samples) <= 5
+        assert len(other.n_samples) == 1 or other.n_samples.min() >= 30
     assert curve.n_samples.sum() == counts[first]
     confidence = np.average(curve.confidence, weights=curve.n_samples)
     assert confidence == pytest.approx(probabilities[own].max(1).mean())

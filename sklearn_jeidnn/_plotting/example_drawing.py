@@ -126,7 +126,7 @@ def draw_feature_means(display: Any, ax: Axes) -> None:
         {"rotation": 35, "ha": "left"} if inches(ax)[0] / len(labels) < LEAST_FOR_NAMES else {}
     )
     if turned:
-        labels = [shortened(name) for name, _ in heads]
+        labels = [f"{shortened(name)} ({words.split()[0]})" for name, words in heads]
     ax.set_xticks(range(len(labels)), labels, fontsize=SMALL, **turned)
     ax.xaxis.tick_top()
     ax.set_yticks(

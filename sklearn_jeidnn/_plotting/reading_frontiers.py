@@ -34,8 +34,8 @@ def policy_curve(
     """Operating points of a policy, and at which of them one exit for all samples does as well: (n_points,)."""
     frontier = classifier._predictor.frontier.with_policy(policy)
     taken = frontier.exits(answers)
-    table = tabulate(answers, taken, classifier.exit_costs_, COST_WEIGHT_GRID)
-    curve = _curve(answers, taken, classifier.exit_costs_)
+    table = tabulate(answers, taken, frontier.exit_costs, COST_WEIGHT_GRID)
+    curve = _curve(answers, taken, frontier.exit_costs)
     return curve, table["single_exit_suffices"]
 
 
