@@ -41,6 +41,7 @@ from ._fit.spec import ANY_PRECISION, ENGINES, FLOAT32, MODULE_PREFIX, SKORCH_PR
 from ._fit.warm_start import going_on
 from ._given import naming
 from ._history import input_hashes
+from ._html import HtmlMixin
 from ._operate.calibration import CalibrationSamples, SetRule
 from ._operate.certification import ACCURACY_DROP, DISAGREEMENT, MEAN_COST, one_limit
 from ._operate.exit_answers import ExitAnswers
@@ -80,6 +81,7 @@ class EarlyExitClassifier(
     StoringMixin,
     PredictionMixin,
     TimingMixin,
+    HtmlMixin,
     ClassifierMixin,  # type: ignore[misc]  # no types
     BaseEstimator,  # type: ignore[misc]  # no types
 ):

@@ -242,10 +242,21 @@ def class_codes(classes: np.ndarray, y: Any, n_samples: int, name: str) -> np.nd
     unknown = sorted(set(y.tolist()) - set(classes.tolist()), key=str)
     if unknown:
         raise ValueError(
-            f"{name} has labels {unknown[:5]} that are not among classes_ {classes[:12].tolist()}."
+            f"{name} has labels {unknown[:5]} that are not among classes_ {classes[:12].tolist()}"
+            f"{_what_to_do(classes, y)}."
         )
     codes: np.ndarray = np.searchsorted(classes, y)
     return codes
+
+
+def _what_to_do(classes: np.ndarray, y: np.ndarray) -> str:
+    """What a user who gives these labels may have meant."""
+    kinds = classes.dtype.kind, y.dtype.kind
+    if kinds[1] == "f" and not np.array_equal(y, np.trunc(y)):
+        return "; numbers with a fraction are no labels: give the classes that fit was given, not scores or targets"
+    if (kinds[0] in "biuf") != (kinds[1] in "biuf"):
+        return f"; give labels of the type that fit was given, such as {classes.tolist()[0]!r}"
+    return "; give labels that fit was given, or name all of them in classes= before fit"
 
 
 def as_integers(array: np.ndarray) -> np.ndarray:

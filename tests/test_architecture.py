@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 # A floor may import those below it, never those above.
 FLOORS = [
     {"_numbers", "_warn"},
-    {"_cells"},
+    {"_cells", "_chain"},
     {"_given_back"},
     {"_table_columns"},
     {
@@ -32,10 +32,10 @@ FLOORS = [
     {"_parts"},
     {"_exits", "conformal", "metrics", "_samples", "_images", "_tables", "pipeline"},
     {"_datasets", "_operate", "_streams", "backbones"},
-    {"_engines", "_predictor", "plotting", "model_selection"},
-    {"_store", "_watcher"},
-    {"_fit", "_prediction", "_portable", "runtime"},
-    {"_serving", "_storing", "_timing"},
+    {"_engines", "_predictor", "model_selection"},
+    {"_plotting", "_store", "_watcher"},
+    {"plotting", "_fit", "_prediction", "_portable", "runtime"},
+    {"_html", "_serving", "_storing", "_timing"},
     {"_classifier", "serving"},
     {"__main__"},
 ]
@@ -44,6 +44,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NUMPY_ONLY = [
     "runtime",
     "_cells",
+    "_chain",
     "_given_back",
     "_given",
     "_columns",

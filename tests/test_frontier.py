@@ -10,7 +10,7 @@ import pytest
 from sklearn_jeidnn._exits.gate_points import CONFIDENCE
 from sklearn_jeidnn._exits.policy import EXIT_DISTRIBUTIONS, sequential_mass
 from sklearn_jeidnn._operate.exit_answers import ExitAnswers
-from sklearn_jeidnn._operate.frontier import COST_WEIGHT_GRID, Frontier, oracle
+from sklearn_jeidnn._operate.frontier import COST_WEIGHT_GRID, Frontier, oracle_exits, tabulate
 from sklearn_jeidnn._operate.gate_descent import descend_gates
 from sklearn_jeidnn._operate.thresholds import THRESHOLD_POLICIES, threshold_gates
 
@@ -112,7 +112,8 @@ def test_the_table_says_where_one_exit_for_all_rows_would_do(rows):
 
 def test_hindsight_takes_the_cheapest_right_exit():
     errors = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 1]])
-    table = oracle(answers_with(errors, np.zeros((3, 2, 15), dtype=np.float32)), COSTS)
+    answers = answers_with(errors, np.zeros((3, 2, 15), dtype=np.float32))
+    table = tabulate(answers, oracle_exits(answers, COSTS), COSTS, COST_WEIGHT_GRID)
     rates = [table[f"exit{i}_rate"][5] for i in range(3)]
     assert rates == pytest.approx([2 / 3, 1 / 3, 0])
     assert table["accuracy"][5] == pytest.approx(2 / 3)

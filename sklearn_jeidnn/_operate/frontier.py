@@ -79,8 +79,11 @@ class Frontier:
 
     def measured(self, answers: ExitAnswers) -> dict[str, np.ndarray]:
         """What each point of the grid does to some samples (see :func:`tabulate`)."""
-        taken = self._taken(self.points, answers)
-        return tabulate(answers, taken, self.exit_costs, COST_WEIGHT_GRID)
+        return tabulate(answers, self.exits(answers), self.exit_costs, COST_WEIGHT_GRID)
+
+    def exits(self, answers: ExitAnswers) -> np.ndarray:
+        """Exit that each sample takes at each point of the grid: (n_samples, n_points)."""
+        return self._taken(self.points, answers)
 
     def summary(self, point: OperatingPoint) -> dict[str, Any]:
         """What an operating point does to the held-out samples: one number for each column of the table."""
@@ -281,13 +284,13 @@ def _beside_one_exit(
     }
 
 
-def oracle(answers: ExitAnswers, exit_costs: np.ndarray) -> dict[str, np.ndarray]:
-    """Tabulate the best exits in hindsight for each cost weight of the grid, as :func:`tabulate` does.
+def oracle_exits(answers: ExitAnswers, exit_costs: np.ndarray) -> np.ndarray:
+    """The best exits in hindsight for each cost weight of the grid: (n_samples, n_points).
 
     This is a bound, for plots: no classifier knows beforehand which exits will be right.
     """
     taken = [best_exit(answers.errors, exit_costs, weight) for weight in COST_WEIGHT_GRID]
-    return tabulate(answers, np.stack(taken, axis=1), exit_costs, COST_WEIGHT_GRID)
+    return np.stack(taken, axis=1)
 
 
 def objective_at(

@@ -1,0 +1,1 @@
+"""Displays: what they read, how they draw; :mod:`sklearn_jeidnn.plotting` is their face."""
