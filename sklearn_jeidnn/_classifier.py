@@ -50,6 +50,7 @@ from ._operate.operating_point import check_budget, check_joint, check_limit, ch
 from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
+from ._reporting import ReportingMixin
 from ._samples import (
     GivenSamples,
     ReadingOptions,
@@ -80,6 +81,7 @@ class EarlyExitClassifier(
     StoringMixin,
     PredictionMixin,
     TimingMixin,
+    ReportingMixin,
     ClassifierMixin,  # type: ignore[misc]  # no types
     BaseEstimator,  # type: ignore[misc]  # no types
 ):

@@ -242,7 +242,8 @@ def class_codes(classes: np.ndarray, y: Any, n_samples: int, name: str) -> np.nd
     unknown = sorted(set(y.tolist()) - set(classes.tolist()), key=str)
     if unknown:
         raise ValueError(
-            f"{name} has labels {unknown[:5]} that are not among classes_ {classes[:12].tolist()}."
+            f"{name} has labels {unknown[:5]} that are not among classes_ {classes[:12].tolist()}; leave these samples "
+            f"out, or fit on samples that have these labels."
         )
     codes: np.ndarray = np.searchsorted(classes, y)
     return codes

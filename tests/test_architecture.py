@@ -34,8 +34,8 @@ FLOORS = [
     {"_datasets", "_operate", "_streams", "backbones"},
     {"_engines", "_predictor", "plotting", "model_selection"},
     {"_store", "_watcher"},
-    {"_fit", "_prediction", "_portable", "runtime"},
-    {"_serving", "_storing", "_timing"},
+    {"_fit", "_prediction", "_portable", "_report", "runtime"},
+    {"_reporting", "_serving", "_storing", "_timing", "reporting"},
     {"_classifier", "serving"},
     {"__main__"},
 ]

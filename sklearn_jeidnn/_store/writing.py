@@ -39,6 +39,14 @@ def _place(path: Any, name: str) -> Path:
     return place
 
 
+def file_place(path: Any) -> Path:
+    """Where to write a file, behind links; refuse a folder, and a file in a folder that is not there."""
+    place = _place(path, "path")
+    if place.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a folder; give the name of a file in it.")
+    return place
+
+
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
     """Write a file beside its place, and move it there once it is whole.
 
@@ -53,9 +61,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> 
     OSError
         If the file cannot be written. What was there before stays.
     """
-    place = _place(path, "path")
-    if place.is_dir():
-        raise IsADirectoryError(f"path={str(path)!r} is a folder; give the name of a file in it.")
+    place = file_place(path)
     with _unfinished(place, is_folder=False) as unfinished:
         write(unfinished)
         _flush(unfinished)
