@@ -159,6 +159,7 @@ METHODS = {
     "measure_costs": {},
     "predict_set": {"X": X_new},
     "predict_stream": {"batches": [X_new]},
+    "report": {"X": X_new, "y": y_new, "path": "report.html"},
 }
 BESIDE = {
     ("at", "exit_costs"): {"cost_weight": 0.1},

@@ -41,6 +41,11 @@ def write_report(
     _check_flags(examples=examples, timing=timing)
     _check_words(title=title, intended_use=intended_use)
     shape = None if image_shape is None else checked_image_shape(image_shape)
+    if not hasattr(estimator, "fit"):
+        raise TypeError(
+            f"estimator is a {type(estimator).__name__}; give the fitted classifier, pipeline or search first, then "
+            f"X, y and path."
+        )
     check_is_fitted(estimator)
     own_options = last_step(estimator)[0]._loader_options()
     given = read_dataset(GivenSamples(X=X, y=y), own_options) if is_dataset(X) else None

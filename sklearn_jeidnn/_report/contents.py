@@ -9,6 +9,7 @@ from .._operate.drift import compare_samples
 from .._operate.exit_answers import ExitAnswers
 from .._operate.frontier import tabulate
 from .._predictor import Predictor
+from .._warn import collected_warnings, warn_caller
 from .exits import ExitSummary, exit_summaries
 from .facts import (
     Certificates,
@@ -65,6 +66,8 @@ class Contents:
         Whether the classifier stands at the end of something else.
     single_that_suffices : ExitSummary or None
         The exit that costs no more if all samples leave there, and is not shown to be less accurate.
+    notes : tuple of str
+        Warnings that these samples gave.
     """
 
     title: str
@@ -85,6 +88,7 @@ class Contents:
     shown: Shown | None
     is_pipeline: bool
     single_that_suffices: ExitSummary | None
+    notes: tuple[str, ...]
 
 
 def contents_of(
@@ -105,7 +109,10 @@ def contents_of(
     ``X`` is as the classifier takes it.
     """
     predictor: Predictor = classifier._predictor
-    samples = answer_samples(classifier, X, y, groups)
+    with collected_warnings() as notes:
+        samples = answer_samples(classifier, X, y, groups)
+    for note in notes:
+        warn_caller(note)
     point = point_on_samples(predictor, samples, confidence_level)
     answers = samples.answers
     frontier = frontier_on_samples(
@@ -127,6 +134,7 @@ def contents_of(
         plain=Share.of(answers.backbone_codes == answers.codes),
         single_accuracies=1 - answers.exit_errors(),
         exits=exits,
+        notes=tuple(notes),
         single_that_suffices=_sufficient(point, answers, exits),
         reliability=reliability_of(point),
         alike=_likeness(predictor, point),

@@ -102,12 +102,12 @@ def _slider(contents: Contents) -> Markup:
     last, own = len(contents.frontier.points) - 1, contents.frontier.own
     slider = empty(
         "input", type="range", id="slider", min=0, max=last, step=1, value=own,
-        autocomplete="off", disabled=not last,
+        autocomplete="off",
     )  # fmt: skip
     ends = tag("div", tag("span", "cheaper"), tag("span", "more expensive"), class_="ends")
     button = tag("button", "Back to this classifier", type="button", id="back", disabled=True)
     label = tag("label", "Operating point", for_="slider")
-    return tag("div", label, slider, ends, button, class_="control needs-script")
+    return tag("div", label, slider, ends, button, class_="control needs-script", hidden=not last)
 
 
 def _readouts(own: dict[str, Any]) -> Markup:

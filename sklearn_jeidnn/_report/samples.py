@@ -111,10 +111,14 @@ def _count_calibrating(predictor: Predictor, answers: ExitAnswers) -> int:
     """How many samples are among those that calibrate, of which answers and labels are kept, but no hashes."""
     if predictor.samples is None:
         return 0
-    known = _hashes_of_answers(predictor.samples.answers)
-    none = known[:0]
-    history = SampleHistory.of([known, none, none], complete=True)
-    return history.count_used(_hashes_of_answers(answers))
+    known, new = map(_hashes_of_answers, (predictor.samples.answers, answers))
+    # All of these samples may be a few of those, and the other way round.
+    return max(_count_equal(known, new), _count_equal(new, known))
+
+
+def _count_equal(known: np.ndarray, new: np.ndarray) -> int:
+    """How many of the new hashes are known, if more than chance explains."""
+    return SampleHistory.of([known, known[:0], known[:0]], complete=True).count_used(new)
 
 
 def _hashes_of_answers(answers: ExitAnswers) -> np.ndarray:

@@ -37,6 +37,7 @@ def warnings(contents: Contents) -> Markup:
         texts.append(
             known_text(contents) + " The figures below are too good to hold for new samples."
         )
+    texts += contents.notes
     if contents.certificates.leakage is not None:
         texts.append(
             f"Nothing is guaranteed: {contents.certificates.leakage}. Prediction sets and probabilities may be too "
@@ -59,8 +60,8 @@ def known_text(contents: Contents) -> str:
         (known.n_learned, "trained its networks or set its gates"),
         (known.n_calibrated, "calibrated its prediction sets"),
     ]
-    said = " and ".join(f"{count(n)} {what}" for n, what in parts if n)
-    return f"The classifier has seen these samples before: of {count(known.n_samples)}, {said}."
+    said = ", and ".join(f"{count(n)} of {count(known.n_samples)} {what}" for n, what in parts if n)
+    return f"The classifier has seen these samples before: {said}."
 
 
 def summary(contents: Contents) -> Markup:
@@ -130,8 +131,9 @@ def _alternative(contents: Contents) -> str:
     single = contents.single_that_suffices
     if single is None:
         return ""
+    what = "without early exits" if single is contents.exits[-1] else "with one exit"
     return (
-        f"A simpler classifier may do: if every sample left at exit {exit_name(single)}, at cost "
+        f"A simpler classifier, {what}, may do: if every sample left at exit {exit_name(single)}, at cost "
         f"{cost_text(single.cost)}, it would be right on "
         f"{percent(float(contents.single_accuracies[single.number]))}, and these samples do not show that choosing "
         f"among exits is better."

@@ -22,7 +22,7 @@ def as_path(path: Any, name: str) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(
-            f"{name}={path!r} is not allowed; give the name of a file or folder, a str or a path."
+            f"{name}={path!r:.80} is not allowed; give the name of a file or folder, a str or a path."
         )
     if not str(path) or "\0" in str(path):
         raise ValueError(f"{name}={path!r} is not allowed: no file can be called so.")
