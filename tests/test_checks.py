@@ -223,7 +223,12 @@ def test_methods_of_the_matrix_are_all_that_take_parameters():
 @pytest.mark.parametrize("value", [None, 3, 2.5, "", b"x", [], "a\0b", object()])
 def test_paths_that_are_none_are_named(ready, value):
     calls = {
-        "path": [ready.save, ready.export_onnx, EarlyExitClassifier.load],
+        "path": [
+            ready.save,
+            ready.export_onnx,
+            EarlyExitClassifier.load,
+            lambda path: ready.report(X_new, y_new, path),
+        ],
         "directory": [ready.export, Predictor.load],
     }
     for name, functions in calls.items():

@@ -19,12 +19,14 @@ from torch.utils.data import TensorDataset
 
 import sklearn_jeidnn
 from sklearn_jeidnn import EarlyExitClassifier, _timing
+from sklearn_jeidnn._report.exits import MOST_EXAMPLES_OF_ALL
 from sklearn_jeidnn._report.pictures import LONGEST_SIDE, Pictures
 from sklearn_jeidnn._report.shown import Table, as_text
 from sklearn_jeidnn.reporting import report
 
 from . import browser
 from .conftest import quick_classifier
+from .test_divergence import Normed
 
 PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
 EVIL = "<script>alert('x')</script>"
@@ -111,7 +113,7 @@ def test_a_page_loads_nothing_and_runs_its_own_script_alone(text):
     kinds = [attributes.get("type") for attributes in page.all("script")]
     assert kinds == ["application/json", None]
     (policy,) = (a["content"] for a in page.all("meta") if "http-equiv" in a)
-    assert "default-src 'none'" in policy and "'unsafe-eval'" not in policy
+    assert "default-src 'none'; script-src 'sha256-" in policy
     assert not [name for _, a in page.found for name in a if name.startswith("on")]
 
 
@@ -237,6 +239,10 @@ def test_large_pictures_are_made_small_and_keep_their_colours():
     with PIL.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
         assert max(picture.size) <= LONGEST_SIDE and picture.size[0] > picture.size[1]
         assert np.asarray(picture)[5, 5].tolist() == [0, 255, 0]
+    # Noise, which nothing compresses, in as many pictures as a page has at most.
+    noise = np.random.default_rng(0).integers(256, size=(1, 216, 216, 3), dtype=np.uint8)
+    size = len(Pictures.of(noise, noise.shape[1:]).data_uri(0))
+    assert MOST_EXAMPLES_OF_ALL * size < 1_500_000
 
 
 def test_the_columns_that_tell_most_of_an_exit_come_first():
@@ -344,6 +350,19 @@ def test_warnings_that_samples_give_are_in_the_page(fitted, fresh_digits, tmp_pa
         page = page_of(fitted, X, y, tmp_path / "r.html")
     assert str(caught[0].message) in page and caught[0].filename == __file__
     assert as_text(np.float32("nan")) == "missing"
+
+
+@pytest.mark.filterwarnings("ignore:module", "ignore:.* samples", "ignore:X is not like")
+def test_samples_without_an_answer_count_as_predict_and_sets_count_them(
+    digits, fresh_digits, tmp_path
+):
+    X, y = fresh_digits[0][:100].copy(), fresh_digits[1][:100]
+    X[::10] = 0
+    clf = quick_classifier(module=Normed, max_epochs=5).fit(*digits)
+    assert np.isnan(clf.exit_answers(X, y).logits).any()
+    clf.report(X, y, tmp_path / "r.html")
+    (own,) = (p for p in points_of((tmp_path / "r.html").read_text()) if p["own"])
+    np.testing.assert_allclose(own["values"], figures(clf, X, y), atol=1e-6)
 
 
 def test_what_was_certified_is_told_with_its_samples(fitted, fresh_digits, tmp_path):

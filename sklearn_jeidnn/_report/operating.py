@@ -153,7 +153,7 @@ def _legend() -> Markup:
 def _points_table(contents: Contents) -> Markup:
     rows = [
         [
-            "this classifier" if i == contents.frontier.own else _weight(figures),
+            "this classifier" if i == contents.frontier.own else f"{figures.cost_weight:.3g}",
             cost_text(figures.mean_cost),
             percent(figures.accuracy.value),
             percent(None if figures.coverage is None else figures.coverage.value),
