@@ -20,12 +20,13 @@ from torch.utils.data import TensorDataset
 import sklearn_jeidnn
 from sklearn_jeidnn import EarlyExitClassifier, _timing
 from sklearn_jeidnn._report.exits import MOST_EXAMPLES_OF_ALL
+from sklearn_jeidnn._report.markup import data
 from sklearn_jeidnn._report.pictures import LONGEST_SIDE, Pictures
 from sklearn_jeidnn._report.shown import Table, as_text
 from sklearn_jeidnn.reporting import report
 
 from . import browser
-from .conftest import quick_classifier
+from .conftest import TinyConv, quick_classifier
 from .test_divergence import Normed
 
 PACKAGE = pathlib.Path(sklearn_jeidnn.__file__).parent
@@ -57,9 +58,15 @@ class Elements(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def written(fitted, fresh_digits, tmp_path_factory):
+def reported(fitted):
+    """At a point that is not the cheapest."""
+    return fitted.at(cost_weight=0.001)
+
+
+@pytest.fixture(scope="module")
+def written(reported, fresh_digits, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    fitted.report(*fresh_digits, path, image_shape=(8, 8))
+    reported.report(*fresh_digits, path, image_shape=(8, 8))
     return path
 
 
@@ -83,16 +90,16 @@ def figures(clf, X, y):
     ]
 
 
-def test_figures_of_all_points_are_those_of_the_classifier_there(fitted, fresh_digits, text):
+def test_figures_of_all_points_are_those_of_the_classifier_there(reported, fresh_digits, text):
     X, y = fresh_digits
     points = points_of(text)
     (own,) = (point for point in points if point["own"])
-    np.testing.assert_allclose(own["values"], figures(fitted, X, y), atol=1e-6)
+    np.testing.assert_allclose(own["values"], figures(reported, X, y), atol=1e-6)
     assert own["texts"]["code"] == "this classifier as it is"
     others = [point for point in points if not point["own"]]
     assert len(others) > 5
     for point in others[::4]:
-        there = eval(point["texts"]["code"], {"clf": fitted})
+        there = eval(point["texts"]["code"], {"clf": reported})
         # Gates of all points are found together, those of one by itself: rounding may move a sample.
         np.testing.assert_allclose(point["values"], figures(there, X, y), atol=3 / len(y))
         rates = np.bincount(there.predict_exit(X), minlength=len(there.exit_costs_)) / len(y)
@@ -122,6 +129,13 @@ def test_without_scripts_a_table_has_all_points(text):
     assert table.count("<tr") == 1 + len(points_of(text))
 
 
+def test_values_for_the_script_cannot_end_it():
+    values = {"</script><script>": ["&amp;", "<!--"]}
+    text = data(values, "id")
+    assert text.lower().count("script>") == 1 and "<!--" not in text
+    assert json.loads(text.partition(">")[2].removesuffix("</script>")) == values
+
+
 # --- in a browser
 
 
@@ -137,12 +151,12 @@ SHOWN = "return [...document.querySelectorAll('output')].map(o => o.textContent)
 
 
 def test_the_slider_moves_by_keyboard_and_shows_the_classifier_there(
-    chromium, written, fitted, fresh_digits
+    chromium, written, reported, fresh_digits
 ):
     X, y = fresh_digits
     chromium.open(written.as_uri())
     at_first = chromium.run(SHOWN)
-    cost, *shares = figures(fitted, X, y)
+    cost, *shares = figures(reported, X, y)
     assert at_first == [
         f"{cost:.2f}",
         f"{100 * shares[0]:.1f}\u00a0%",
@@ -152,13 +166,15 @@ def test_the_slider_moves_by_keyboard_and_shows_the_classifier_there(
     chromium.press("#slider", browser.HOME + 2 * browser.RIGHT)
     code = chromium.run("return document.querySelector('code[data-field=code]').textContent")
     shown = [float(text.rstrip("\u00a0%")) for text in chromium.run(SHOWN)]
-    there = figures(eval(code, {"clf": fitted}), X, y)
+    there = figures(eval(code, {"clf": reported}), X, y)
     expected = np.array(there) * [1, 100, 100, 1]
     np.testing.assert_allclose(shown, expected, atol=0.3)
     assert chromium.run(SHOWN) != at_first
     assert "accuracy" in chromium.run("return slider.getAttribute('aria-valuetext')")
     chromium.click("#back")
     assert chromium.run(SHOWN) == at_first
+    own = [point["own"] for point in points_of(written.read_text())].index(True)
+    assert chromium.run("return Number(slider.value)") == own > 0
     assert chromium.problems() == []
     asked = chromium.requests_of(written.as_uri())
     assert {url for url in asked if not url.startswith("data:")} == {written.as_uri()}
@@ -216,7 +232,7 @@ def test_names_and_values_that_look_like_code_are_text(tmp_path):
         assert EVIL in page.texts["h1"] and EVIL in page.texts["table"]
 
 
-def test_pictures_are_the_samples(fitted, fresh_digits, text):
+def test_pictures_are_the_samples(reported, fresh_digits, text):
     PIL = pytest.importorskip("PIL.Image")
     X, y = fresh_digits
     images = Elements(text).all("img")
@@ -227,8 +243,16 @@ def test_pictures_are_the_samples(fitted, fresh_digits, text):
         with PIL.open(file) as picture:
             pixels = np.asarray(picture)
         np.testing.assert_allclose(pixels, X[number].reshape(8, 8) * 255 / X.max(), atol=0.51)
-        label = fitted.predict(X[[number]])[0]
+        label = reported.predict(X[[number]])[0]
         assert image["alt"].endswith(f"truth {y[number]}, answer {label}")
+
+
+def test_examples_go_from_the_surest_answer_to_the_least_sure(text):
+    shown = re.findall(r'<ul class="pictures">(.*?)</ul>', text, flags=re.DOTALL)
+    for pictures in shown:
+        numbers = [float(n) for n in re.findall(r'class="small">([\d.]+)\u00a0%', pictures)]
+        assert numbers == sorted(numbers, reverse=True) and len(numbers) > 1
+    assert len(shown) > 1
 
 
 def test_large_pictures_are_made_small_and_keep_their_colours():
@@ -309,9 +333,9 @@ def test_pipelines_and_searches_are_reported_in_the_units_of_their_samples(
         assert re.search(r"mean \d+\.\d+</td>", page) and "mean -" not in page
 
 
-def test_a_dataset_is_reported_as_its_arrays(fitted, fresh_digits, text, tmp_path):
+def test_a_dataset_is_reported_as_its_arrays(reported, fresh_digits, text, tmp_path):
     X, y = map(torch.as_tensor, fresh_digits)
-    fitted.report(TensorDataset(X, y), None, tmp_path / "r.html", image_shape=(8, 8))
+    reported.report(TensorDataset(X, y), None, tmp_path / "r.html", image_shape=(8, 8))
     assert (tmp_path / "r.html").read_text() == text
 
 
@@ -358,8 +382,11 @@ def test_samples_without_an_answer_count_as_predict_and_sets_count_them(
 ):
     X, y = fresh_digits[0][:100].copy(), fresh_digits[1][:100]
     X[::10] = 0
-    clf = quick_classifier(module=Normed, max_epochs=5).fit(*digits)
-    assert np.isnan(clf.exit_answers(X, y).logits).any()
+    # The companion answers blank samples; the last exit, where all samples go, does not.
+    clf = quick_classifier(module=[TinyConv, Normed], max_epochs=2).fit(*digits)
+    clf._adopt(clf._predictor.moved_to(clf._predictor.frontier.always_last_exit()))
+    y[::10] = clf.predict(X[::10])
+    assert np.isnan(clf.exit_answers(X, y).logits[:, -1]).any()
     clf.report(X, y, tmp_path / "r.html")
     (own,) = (p for p in points_of((tmp_path / "r.html").read_text()) if p["own"])
     np.testing.assert_allclose(own["values"], figures(clf, X, y), atol=1e-6)
