@@ -51,6 +51,7 @@ from ._operate.operating_point import check_budget, check_joint, check_limit, ch
 from ._portable import PortableMixin
 from ._prediction import VALID, PredictionMixin
 from ._predictor import Predictor
+from ._reporting import ReportingMixin
 from ._samples import (
     GivenSamples,
     ReadingOptions,
@@ -82,6 +83,7 @@ class EarlyExitClassifier(
     PredictionMixin,
     TimingMixin,
     HtmlMixin,
+    ReportingMixin,
     ClassifierMixin,  # type: ignore[misc]  # no types
     BaseEstimator,  # type: ignore[misc]  # no types
 ):

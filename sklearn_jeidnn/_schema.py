@@ -256,7 +256,7 @@ def _what_to_do(classes: np.ndarray, y: np.ndarray) -> str:
         return "; numbers with a fraction are no labels: give the classes that fit was given, not scores or targets"
     if (kinds[0] in "biuf") != (kinds[1] in "biuf"):
         return f"; give labels of the type that fit was given, such as {classes.tolist()[0]!r}"
-    return "; give labels that fit was given, or name all of them in classes= before fit"
+    return "; leave these samples out, or fit on samples that have these labels (classes= names them beforehand)"
 
 
 def as_integers(array: np.ndarray) -> np.ndarray:

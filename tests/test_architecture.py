@@ -34,8 +34,8 @@ FLOORS = [
     {"_datasets", "_operate", "_streams", "backbones"},
     {"_engines", "_predictor", "model_selection"},
     {"_plotting", "_store", "_watcher"},
-    {"plotting", "_fit", "_prediction", "_portable", "runtime"},
-    {"_html", "_serving", "_storing", "_timing"},
+    {"plotting", "_fit", "_prediction", "_portable", "_report", "runtime"},
+    {"_html", "_reporting", "_serving", "_storing", "_timing", "reporting"},
     {"_classifier", "serving"},
     {"__main__"},
 ]

@@ -130,9 +130,9 @@ def test_functions_that_expect_something_else_are_told_what_they_get(params, tak
 def test_groups_are_needed_exactly_if_conformalize_was_given_some():
     rule_of().check_groups(None)
     rule_of(takes_groups=True).check_groups([1])
-    with pytest.raises(ValueError, match="called without groups, but predict_set was given some"):
+    with pytest.raises(ValueError, match="called without groups, but some are given here"):
         rule_of().check_groups([1])
-    with pytest.raises(ValueError, match="called with groups, but predict_set was given none"):
+    with pytest.raises(ValueError, match="called with groups, but none are given here"):
         rule_of(takes_groups=True).check_groups(None)
 
 

@@ -159,6 +159,7 @@ METHODS = {
     "measure_costs": {},
     "predict_set": {"X": X_new},
     "predict_stream": {"batches": [X_new]},
+    "report": {"X": X_new, "y": y_new, "path": "report.html"},
 }
 BESIDE = {
     ("at", "exit_costs"): {"cost_weight": 0.1},
@@ -222,7 +223,12 @@ def test_methods_of_the_matrix_are_all_that_take_parameters():
 @pytest.mark.parametrize("value", [None, 3, 2.5, "", b"x", [], "a\0b", object()])
 def test_paths_that_are_none_are_named(ready, value):
     calls = {
-        "path": [ready.save, ready.export_onnx, EarlyExitClassifier.load],
+        "path": [
+            ready.save,
+            ready.export_onnx,
+            EarlyExitClassifier.load,
+            lambda path: ready.report(X_new, y_new, path),
+        ],
         "directory": [ready.export, Predictor.load],
     }
     for name, functions in calls.items():

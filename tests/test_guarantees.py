@@ -125,9 +125,9 @@ def test_groups_of_the_users_own_come_by_a_function_or_by_hand(calibrated):
         band = metrics.coverage_band(of_calibration.sum(), own.sum(), 0.9, probability=0.999)
         assert band[0] <= metrics.coverage(sets[own], y[half:][own]) <= band[1]
     assert by_hand.predict_set(X[half:], groups=np.full(len(X) - half, "new")).all()
-    with pytest.raises(ValueError, match="with groups, but predict_set was given none"):
+    with pytest.raises(ValueError, match="with groups, but none are given here"):
         by_hand.predict_set(X)
-    with pytest.raises(ValueError, match="without groups, but predict_set was given some"):
+    with pytest.raises(ValueError, match="without groups, but some are given here"):
         clf.predict_set(X, groups=y)
     with pytest.raises(ValueError, match="groups has shape"):
         by_hand.predict_set(X, groups=["dark"])

@@ -86,9 +86,9 @@ class SetRule:
     def check_groups(self, groups: ArrayLike | None) -> None:
         """Refuse groups if ``conformalize`` was given none, and require them if it was given some."""
         if (groups is not None) != self.takes_groups:
-            were, came = ("", "none") if self.takes_groups else ("out", "some")
+            were, came = ("", "none are") if self.takes_groups else ("out", "some are")
             raise ValueError(
-                f"conformalize was called with{were} groups, but predict_set was given {came}."
+                f"conformalize was called with{were} groups, but {came} given here (groups=)."
             )
 
     def groups_of(self, rows: conformal.RoutedSamples) -> np.ndarray:

@@ -141,7 +141,7 @@ class Frontier:
             for logits in EXTRA_CONSERVATIVE_LOGITS
         ]
         points += [self._between(i, share) for i in range(len(self.points) - 1) for share in shares]
-        points.append(self._grid_point(len(self.points) - 1))
+        points.append(self.grid_point(len(self.points) - 1))
         costs = [self._mean_cost(point) for point in points]
         if min(costs) > self.exit_costs[0]:
             # Learned gates can keep some samples at any cost weight.
@@ -157,7 +157,8 @@ class Frontier:
             plain_last_exit=self.plain_last_exit,
         )
 
-    def _grid_point(self, i: int) -> OperatingPoint:
+    def grid_point(self, i: int) -> OperatingPoint:
+        """Point ``i`` of ``points``."""
         return self._point(COST_WEIGHT_GRID[i], self.points.point(i))
 
     def _between(self, i: int, share: float) -> OperatingPoint:
@@ -194,11 +195,11 @@ class Frontier:
             return self.always_first_exit()
         first = int(fits.argmax())
         # Before the second point comes a cost weight of 0, which has no logarithm.
-        return self._grid_point(first) if first < 2 else self._bisected(first, budget)
+        return self.grid_point(first) if first < 2 else self._bisected(first, budget)
 
     def _bisected(self, first: int, budget: float) -> OperatingPoint:
         """Bisect the logarithm of the cost weight below point ``first``, the first of the grid within a budget."""
-        best = self._grid_point(first)
+        best = self.grid_point(first)
         low, high = np.log(COST_WEIGHT_GRID[first - 1 : first + 1])
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
@@ -217,7 +218,7 @@ class Frontier:
         good = self.table["accuracy"] >= least - 1e-9
         if not good.any():
             return self.always_last_exit()
-        return self._grid_point(int(np.where(good, self.table["mean_cost"], np.inf).argmin()))
+        return self.grid_point(int(np.where(good, self.table["mean_cost"], np.inf).argmin()))
 
 
 def tabulate(

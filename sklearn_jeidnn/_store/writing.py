@@ -22,7 +22,7 @@ def as_path(path: Any, name: str) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(
-            f"{name}={path!r} is not allowed; give the name of a file or folder, a str or a path."
+            f"{name}={path!r:.80} is not allowed; give the name of a file or folder, a str or a path."
         )
     if not str(path) or "\0" in str(path):
         raise ValueError(f"{name}={path!r} is not allowed: no file can be called so.")
@@ -36,6 +36,14 @@ def _place(path: Any, name: str) -> Path:
         raise FileNotFoundError(
             f"{name}={str(path)!r} is in {str(place.parent)!r}, and there is no such folder; make it first."
         )
+    return place
+
+
+def file_place(path: Any) -> Path:
+    """Where to write a file, behind links; refuse a folder, and a file in a folder that is not there."""
+    place = _place(path, "path")
+    if place.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a folder; give the name of a file in it.")
     return place
 
 
@@ -53,9 +61,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> 
     OSError
         If the file cannot be written. What was there before stays.
     """
-    place = _place(path, "path")
-    if place.is_dir():
-        raise IsADirectoryError(f"path={str(path)!r} is a folder; give the name of a file in it.")
+    place = file_place(path)
     with _unfinished(place, is_folder=False) as unfinished:
         write(unfinished)
         _flush(unfinished)
