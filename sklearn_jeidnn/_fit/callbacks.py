@@ -174,16 +174,19 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
 
 
 class EpochDone(Callback):  # type: ignore[misc]  # skorch has no type hints
-    """Call a function after each epoch.
+    """Call a function after each epoch, which may end the training.
 
     Parameters
     ----------
     function : callable
-        Without arguments.
+        Without arguments; the training ends after an epoch at which it returns True.
     """
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], bool | None]) -> None:
         self.function = function
+        self.ends_ = False
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        self.function()
+        self.ends_ = bool(self.function())
+        if self.ends_:
+            raise KeyboardInterrupt

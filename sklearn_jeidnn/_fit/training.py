@@ -113,10 +113,10 @@ class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type
 
 
 def _stops_early(interrupt: KeyboardInterrupt) -> bool:
-    """Whether skorch's ``EarlyStopping``, a subclass of it, or :class:`KeepBestCycle` has ended the training."""
+    """Whether skorch's ``EarlyStopping``, a subclass of it, or a callback of this package has ended the training."""
     *_, (innermost, _) = traceback.walk_tb(interrupt.__traceback__)
     raiser = innermost.f_locals.get("self")
-    if isinstance(raiser, KeepBestCycle):
+    if isinstance(raiser, KeepBestCycle | EpochDone):
         return raiser.ends_
     return isinstance(raiser, EarlyStopping) and raiser.misses_ == raiser.patience
 
@@ -146,7 +146,7 @@ def train_exits(
     callbacks: Any,
     n_epochs: int | None = None,
     steps: StepLimits = ALONE,
-    epoch_done: Callable[[], None] | None = None,
+    epoch_done: Callable[[], bool | None] | None = None,
     loop: StoredLoop = NO_LOOP,
     **options: Any,
 ) -> ExitsNet:
@@ -172,7 +172,7 @@ def train_exits(
     steps : StepLimits
         Of a training that finds its number of epochs.
     epoch_done : callable, default=None
-        Called after each epoch.
+        Called after each epoch; the training ends where it returns True.
     loop : StoredLoop
         Where the state is stored after epochs, and taken from.
 
