@@ -14,7 +14,15 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
-from .callbacks import FUSED_OPTION, EpochDone, KeepBestCycle, KeepBestEpoch, StopIfNotFinite
+from .callbacks import (
+    FUSED_OPTION,
+    EpochDone,
+    KeepBestCycle,
+    KeepBestEpoch,
+    StopIfNotFinite,
+    epoch_put_back,
+    note_kept,
+)
 from .checkpoint import NO_LOOP, StoredLoop
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
 from .divergence import explaining_lone_samples, explaining_none_held_out
@@ -96,6 +104,9 @@ class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type
                 raise
         self.loop_.end()
         self.notify("on_train_end", X=X, y=y)
+        put_back = epoch_put_back([callback for _, callback in self.callbacks_], self.history)
+        if put_back is not None:
+            note_kept(self.history, put_back)
         return self
 
     def _changing(self) -> list[Any]:
