@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback, EarlyStopping
 
 from sklearn_jeidnn._fit import tasks
 
@@ -102,6 +103,34 @@ def test_a_warm_up_and_its_heads_are_one_training_of_all_their_epochs(digits):
     assert notes.rows[2:11] == training("TabularResNet, member 1 of 1", 4)[:9]
 
 
+class Order(Callback):
+    """Notes an epoch's batches between what scikit-learn's callback is told."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def on_train_begin(self, net, **kwargs):
+        self.has_noted = False
+
+    def on_batch_end(self, net, **kwargs):
+        if not self.has_noted:
+            self.rows.append("first batch")
+        self.has_noted = True
+
+
+def test_an_epoch_is_told_before_its_first_batch_and_when_it_is_done(digits):
+    notes = Notes()
+    tiny(max_epochs=1, callbacks=[Order(notes.rows)]).set_callbacks(notes).fit(*digits)
+    assert notes.rows[3:6] == [EPOCH[0], "first batch", EPOCH[1]]
+
+
+def test_an_epoch_after_which_another_callback_ends_the_training_is_told_whole(digits):
+    notes = Notes()
+    stop = EarlyStopping(patience=1, threshold=100, threshold_mode="abs")
+    tiny(max_epochs=9, callbacks=[stop]).set_callbacks(notes).fit(*digits)
+    assert notes.rows[3:-5] == EPOCH * 2 and notes.rows[-5][0] == "end"
+
+
 def test_callbacks_come_through_pipelines_and_searches(digits):
     notes = Notes()
     search = GridSearchCV(make_pipeline(StandardScaler(), tiny()), {}, cv=2)
@@ -173,6 +202,7 @@ def test_without_callbacks_in_scikit_learn_there_is_nothing_to_tell(monkeypatch)
         told = older.FitTasks(older.CallbackSupportMixin(), {})
         told.begin(1)
         with told.of_training("network", 2):
+            told.epoch_begun()
             assert told.epoch_done() is False
         told.begin_last()
         told.end(dict)

@@ -192,17 +192,26 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
 
 
 class EpochDone(Callback):  # type: ignore[misc]  # skorch has no type hints
-    """Call a function after each epoch, which may end the training.
+    """Call a function after each epoch, which may end the training, and another one before.
 
     Parameters
     ----------
     function : callable
         Without arguments; the training ends after an epoch at which it returns True.
+    begun : callable, default=None
+        Without arguments.
     """
 
-    def __init__(self, function: Callable[[], bool | None]) -> None:
+    def __init__(
+        self, function: Callable[[], bool | None], begun: Callable[[], None] | None = None
+    ) -> None:
         self.function = function
+        self.begun = begun
         self.ends_ = False
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        if self.begun is not None:
+            self.begun()
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         self.ends_ = bool(self.function())

@@ -35,6 +35,7 @@ class FitTasks:
         # Contexts of scikit-learn's; None before they begin, and where there are no callbacks.
         self.fit: Any = None
         self.training: Any = None
+        self.epoch: Any = None
         self.last: Any = None
         self.n_epochs_left = 0
 
@@ -54,14 +55,20 @@ class FitTasks:
         self.training = self._subtask(self.fit, name, n_epochs)
         self.n_epochs_left = n_epochs
         yield
+        # One after which another callback has ended the training.
+        self.epoch_done()
         self.training.call_on_fit_task_end(**self.told)
 
+    def epoch_begun(self) -> None:
+        """Tell that an epoch begins."""
+        if self.fit is not None and self.n_epochs_left:
+            self.n_epochs_left -= 1
+            self.epoch = self._subtask(self.training, "epoch")
+
     def epoch_done(self) -> bool:
-        """Tell of an epoch; return whether a callback ends the training."""
-        if self.fit is None or not self.n_epochs_left:
-            return False
-        self.n_epochs_left -= 1
-        return bool(self._subtask(self.training, "epoch").call_on_fit_task_end(**self.told))
+        """Tell that the epoch is done, if one has begun; return whether a callback ends the training."""
+        epoch, self.epoch = self.epoch, None
+        return epoch is not None and bool(epoch.call_on_fit_task_end(**self.told))
 
     def begin_last(self) -> None:
         """Tell that all trainings are done."""

@@ -157,6 +157,7 @@ def train_exits(
     callbacks: Any,
     n_epochs: int | None = None,
     steps: StepLimits = ALONE,
+    epoch_begun: Callable[[], None] | None = None,
     epoch_done: Callable[[], bool | None] | None = None,
     loop: StoredLoop = NO_LOOP,
     **options: Any,
@@ -182,6 +183,8 @@ def train_exits(
         ``max_epochs``.
     steps : StepLimits
         Of a training that finds its number of epochs.
+    epoch_begun : callable, default=None
+        Called before each epoch, if ``epoch_done`` is given.
     epoch_done : callable, default=None
         Called after each epoch; the training ends where it returns True.
     loop : StoredLoop
@@ -214,7 +217,7 @@ def train_exits(
     if held_out is None:
         all_of_them, options = _without_held_out(all_of_them, options)
     if epoch_done is not None:
-        all_of_them.append(EpochDone(epoch_done))
+        all_of_them.append(EpochDone(epoch_done, epoch_begun))
     if stores_epochs(options):
         all_of_them.append(EpochDone(loop.epoch_done))
     net = ExitsNet(
