@@ -32,12 +32,19 @@ from ._fit.fold_count import AUTO, folds_of
 from ._fit.leakage import history_of_members
 from ._fit.logit_order import labels_of_logits
 from ._fit.losses import GATE_LOSSES
-from ._fit.members import as_backbone, as_members, take_tables, takes_missing
+from ._fit.members import (
+    as_backbone,
+    as_members,
+    take_tables,
+    takes_missing,
+    takes_named_inputs,
+)
 from ._fit.moving import moved_to_precision
 from ._fit.prices import COUNTED, TIMED, as_price_table
 from ._fit.resuming import check_random_state_is_given
 from ._fit.schedules import FOUND
 from ._fit.spec import ANY_PRECISION, ENGINES, FLOAT32, MODULE_PREFIX, SKORCH_PREFIXES, TORCH
+from ._fit.tasks import CallbackSupportMixin, FitTasks
 from ._fit.warm_start import going_on
 from ._given import naming
 from ._history import input_hashes
@@ -79,6 +86,7 @@ OPTIONAL_ATTRIBUTES = (
 
 class EarlyExitClassifier(
     PortableMixin,
+    CallbackSupportMixin,  # type: ignore[misc]  # no types
     StoringMixin,
     PredictionMixin,
     TimingMixin,
@@ -212,8 +220,9 @@ class EarlyExitClassifier(
         extra ``onnx``; "auto" takes it if it is there and faster than torch on this machine.
     device : str or torch.device, default="cpu"
     verbose : int, default=0
-        1 prints which member is being trained, skorch's line for each epoch, and what the operating point does to
-        held-out samples. At 0 a fit of more than ten seconds shows a progress bar in a terminal.
+        1 prints which member is being trained and what is to come, skorch's line for each epoch, and a summary:
+        accuracy, cost, time, and what would do as well. At 0 a fit of more than ten seconds shows a progress bar
+        in a terminal.
     warm_start : bool, default=False
         Go on from the networks of the last :meth:`fit` (backbone, companions and heads, with their exits) instead
         of new ones. Samples that were held out stay held out.
@@ -543,7 +552,9 @@ class EarlyExitClassifier(
         warn_of_small_classes(self.cv, schema, parts)
         warn_of_unread(self, spec, schema, holds_out=X_val is None)
         try_rule = self._set_rule(seed=0).try_functions
-        fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule)
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        tasks = FitTasks(self, {"X": X, "y": y, "metadata": metadata})
+        fitted = fit_cascade(spec, schema, parts, X_unlabeled, rng, try_rule, tasks)
         rule = self._set_rule(seed=rng.randint(2**31))
         samples = None
         if len(parts.calibration):
@@ -559,8 +570,10 @@ class EarlyExitClassifier(
             history=fitted.history,
             leakage=fitted.leakage,
         )
-        self._advise(predictor)
-        self._adopt(self._certified(predictor))
+        predictor = self._certified(predictor)
+        tasks.end(lambda: dict(vars(copy.copy(self)._adopt(predictor))))
+        self._adopt(predictor)
+        self._tell(predictor, parts.n_folds)
         fitted.stored.remove()
         return self
 
@@ -593,10 +606,10 @@ class EarlyExitClassifier(
         ((risk, limit),) = ((r, limit) for r, limit in limits.items() if limit is not None)
         return predictor.certified(risk=risk, limit=limit, confidence=self.risk_confidence)
 
-    def _advise(self, predictor: Predictor) -> None:
-        """Say what the operating point does to held-out samples, where that is asked for."""
-        if self.verbose and self.gate_training == "joint":
-            print(predictor.advice())
+    def _tell(self, predictor: Predictor, n_folds: int) -> None:
+        """Say what the fit came to, where that is asked for."""
+        if self.verbose:
+            print(predictor.summary(n_folds).text())
 
     def _adopt(self, predictor: Predictor) -> "EarlyExitClassifier":
         """Set every fitted attribute: nothing else does."""
@@ -628,10 +641,12 @@ class EarlyExitClassifier(
         return self
 
     def __sklearn_tags__(self) -> Any:
-        """Say that tables may have words, and missing values unless a member says that it takes none."""
+        """Say what samples may be: tables with words, and with missing values unless a member takes none; images."""
         tags = super().__sklearn_tags__()
         with contextlib.suppress(ValueError, TypeError):
             members = as_members(self.module, CascadeSpec.of(self).module_params)
+            tags.input_tags.three_d_array = not any(member.is_classifier for member in members)
+            tags.input_tags.dict = all(map(takes_named_inputs, members))
             tags.input_tags.string = take_tables(members)
             with_gaps = take_tables(members) and all(map(takes_missing, members))
             # To scikit-learn categories without missing values are whole numbers and nothing else.

@@ -19,9 +19,14 @@ OF_NUMPY = {
     "arrays by the names of the module's inputs.",
     "could not convert string to float": "has text; turn it into numbers or tokens in front.",
 }
+# What gives dense data in a pipeline.
+INSTEAD_OF_SPARSE = (
+    "or in a pipeline let the step in front give dense data: OneHotEncoder(sparse_output=False), "
+    "ColumnTransformer(..., sparse_threshold=0), TruncatedSVD after the counts of words"
+)
 # Where the messages of checks speak of the samples: at the beginning, and in what to do.
 OF_SAMPLES = re.compile(
-    r"^(Input |Sparse data was passed for )?X(?=[ \[,])|\bX(?=\.filled|=loader|=skorch)|(?<=list\()X"
+    r"^(Input |Sparse data was passed for )?X(?=[ \[,])|\bX(?=\.filled|\.toarray|=loader|=skorch)|(?<=list\()X"
 )
 
 
@@ -31,14 +36,18 @@ def as_array_like(X: Any) -> Any:
     Raises
     ------
     ValueError, TypeError
-        If images or tensors differ in shape, images are numbers of a palette, or ``X`` is missing, has no order, can
-        be read only once, or holds dates or masked cells.
+        If images or tensors differ in shape, images are numbers of a palette, or ``X`` is missing, sparse, has no
+        order, can be read only once, or holds dates or masked cells.
     """
     # Single samples are predicted in less than a millisecond.
     if type(X) is np.ndarray and X.dtype.kind in "fiub":
         return X
     if X is None:
         raise ValueError("X is missing (None); give an array (n_samples, ...).")
+    if is_sparse(X):
+        raise TypeError(
+            f"Sparse data was passed for X, but dense data is required. Give X.toarray(), {INSTEAD_OF_SPARSE}."
+        )
     if is_tensor(X):
         return as_numpy(X)
     if is_image(X):
@@ -71,6 +80,11 @@ def _is_list(X: Any) -> bool:
     """Whether ``X`` is a list, or a one-dimensional array or series of objects."""
     is_of_objects = getattr(X, "ndim", 0) == 1 and hasattr(X, "dtype") and X.dtype == object
     return isinstance(X, list | tuple) or is_of_objects
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether samples are a sparse matrix or array of SciPy's, which need not be installed."""
+    return hasattr(X, "tocsr")
 
 
 def is_image(value: Any) -> bool:

@@ -6,17 +6,12 @@ from typing import Any
 import numpy as np
 
 from ._columns import as_float32, is_table
-from ._given import as_array_like, naming, naming_columns
+from ._given import as_array_like, is_sparse, naming, naming_columns
 from ._schema import Arrays, InputSchema
 from ._warn import warn_caller
 
 # Kinds of dtypes that hold numbers, and objects, which may.
 NUMBERS, OBJECTS = "fiub", "O"
-
-
-def is_sparse(X: Any) -> bool:
-    """Whether samples are a sparse matrix or array of SciPy's."""
-    return hasattr(X, "tocsr")
 
 
 def check_plainly(schema: InputSchema, X: Any) -> Arrays:
@@ -119,11 +114,6 @@ def _lone_array(schema: InputSchema, X: Any) -> np.ndarray:
     if plain is not None:
         return plain[0]
     X = as_array_like(X)
-    if is_sparse(X):
-        raise TypeError(
-            "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert to a dense numpy "
-            "array."
-        )
     _check_names(schema, X)
     is_of_columns = is_table(X)
     if is_of_columns and not schema.embeds:

@@ -11,6 +11,7 @@ from ._operate.calibration import Calibration, CalibrationSamples, SetRule
 from ._operate.cascade import AnsweredArrays, Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
 from ._operate.exit_answers import ExitAnswers, with_gaps
+from ._operate.fit_summary import FitSummary
 from ._operate.frontier import Frontier
 from ._operate.leakage import check_certifiable
 from ._operate.operating_point import OperatingPoint
@@ -305,20 +306,18 @@ class Predictor:
         other = replace(self, rule=rule, samples=samples, leakage=leakage)
         return other.calibrated_on(samples)
 
-    def advice(self) -> str:
-        """Say what the operating point does to held-out samples, and whether a single exit suffices."""
-        of_point = self.frontier.summary(self.point)
-        result = (
-            f"Held-out samples: accuracy {of_point['accuracy']:.4f} at mean cost {of_point['mean_cost']:.3f} "
-            f"(plain backbone {of_point['backbone_accuracy']:.4f} at 1)."
+    def summary(self, n_folds: int = 0) -> FitSummary:
+        """What the operating point does to the samples that the fit held out, after so many folds."""
+        chose_nothing = (
+            self.samples is not None and self.leakage is None and self.point.risk is None
         )
-        if not of_point["single_exit_suffices"]:
-            return result
-        single = of_point["single_exit"]
-        name = [*self.cascade.exits, "the last exit"][single]
-        return (
-            f"{result} One exit for all samples would do: {name} has accuracy {of_point['single_accuracy']:.4f} at "
-            f"cost {self.cascade.exit_costs[single]:.3f}; a backbone cut there needs no gates."
+        return FitSummary(
+            frontier=self.frontier.with_policy(self.point.exit_policy, self.cascade.exit_costs),
+            point=self.point,
+            exits=self.cascade.exits,
+            plain_seconds=self.cascade.plain_seconds,
+            unseen=self.samples.answers if self.samples is not None and chose_nothing else None,
+            n_folds=n_folds,
         )
 
 

@@ -73,6 +73,7 @@ NUMPY_ONLY = [
     "_operate.certification",
     "_operate.coverage",
     "_operate.exit_answers",
+    "_operate.fit_summary",
     "_operate.frontier",
     "_operate.gate_descent",
     "_operate.leakage",

@@ -168,7 +168,7 @@ def test_another_policy_keeps_the_exits(policy, fitted, fresh_digits):
 
 def test_verbose_says_where_single_exit_suffices(digits, capsys):
     clf = quick_classifier(cost_weight=100, verbose=1, max_epochs=3).fit(*digits)
-    assert "One exit for all samples would do: " in capsys.readouterr().out
+    assert "this would do as well: one exit for all samples ('blocks.0')" in capsys.readouterr().out
     with pytest.raises(ValueError, match="marginal"):
         clf.frontier(*digits, exit_policy="marginal")
 

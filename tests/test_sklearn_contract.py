@@ -9,13 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_breast_cancer, load_wine
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.datasets import load_breast_cancer
 from sklearn.naive_bayes import GaussianNB
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -117,33 +112,6 @@ def test_an_instance_as_module_is_cloned_with_the_estimator(backbone):
     assert torch.equal(cloned.module.classifier.weight, backbone.classifier.weight)
 
 
-def test_grid_search_over_cost_weight_and_module_width(digits):
-    grid = {
-        "earlyexitclassifier__cost_weight": [0, 1],
-        "earlyexitclassifier__module__width": [8, 32],
-    }
-    search = GridSearchCV(make_pipeline(StandardScaler(), quick_classifier()), grid, cv=2).fit(
-        *digits
-    )
-    assert search.best_params_["earlyexitclassifier__module__width"] == 32
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-
-
-def test_cross_validate_with_several_scorers(digits):
-    scores = cross_validate(quick_classifier(), *digits, cv=2, scoring=["accuracy", "neg_log_loss"])
-    assert scores["test_accuracy"].mean() > 0.7
-    assert np.isfinite(scores["test_neg_log_loss"]).all()
-
-
-def test_mixed_columns_of_a_data_frame_through_a_column_transformer():
-    table = load_wine(as_frame=True)
-    X = table.data.assign(colour=np.where(table.data["color_intensity"] > 5, "deep", "pale"))
-    numbers = [name for name in X if name != "colour"]
-    encode = make_column_transformer((OneHotEncoder(), ["colour"]), (StandardScaler(), numbers))
-    pipeline = make_pipeline(encode, quick_classifier(max_epochs=30))
-    assert pipeline.fit(X, table.target).score(X, table.target) > 0.9
-
-
 def test_feature_names_are_kept_and_checked(digits):
     X, y = digits
     frame = pd.DataFrame(X, columns=[f"pixel{i}" for i in range(64)])
@@ -177,11 +145,6 @@ def test_a_class_with_one_row(digits):
     y[17] = 99
     clf = quick_classifier(max_epochs=1).fit(X, y)
     assert clf.predict_set(X).shape == (300, 11)
-
-
-def test_probabilities_can_be_recalibrated_by_scikit_learn(digits):
-    calibrated = CalibratedClassifierCV(quick_classifier(), cv=2).fit(*digits)
-    assert calibrated.score(*digits) > 0.8
 
 
 def test_sample_weight_moves_what_is_learned(digits):

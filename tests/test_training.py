@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
 from torch import nn
 
 from sklearn_jeidnn._fit.callbacks import KeepBestCycle, KeepBestEpoch, count_kept_epochs
@@ -221,3 +221,39 @@ def test_a_user_s_learning_rates_or_kept_epochs_leave_no_cycles(options):
 def test_without_held_out_samples_a_training_ends_with_a_cycle():
     net = train(rows(20), None, max_epochs="auto", n_epochs=20)
     assert len(net.history) == 14
+
+
+class Wish(Callback):
+    """Notes weights, and a loss of each epoch that the test gives."""
+
+    def __init__(self, losses):
+        self.losses = losses
+
+    def on_train_begin(self, net, **kwargs):
+        self.weights = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.weights.append(net.module_.linear.weight.detach().clone())
+        losses = self.losses[: len(net.history)]
+        net.history.record("wish", losses[-1])
+        net.history.record("wish_best", losses[-1] == min(losses))
+
+
+def early_stopping(folder):
+    return EarlyStopping(monitor="wish", patience=9, load_best=True)
+
+
+def checkpoint(folder):
+    return Checkpoint(monitor="wish_best", load_best=True, dirname=folder)
+
+
+@pytest.mark.parametrize("restores", [early_stopping, checkpoint])
+@pytest.mark.parametrize("losses, kept", [([3, 1, 2, 2], 2), ([4, 3, 2, 1], 4)])
+def test_the_history_tells_the_epoch_that_a_callback_of_the_users_put_back(
+    tmp_path, restores, losses, kept
+):
+    wish = Wish(losses)
+    callbacks = [wish, restores(str(tmp_path))]
+    net = train(rows(200), rows(50, seed=1), max_epochs=4, callbacks=callbacks)
+    assert torch.equal(net.module_.linear.weight, wish.weights[kept - 1])
+    assert count_kept_epochs(net.history) == kept

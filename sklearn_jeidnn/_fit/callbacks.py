@@ -1,12 +1,12 @@
 """What happens in a training beside its steps: which epoch is kept, when it ends, what is told."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from .datasets import SamplesDataset
 from .divergence import learns_finite, reason_of_divergence
@@ -72,8 +72,7 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
             net.module_.load_state_dict(self.state_)
             kept = self.best_epoch_
         self.state_ = None
-        for row in net.history:
-            row[KEPT] = row["epoch"] == kept
+        note_kept(net.history, kept)
 
     def _last_is_worse(self, best_scores: np.ndarray) -> bool:
         loss = self.last_scores_ - best_scores
@@ -116,6 +115,25 @@ class KeepBestCycle(KeepBestEpoch):
 
     def _last_is_worse(self, best_scores: np.ndarray) -> bool:
         return bool(self.last_scores_.mean() > best_scores.mean())
+
+
+def note_kept(history: Any, epoch: int) -> None:
+    """Note in each row whether its epoch's weights were kept."""
+    for row in history:
+        row[KEPT] = row["epoch"] == epoch
+
+
+def epoch_put_back(callbacks: Sequence[Any], history: Any) -> int | None:
+    """The epoch whose weights a user's callback has put back at the end of a training; None if none has."""
+    found = None
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.load_best:
+            best = callback.best_epoch_
+            found = best if 0 < best < len(history) else found
+        elif isinstance(callback, Checkpoint) and callback.load_best and callback.monitor:
+            stored = [row["epoch"] for row in history if row.get(callback.event_name)]
+            found = stored[-1] if stored else found
+    return found
 
 
 def count_kept_epochs(history: Any) -> int:
@@ -174,16 +192,28 @@ class StopIfNotFinite(Callback):  # type: ignore[misc]  # skorch has no type hin
 
 
 class EpochDone(Callback):  # type: ignore[misc]  # skorch has no type hints
-    """Call a function after each epoch.
+    """Call a function after each epoch, which may end the training, and another one before.
 
     Parameters
     ----------
     function : callable
+        Without arguments; the training ends after an epoch at which it returns True.
+    begun : callable, default=None
         Without arguments.
     """
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(
+        self, function: Callable[[], bool | None], begun: Callable[[], None] | None = None
+    ) -> None:
         self.function = function
+        self.begun = begun
+        self.ends_ = False
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        if self.begun is not None:
+            self.begun()
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        self.function()
+        self.ends_ = bool(self.function())
+        if self.ends_:
+            raise KeyboardInterrupt

@@ -40,7 +40,7 @@ from .folds import OutOfFold
 from .gates import check_heads
 from .held_out import Learning, OnHeldOut
 from .leakage import has_known_past, leakage_of
-from .learning import LearnedMember, MakesTrainer, MemberTrainer, history_of
+from .learning import LearnedMember, MakesTrainer, MemberTrainer, history_of, most_epochs_of
 from .lengths import with_length
 from .logit_order import warn_of_another_order
 from .made_once import MadeOnce
@@ -51,8 +51,9 @@ from .priced_network import PricedNetwork
 from .progress import Progress
 from .resuming import checkpoint_of
 from .savings import warn_if_nothing_is_saved
-from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits, most_epochs
+from .schedules import ALONE, BESIDE_TREES, BESIDE_TREES_IN_FOLDS, StepLimits
 from .spec import COMPILED, TORCH, CascadeSpec, seeded, usable_device
+from .tasks import FitTasks
 from .turns import FIT_TURNS
 from .warm_start import keep_for_later
 from .weights import as_dataset, normalised_weights
@@ -98,6 +99,7 @@ def fit_cascade(
     X_unlabeled: Any,
     rng: np.random.RandomState,
     try_functions: Callable[[InputSchema, Arrays], None],
+    tasks: FitTasks,
 ) -> FittedCascade:
     """Train members with their exits, and gates; calibration samples are not read.
 
@@ -111,6 +113,7 @@ def fit_cascade(
     rng : numpy.random.RandomState
     try_functions : callable
         Called with the schema and the training samples before anything is trained, to try what a user gives.
+    tasks : FitTasks
 
     Returns
     -------
@@ -147,6 +150,7 @@ def fit_cascade(
             assembly=assembly,
             history=history,
             leakage=leakage,
+            tasks=tasks,
         )
         with schema.explaining(parts.train.inputs, parts.gates.inputs):
             return fit.with_budget().run(companions, X_unlabeled)
@@ -162,6 +166,7 @@ class _Fit:
     assembly: Assembly
     history: SampleHistory
     leakage: str | None
+    tasks: FitTasks
 
     @property
     def _engines(self) -> Engines:
@@ -191,9 +196,9 @@ class _Fit:
         self._refuse_hopeless_budget(cuts, priced_network)
         trees = self._trees()
         cuts = [*cuts[:-1], *trees, cuts[-1]]
-        # The backbone learns first.
-        epochs = [most_epochs(self.spec.epochs(cut.max_epochs)) for cut in reversed(cuts)]
-        with Progress(epochs * (1 + self.parts.n_folds), self.spec.verbose) as progress:
+        epochs = [most_epochs_of(self.spec, cut) for cut in reversed(cuts)]
+        n_folds, verbose = self.parts.n_folds, self.spec.verbose
+        with Progress(epochs, n_folds, verbose, self.tasks) as progress:
             trainer = partial(
                 MemberTrainer,
                 spec=self.spec,

@@ -232,9 +232,11 @@ def check_callbacks(callbacks: Any, options: dict[str, Any]) -> None:
 
 def _check_callback(callback: Any, name: str) -> None:
     if callback is not None and not hasattr(callback, "on_train_begin"):
+        of_sklearn = "; scikit-learn's are given to set_callbacks()"
         raise TypeError(
             f"{name} has {callback!r}, which is no skorch callback; give an instance or a class of "
-            f"skorch.callbacks.Callback, or a pair of a name and one."
+            f"skorch.callbacks.Callback, or a pair of a name and one"
+            f"{of_sklearn * hasattr(callback, 'on_fit_task_begin')}."
         )
 
 

@@ -75,7 +75,7 @@ class OutOfFold:
                         partial(_told_fold, fold, cuts),
                     )
                 )
-            progress.skip_to((fold + 1) * len(cuts))
+            progress.skip_to(fold + 1)
             for start in starts:
                 start.restore()
         pairs = zip(cuts, zip(*of_folds, strict=True), strict=True)

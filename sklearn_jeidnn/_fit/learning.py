@@ -89,6 +89,12 @@ class _Training(NamedTuple):
         return () if self.history is None else (count_kept_epochs(self.history),)
 
 
+def most_epochs_of(spec: CascadeSpec, cut: Cut) -> int:
+    """The most epochs that a member is trained for, in one training or, with a warm-up of its network, in two."""
+    n_trainings = 1 + (spec.freeze_backbone == "after_warmup" and not cut.network.frozen)
+    return n_trainings * most_epochs(spec.epochs(cut.max_epochs))
+
+
 def history_of(members: Sequence[LearnedMember]) -> Any:
     """The history of the last member that learned; None if none did."""
     histories = [member.history for member in members if member.history is not None]
@@ -140,6 +146,8 @@ class MemberTrainer:
             The same members, as they were trained without each fold, if they were.
         """
         found = [None] * len(cuts) if found is None else found
+        # The backbone learns first.
+        self.progress.begin_round([most_epochs_of(self.spec, cut) for cut in reversed(cuts)])
         (*companions, backbone), (*of_companions, of_backbone) = cuts, found
         last = self._learn(backbone, self.train, of_backbone)
         samples = self.train
@@ -226,7 +234,8 @@ class MemberTrainer:
                 early_weight=early_weight,
                 n_epochs=n_epochs,
                 verbose=self.spec.verbose,
-                epoch_done=self.progress.epoch_done,
+                epoch_begun=self.progress.tasks.epoch_begun,
+                epoch_done=self._epoch_done,
                 loop=loop,
                 **options,
             )
@@ -236,6 +245,18 @@ class MemberTrainer:
         state, training = self._remembered(network, learn, datasets, affects)
         network.load_state_dict(state)
         return training
+
+    def _epoch_done(self) -> bool:
+        """Tell of an epoch; return whether a callback of scikit-learn's ends the training."""
+        ends = self.progress.epoch_done()
+        kept = {"memory": self.spec.memory, "checkpoint": self.spec.checkpoint}
+        for name, value in kept.items():
+            if ends and value is not None:
+                raise ValueError(
+                    f"a callback of set_callbacks() ends a training, which {name}={value!r} would then take for the "
+                    f"whole one in other fits; give {name}=None, or end trainings by max_epochs or skorch's callbacks."
+                )
+        return ends
 
     def _default_lr(self, n_samples: int, max_epochs: int | str) -> float:
         """Return the largest learning rate for a module that suggests none."""
@@ -269,7 +290,8 @@ class MemberTrainer:
                 held_out,
                 n_epochs=n_epochs,
                 verbose=self.spec.verbose,
-                epoch_done=self.progress.epoch_done,
+                epoch_begun=self.progress.tasks.epoch_begun,
+                epoch_done=self._epoch_done,
                 loop=self._loop(network, datasets, n_epochs),
                 **options,
             )

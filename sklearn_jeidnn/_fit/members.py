@@ -13,7 +13,7 @@ from torch import nn
 from .._numbers import check_number
 from .._schema import InputSchema
 from .._warn import warn_caller
-from ..backbones import TabularResNet, default_backbone
+from ..backbones import ImageResNet, TabularResNet, default_backbone
 from .modules import copied, plain_module
 
 LEAST_PROBABILITY = 1e-6
@@ -86,6 +86,12 @@ def takes_missing(member: Member) -> bool:
     return not hasattr(member.module, "__sklearn_tags__") or bool(
         get_tags(member.module).input_tags.allow_nan
     )
+
+
+def takes_named_inputs(member: Member) -> bool:
+    """Return whether a member may take several arrays by name: a torch module that is none of the ready ones."""
+    is_ready = member.module in (None, TabularResNet, ImageResNet)
+    return not (member.is_classifier or is_ready)
 
 
 def take_tables(members: Sequence[Member]) -> bool:

@@ -14,7 +14,15 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from .._exits.exit_heads import ExitHeads
-from .callbacks import FUSED_OPTION, EpochDone, KeepBestCycle, KeepBestEpoch, StopIfNotFinite
+from .callbacks import (
+    FUSED_OPTION,
+    EpochDone,
+    KeepBestCycle,
+    KeepBestEpoch,
+    StopIfNotFinite,
+    epoch_put_back,
+    note_kept,
+)
 from .checkpoint import NO_LOOP, StoredLoop
 from .datasets import TRAIN, BatchInputs, SamplesDataset, count_steps, loader_defaults
 from .divergence import explaining_lone_samples, explaining_none_held_out
@@ -96,6 +104,9 @@ class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type
                 raise
         self.loop_.end()
         self.notify("on_train_end", X=X, y=y)
+        put_back = epoch_put_back([callback for _, callback in self.callbacks_], self.history)
+        if put_back is not None:
+            note_kept(self.history, put_back)
         return self
 
     def _changing(self) -> list[Any]:
@@ -113,10 +124,10 @@ class ExitsNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch has no type
 
 
 def _stops_early(interrupt: KeyboardInterrupt) -> bool:
-    """Whether skorch's ``EarlyStopping``, a subclass of it, or :class:`KeepBestCycle` has ended the training."""
+    """Whether skorch's ``EarlyStopping``, a subclass of it, or a callback of this package has ended the training."""
     *_, (innermost, _) = traceback.walk_tb(interrupt.__traceback__)
     raiser = innermost.f_locals.get("self")
-    if isinstance(raiser, KeepBestCycle):
+    if isinstance(raiser, KeepBestCycle | EpochDone):
         return raiser.ends_
     return isinstance(raiser, EarlyStopping) and raiser.misses_ == raiser.patience
 
@@ -146,7 +157,8 @@ def train_exits(
     callbacks: Any,
     n_epochs: int | None = None,
     steps: StepLimits = ALONE,
-    epoch_done: Callable[[], None] | None = None,
+    epoch_begun: Callable[[], None] | None = None,
+    epoch_done: Callable[[], bool | None] | None = None,
     loop: StoredLoop = NO_LOOP,
     **options: Any,
 ) -> ExitsNet:
@@ -171,8 +183,10 @@ def train_exits(
         ``max_epochs``.
     steps : StepLimits
         Of a training that finds its number of epochs.
+    epoch_begun : callable, default=None
+        Called before each epoch, if ``epoch_done`` is given.
     epoch_done : callable, default=None
-        Called after each epoch.
+        Called after each epoch; the training ends where it returns True.
     loop : StoredLoop
         Where the state is stored after epochs, and taken from.
 
@@ -203,7 +217,7 @@ def train_exits(
     if held_out is None:
         all_of_them, options = _without_held_out(all_of_them, options)
     if epoch_done is not None:
-        all_of_them.append(EpochDone(epoch_done))
+        all_of_them.append(EpochDone(epoch_done, epoch_begun))
     if stores_epochs(options):
         all_of_them.append(EpochDone(loop.epoch_done))
     net = ExitsNet(
