@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import conformal, runtime
 from ._datasets import collate, is_dataset, read_dataset
+from ._deferral import DeferralMixin
 from ._exits.heads import HEAD_NAMES
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._fit import CascadeSpec, fit_cascade
@@ -48,7 +49,7 @@ from ._operate.frontier import EXIT_POLICIES, LEARNED
 from ._operate.leakage import WHAT_TO_DO, check_certifiable
 from ._operate.operating_point import check_budget, check_joint, check_limit, check_one_target
 from ._portable import PortableMixin
-from ._prediction import VALID, PredictionMixin
+from ._prediction import VALID
 from ._predictor import Predictor
 from ._samples import (
     GivenSamples,
@@ -78,7 +79,7 @@ OPTIONAL_ATTRIBUTES = (
 class EarlyExitClassifier(
     PortableMixin,
     StoringMixin,
-    PredictionMixin,
+    DeferralMixin,
     TimingMixin,
     ClassifierMixin,  # type: ignore[misc]  # no types
     BaseEstimator,  # type: ignore[misc]  # no types
@@ -852,7 +853,7 @@ class EarlyExitClassifier(
         return copy.copy(self)._adopt(controlled)
 
     def conformalize(self, X: Any, y: Any = None, *, groups: Any = None) -> "EarlyExitClassifier":
-        """Calibrate prediction sets on samples that trained and chose nothing.
+        """Calibrate prediction sets, and what is left to a human, on samples that trained and chose nothing.
 
         ``conformity_score`` and ``condition_on`` are read anew.
 
@@ -868,7 +869,7 @@ class EarlyExitClassifier(
         Returns
         -------
         self
-            Only what ``predict_set`` answers changes.
+            Only what :meth:`predict_set` and :meth:`predict_or_defer` answer changes.
         """
         check_is_fitted(self)
         self._validate_params()
