@@ -176,7 +176,8 @@ class EarlyExitClassifier(
         callback that restores an earlier epoch where the last one overfits ("best_epoch"), and to the error where
         weights are not finite ("stop_if_not_finite").
     class_weight : dict or "balanced", default=None
-        Weights of the classes in training, as in scikit-learn.
+        Weights of the classes in all that learns, as in scikit-learn; ``budget`` and other limits without
+        ``risk_confidence`` count them, too. What calibrates or certifies takes all samples alike.
     cv : int, "auto" or None, default="auto"
         Number of stratified folds. Every training sample sets the gates, as members answer it that were trained
         without its fold, and then all members learn from all folds. None holds samples out that set the gates
