@@ -16,6 +16,7 @@ import sys
 
 import accuracy_cost_frontier as frontier
 import check
+import deferral
 import engines
 import gpu
 import images
@@ -705,6 +706,28 @@ def false_alarms():
     return table(header, cells)
 
 
+def answers_and_deferrals():
+    """Share that is answered, and how often the risk is broken, by way of finding the threshold."""
+    rows, names = (
+        records.read(deferral.QUESTION),
+        {
+            deferral.OURS: "`predict_or_defer`",
+            deferral.SEARCH: "search",
+            deferral.MAPIE: "MAPIE",
+            deferral.BY_EYE: "by eye",
+            deferral.AT_ITS_WORD: "at its word",
+        },
+    )
+    cells = []
+    for data, risk, n_labelled in deferral.settings(rows):
+        setting = {"data": data, "risk": risk, "n_labelled": n_labelled}
+        own = [deferral.of(rows, way, **setting)[0] for way in names]
+        told = [f"{percent(row['answered'])} ({percent(row['broken'])})" for row in own]
+        label = f"{DATA_NAMES[data]}, risk {percent(risk)} %"
+        cells.append([label, str(n_labelled), *told, percent(own[0]["most_answered"])])
+    return table(["", "labelled", *names.values(), "if all were known"], cells)
+
+
 TABLES = {
     "main_job": main_table,
     "cost_weights": cost_weights,
@@ -723,6 +746,7 @@ TABLES = {
     "serving": services,
     "watching": changes_noticed,
     "false_alarms": false_alarms,
+    "deferral": answers_and_deferrals,
     "engines": engines_side_by_side,
     "single_file": one_file,
     "gpu": gpu_side_by_side,

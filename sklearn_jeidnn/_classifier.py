@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import conformal, runtime
 from ._datasets import collate, is_dataset, read_dataset
+from ._deferral import DeferralMixin
 from ._exits.heads import HEAD_NAMES
 from ._exits.policy import EXIT_DISTRIBUTIONS
 from ._fit import CascadeSpec, fit_cascade
@@ -56,7 +57,7 @@ from ._operate.frontier import EXIT_POLICIES, LEARNED
 from ._operate.leakage import WHAT_TO_DO, check_certifiable
 from ._operate.operating_point import check_budget, check_joint, check_limit, check_one_target
 from ._portable import PortableMixin
-from ._prediction import VALID, PredictionMixin
+from ._prediction import VALID
 from ._predictor import Predictor
 from ._reporting import ReportingMixin
 from ._samples import (
@@ -88,7 +89,7 @@ class EarlyExitClassifier(
     PortableMixin,
     CallbackSupportMixin,  # type: ignore[misc]  # no types
     StoringMixin,
-    PredictionMixin,
+    DeferralMixin,
     TimingMixin,
     HtmlMixin,
     ReportingMixin,
@@ -187,7 +188,8 @@ class EarlyExitClassifier(
         callback that restores an earlier epoch where the last one overfits ("best_epoch"), and to the error where
         weights are not finite ("stop_if_not_finite").
     class_weight : dict or "balanced", default=None
-        Weights of the classes in training, as in scikit-learn.
+        Weights of the classes in all that learns, as in scikit-learn; ``budget`` and other limits without
+        ``risk_confidence`` count them, too. What calibrates or certifies takes all samples alike.
     cv : int, "auto" or None, default="auto"
         Number of stratified folds. Every training sample sets the gates, as members answer it that were trained
         without its fold, and then all members learn from all folds. None holds samples out that set the gates
@@ -871,7 +873,7 @@ class EarlyExitClassifier(
         return copy.copy(self)._adopt(controlled)
 
     def conformalize(self, X: Any, y: Any = None, *, groups: Any = None) -> "EarlyExitClassifier":
-        """Calibrate prediction sets on samples that trained and chose nothing.
+        """Calibrate prediction sets, and what is left to a human, on samples that trained and chose nothing.
 
         ``conformity_score`` and ``condition_on`` are read anew.
 
@@ -887,7 +889,7 @@ class EarlyExitClassifier(
         Returns
         -------
         self
-            Only what ``predict_set`` answers changes.
+            Only what :meth:`predict_set` and :meth:`predict_or_defer` answer changes.
         """
         check_is_fitted(self)
         self._validate_params()

@@ -255,7 +255,7 @@ class PredictionMixin:
         check_number(significance, "significance", least=0, most=1)
         self._predictor.calibrating("so there is nothing to compare X with")
         found = self._over_chunks(X, Predictor.exits_and_confidence)
-        exit_index, confidence = _concatenated(found)
+        exit_index, confidence = concatenated(found)
         calibration = self._predictor.calibration
         known = (calibration.exit_index, calibration.confidence)
         return warn_if_different(known, (exit_index, confidence), significance)
@@ -275,7 +275,7 @@ class PredictionMixin:
             As :func:`metrics.calibration_report` gives it.
         """
         codes, found = self._labelled(X, y, Predictor.probabilities_and_exits)
-        probabilities, exit_index = _concatenated(found)
+        probabilities, exit_index = concatenated(found)
         return metrics.calibration_report(probabilities, codes, exit_index, len(self.exit_costs_))
 
     def _answers(self, X: Any, y: Any) -> ExitAnswers:
@@ -350,12 +350,13 @@ class PredictionMixin:
 
 
 def _labelled_answers(found: Sequence[AnsweredArrays], codes: np.ndarray) -> ExitAnswers:
-    answered = AnsweredArrays(*_concatenated(found))
+    answered = AnsweredArrays(*concatenated(found))
     weights = np.ones(len(codes), dtype=np.float32)
     return ExitAnswers(**answered._asdict(), codes=codes, weights=weights)
 
 
-def _concatenated(found: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+def concatenated(found: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Answers of chunks, each several arrays, as arrays of all samples."""
     return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from ._history import GATES, TRAIN, SampleHistory, input_hashes, labelled_hashes
 from ._operate.calibration import Calibration, CalibrationSamples, SetRule
 from ._operate.cascade import AnsweredArrays, Cascade, RoutedArrays
 from ._operate.certification import certify, random_halves, shuffled
+from ._operate.deferral import Deferral, DeferralCertificate, LabelledAnswers, check_risk
 from ._operate.exit_answers import ExitAnswers, with_gaps
 from ._operate.fit_summary import FitSummary
 from ._operate.frontier import Frontier
@@ -22,6 +24,10 @@ from .conformal import RoutedSamples
 IF_NONE = (
     "Out-of-fold answers guarantee nothing of members that then learned from all samples: give samples of their own to "
     "conformalize or control_risk, or a larger validation_fraction."
+)
+NOT_KNOWN_TO_BE_RIGHT = (
+    "the classifier was stored by a version that did not tell which calibration samples it answers right. Give samples "
+    "to conformalize, and store it again."
 )
 
 
@@ -199,6 +205,36 @@ class Predictor:
         conformal_sets = self.calibration.sets
         assert conformal_sets is not None
         return conformal_sets.sets(routed, levels, allow_empty=allow_empty)
+
+    def deferral_certificate(self, risk: float, confidence: float) -> DeferralCertificate:
+        """The least probability of a label from which on samples are answered, and what certifies it."""
+        check_risk(risk, confidence)
+        self.calibrating(f"so nothing shows that risk={risk!r} is kept to")
+        check_certifiable(self.leakage, confidence, "confidence")
+        if len(self.calibration.correct) != len(self.calibration.codes):
+            raise ValueError(f"risk={risk!r} cannot be certified: {NOT_KNOWN_TO_BE_RIGHT}")
+        return self._deferral.certified(risk, confidence)
+
+    @cached_property
+    def _deferral(self) -> Deferral:
+        answers = self.frontier.answers.of_point(self.point)
+        exit_index = answers.exits(self.point.gates, self.cascade.exit_mass)
+        probabilities = self.calibration.probabilities(answers.at(exit_index), exit_index)
+        rows = np.flatnonzero(~np.isnan(probabilities[:, 0]))
+        gates = LabelledAnswers(
+            confidence=probabilities[rows].max(axis=1),
+            wrong=probabilities[rows].argmax(axis=1) != answers.codes[rows],
+        )
+        calibration = self.calibration
+        labelled = LabelledAnswers(confidence=calibration.confidence, wrong=~calibration.correct)
+        return Deferral(gates=gates, labelled=labelled)
+
+    def labels_and_deferred(
+        self, arrays: Arrays, threshold: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels, and which of them are less probable than a threshold: so are those of samples without an answer."""
+        labels, routed = self.answers(arrays)
+        return labels, ~(routed.probabilities.max(axis=1) >= threshold)
 
     def calibrating(self, so: str) -> CalibrationSamples:
         """The samples that calibrate; refuse if there are none, and say what follows from that."""

@@ -8,6 +8,7 @@ from scipy.stats import betabinom
 
 from ._conformal.quantiles import true_label_values
 from ._numbers import check_number, check_probability
+from ._operate import deferral
 
 __all__ = [
     "brier_score",
@@ -20,6 +21,7 @@ __all__ = [
     "mean_cost",
     "mean_set_size",
     "reliability_curve",
+    "samples_needed",
     "sets_by_exit",
 ]
 
@@ -127,6 +129,67 @@ def coverage_band(
     law = betabinom(n_test, rank, n_calibration + 1 - rank)
     tail = (1 - probability) / 2
     return float(law.ppf(tail) / n_test), float(law.ppf(1 - tail) / n_test)
+
+
+def samples_needed(
+    risk: float,
+    *,
+    confidence: float = 0.95,
+    expected_error: float = 0.0,
+    answered_share: float = 1.0,
+    power: float = 0.9,
+) -> int:
+    """How many labelled samples it takes to certify the error of the answers that a classifier gives.
+
+    :meth:`EarlyExitClassifier.predict_or_defer` certifies a threshold if, of the ``m`` labelled samples that it
+    answers, so few are answered wrong, ``k``, that ``P(Binomial(m, risk) <= k) <= 1 - confidence``. The fewest ``m``
+    are returned for which that happens with probability ``power``, if answers are wrong at the rate
+    ``expected_error``; if a share is answered, ``m / answered_share``, of which ``m`` are answered on average.
+    Without errors ``m`` is ``log(1 - confidence) / log(1 - risk)``, rounded up.
+
+    Parameters
+    ----------
+    risk : float
+        Largest share of wrong answers among those that are given.
+    confidence : float, default=0.95
+        Probability with which the risk is kept to.
+    expected_error : float, default=0.0
+        Share of wrong answers among those that are given; it must be less than the risk.
+    answered_share : float, default=1.0
+        Share of samples that are answered.
+    power : float, default=0.9
+        Probability with which so many samples suffice.
+
+    Returns
+    -------
+    int
+        Samples that train nothing and set no gates: those that calibrate.
+
+    Raises
+    ------
+    ValueError
+        If a number is not in its range, or ``expected_error`` is so close to ``risk`` that more than ten million
+        answers would be needed.
+
+    Examples
+    --------
+    >>> from sklearn_jeidnn.metrics import samples_needed
+    >>> samples_needed(0.01), samples_needed(0.01, expected_error=0.005)
+    (299, 2546)
+    """
+    needed = deferral.samples_needed(
+        risk,
+        confidence,
+        expected_error=expected_error,
+        answered_share=answered_share,
+        power=power,
+    )
+    if needed is None:
+        raise ValueError(
+            f"expected_error={expected_error!r} is not less than risk={risk!r}, or so close to it that more than ten "
+            f"million answers would be needed; give a larger risk, or the error of surer answers."
+        )
+    return needed
 
 
 # Not scikit-learn's: log_loss clips probabilities at 2e-16, which makes certain but wrong answers cheaper, and warns of

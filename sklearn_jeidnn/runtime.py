@@ -10,6 +10,7 @@ import numpy as np
 
 from ._numbers import check_number, check_probability
 from ._operate.calibration import as_levels, check_allow_empty, of_level, with_uniform_gaps
+from ._operate.deferral import DeferredLabels
 from ._operate.operating_point import (
     budget_of,
     check_joint,
@@ -163,6 +164,19 @@ class Predictor:
             X, _Predictor.sets, levels=levels, allow_empty=allow_empty, groups=groups
         )
         return of_level(sets, confidence_level)
+
+    def predict_or_defer(self, X: Any, *, risk: float, confidence: float = 0.95) -> DeferredLabels:
+        """Labels, and which samples to give to a human, as :meth:`EarlyExitClassifier.predict_or_defer` says.
+
+        Returns
+        -------
+        DeferredLabels
+            A named tuple: ``labels``, ``deferred``, ``certificate``.
+        """
+        certificate = self._predictor.deferral_certificate(risk, confidence)
+        threshold = certificate.threshold
+        labels, deferred = self._answer(X, _Predictor.labels_and_deferred, threshold=threshold)
+        return DeferredLabels(labels, deferred, certificate)
 
     def at(
         self,

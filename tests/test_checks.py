@@ -157,6 +157,7 @@ METHODS = {
     "exit_answers": {"X": X_new, "y": y_new},
     "frontier": {"X": X_new, "y": y_new},
     "measure_costs": {},
+    "predict_or_defer": {"X": X_new},
     "predict_set": {"X": X_new},
     "predict_stream": {"batches": [X_new]},
     "report": {"X": X_new, "y": y_new, "path": "report.html"},
@@ -167,6 +168,7 @@ BESIDE = {
     ("at", "risk_confidence"): {"budget": 0.9},
     ("control_risk", "max_accuracy_drop"): {"y": y_new},
     ("control_risk", "risk_confidence"): {"max_disagreement": 0.1},
+    ("predict_or_defer", "confidence"): {"risk": 0.4},
 }
 METHOD_PARAMETERS = [
     (method, name)

@@ -47,7 +47,16 @@ def test_surrogate_targets_are_one_from_the_best_exit_on():
 
 def test_positive_weights_are_clipped():
     best = torch.tensor([0] * 99 + [1])
-    torch.testing.assert_close(positive_weights(best, 2), torch.tensor([1 / 99, 5.0]))
+    torch.testing.assert_close(
+        positive_weights(best, 2, torch.ones(100)), torch.tensor([1 / 99, 5])
+    )
+
+
+def test_positive_weights_count_samples_by_their_weights():
+    best, weights = torch.tensor([0, 0, 1, 1]), torch.tensor([1.5, 0.5, 1.0, 1.0])
+    torch.testing.assert_close(positive_weights(best, 2, weights), torch.tensor([1.0, 1.0]))
+    rare = torch.tensor([0.5, 0.5, 1.0, 2.0])
+    torch.testing.assert_close(positive_weights(best, 2, rare), torch.tensor([3.0, 1 / 3]))
 
 
 def test_weighing_by_exit_keeps_a_rows_sum():

@@ -112,6 +112,19 @@ def test_a_cost_that_all_exits_have_keeps_to_a_limit_above_it():
     assert of_costs(np.full(5, 0.5), 0.5) == 1
 
 
+def test_binomial_sums_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    for n_trials, rate in [(1, 0.5), (20, 0.1), (1000, 0.9), (10**6, 0.3), (10**7, 1e-4)]:
+        spread = 4 * np.sqrt(n_trials * rate)
+        counts = rng.normal(n_trials * rate, spread, size=50).clip(0, n_trials).astype(int)
+        for n_events in [0, n_trials, *counts.tolist()]:
+            expected = binom.cdf(n_events, n_trials, rate)
+            assert _risk.binomial_cdf(n_events, n_trials, rate) == pytest.approx(
+                expected, rel=1e-7, abs=1e-290
+            )
+    assert _risk.binomial_cdf(0, 0, 0.5) == _risk.binomial_cdf(3, 9, 0) == 1
+
+
 def test_a_p_value_of_just_the_significance_passes():
     point, p_value = _risk.last_certified([None, None], lambda *asked: asked[2], 0.1, 0.9)
     assert (point, p_value) == (1, pytest.approx(0.1))

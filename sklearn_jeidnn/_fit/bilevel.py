@@ -202,7 +202,8 @@ def _positive_weights(
     gate_loss: ExitLoss,
 ) -> torch.Tensor:
     losses = gate_loss(network.heads.eval()(held_out.features), held_out.y).nan_to_num(torch.inf)
-    return positive_weights(best_exit(losses, exit_costs, cost_weight), len(exit_costs) - 1)
+    best = best_exit(losses, exit_costs, cost_weight)
+    return positive_weights(best, len(exit_costs) - 1, held_out.weight)
 
 
 def _gate_step(

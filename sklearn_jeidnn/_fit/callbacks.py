@@ -24,7 +24,7 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
     The last epoch has the lowest learning rate and is the best one unless it overfits. So it stays unless
     the least Brier score of all epochs is well below its own: by more than ``n_errors`` standard errors of
     their difference, sample by sample, plus 1 divided by the number of samples. With a few dozen samples
-    it almost always stays.
+    it almost always stays. Samples count by their weights.
 
     Parameters
     ----------
@@ -52,7 +52,9 @@ class KeepBestEpoch(Callback):  # type: ignore[misc]  # skorch has no type hints
     ) -> None:
         if not training:
             last_logits = y_pred[:, -1] if y_pred.ndim == 3 else y_pred
-            self.scores_.append(_brier_scores(last_logits.softmax(-1), batch[1]))
+            inputs, y = batch
+            weights = inputs["sample_weight"].cpu().numpy()
+            self.scores_.append(weights * _brier_scores(last_logits.softmax(-1), y))
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         self.last_scores_ = np.concatenate(self.scores_)

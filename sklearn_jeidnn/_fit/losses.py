@@ -104,11 +104,13 @@ def surrogate_targets(best: torch.Tensor, n_gates: int) -> torch.Tensor:
     return (best[:, None] <= torch.arange(n_gates, device=best.device)).float()
 
 
-def positive_weights(best: torch.Tensor, n_gates: int, largest: float = 5.0) -> torch.Tensor:
-    """Return the weights that balance the gates' targets: (n_samples,) -> (n_gates,)
+def positive_weights(
+    best: torch.Tensor, n_gates: int, sample_weight: torch.Tensor, largest: float = 5.0
+) -> torch.Tensor:
+    """Return the weights that balance the gates' targets: (n_samples,), (n_samples,) -> (n_gates,)
 
     They are the number of samples whose best exit is another one, divided by the number whose best exit
-    is the gate's, and at most ``largest``.
+    is the gate's, and at most ``largest``. Samples count by their weights, whose mean is 1.
     """
-    chosen = torch.bincount(best, minlength=n_gates + 1)[:n_gates].float()
-    return ((len(best) - chosen) / chosen.clamp(min=1)).clamp(max=largest)
+    chosen = torch.bincount(best, sample_weight, minlength=n_gates + 1)[:n_gates].float()
+    return ((sample_weight.sum() - chosen) / chosen.clamp(min=1)).clamp(max=largest)

@@ -195,6 +195,8 @@ class Calibration:
     exit_index, confidence, codes : ndarray (n_calibration,)
         Exits that the calibration samples take, the probability of the predicted label there, and this label as a
         column of ``classes_``.
+    correct : ndarray of bool (n_calibration,)
+        Whether this label is the true one; False where the exit has no answer.
     """
 
     temperatures: np.ndarray
@@ -202,6 +204,7 @@ class Calibration:
     exit_index: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
     confidence: np.ndarray = field(default_factory=lambda: np.empty(0))
     codes: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    correct: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=bool))
 
     @classmethod
     def fit(
@@ -251,12 +254,15 @@ class Calibration:
         calibrating = routed(samples.answers, samples.uniform, samples.groups)
         sets = conformal.ConformalSets(score, rule.groups_of, calibrating, samples.answers.codes)
         probabilities = with_uniform_gaps(calibrating.probabilities)
+        codes = probabilities.argmax(axis=1)
+        answered = ~np.isnan(calibrating.probabilities[:, 0])
         return cls(
             temperatures=temperatures,
             sets=sets,
             exit_index=calibrating.exit_index,
             confidence=probabilities.max(axis=1),
-            codes=probabilities.argmax(axis=1),
+            codes=codes,
+            correct=(codes == samples.answers.codes) & answered,
         )
 
     def probabilities(self, logits: np.ndarray, exit_index: np.ndarray) -> np.ndarray:

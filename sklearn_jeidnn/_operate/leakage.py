@@ -9,17 +9,17 @@ WHAT_TO_DO = (
 )
 
 
-def check_certifiable(leakage: str | None, risk_confidence: Any) -> None:
+def check_certifiable(leakage: str | None, confidence: Any, name: str = "risk_confidence") -> None:
     """Refuse to certify a limit if networks may have learned from the samples that would test it.
 
     Parameters
     ----------
     leakage : str or None
         Why they may have; None if nothing says so.
-    risk_confidence : float or None
+    confidence : float or None
         As the user asks for it.
+    name : str, default="risk_confidence"
+        Of the parameter.
     """
-    if leakage is not None and risk_confidence is not None:
-        raise ValueError(
-            f"risk_confidence={risk_confidence!r} cannot be given: {leakage}. {WHAT_TO_DO}"
-        )
+    if leakage is not None and confidence is not None:
+        raise ValueError(f"{name}={confidence!r} cannot be given: {leakage}. {WHAT_TO_DO}")

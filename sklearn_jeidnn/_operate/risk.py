@@ -10,6 +10,12 @@ PValue = Callable[[np.ndarray, float, float], float]
 
 # Largest share of the capital that a bet may lose.
 LARGEST_BET = 0.75
+# Terms of a binomial sum that are further from the largest add less than rounding.
+DEVIATIONS, FEWEST_TERMS = 12, 100
+# More samples than anybody labels.
+MOST_TRIALS = 10**7
+# Power rises with the number of events, but for steps of whole numbers.
+STEPS_BACK = 30
 
 
 def betting_p_value(losses: np.ndarray, limit: float, significance: float = 0.05) -> float:
@@ -49,9 +55,77 @@ def binomial_p_value(events: np.ndarray, limit: float, significance: float = 0.0
     limit : float
     significance : ignored
     """
-    from scipy.stats import binom
+    return binomial_cdf(int(np.sum(events)), len(events), limit)
 
-    return float(binom.cdf(np.sum(events), len(events), limit))
+
+# SciPy's would be taken, if certificates did not have to be made where there is NumPy only.
+def binomial_cdf(n_events: int, n_trials: int, rate: float) -> float:
+    """Probability of at most so many events in independent trials.
+
+    The sum of the terms near the largest.
+    """
+    if n_events >= n_trials or rate <= 0:
+        return 1.0
+    deviation = math.sqrt(n_trials * rate * (1 - rate))
+    least = min(n_events, int(n_trials * rate)) - int(DEVIATIONS * deviation) - FEWEST_TERMS
+    events = np.arange(max(least, 0), n_events + 1)
+    first = int(events[0])
+    log_choices = math.lgamma(n_trials + 1) - math.lgamma(first + 1)
+    log_choices -= math.lgamma(n_trials - first + 1)
+    log_first = log_choices + first * math.log(rate) + (n_trials - first) * math.log1p(-rate)
+    log_odds = math.log(rate) - math.log1p(-rate)
+    steps = np.log(n_trials - events[:-1]) - np.log(events[:-1] + 1) + log_odds
+    log_terms = log_first + np.append(0, np.cumsum(steps))
+    largest = log_terms.max()
+    return min(1.0, float(np.exp(largest) * np.exp(log_terms - largest).sum()))
+
+
+def fewest_trials(n_events: int, rate: float, significance: float) -> int:
+    """Fewest trials that show with so many events that their rate is at most this."""
+    low, high = n_events, n_events + 1
+    while binomial_cdf(n_events, high, rate) > significance:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        shows = binomial_cdf(n_events, middle, rate) <= significance
+        low, high = (low, middle) if shows else (middle, high)
+    return high
+
+
+def trials_needed(limit: float, confidence: float, *, rate: float, power: float) -> int | None:
+    """Fewest trials that show a limit with this probability, if events come at a rate.
+
+    Trials with ``n_events`` events show it if ``binomial_cdf(n_events, n_trials, limit) <= 1 - confidence``, so the
+    fewest are the :func:`fewest_trials` of the least number of events that is not exceeded with probability ``power``.
+
+    Parameters
+    ----------
+    limit, confidence : float
+    rate : float
+        Of events, less than the limit.
+    power : float
+        Probability with which the limit is to be shown.
+
+    Returns
+    -------
+    int or None
+        None if more than ``MOST_TRIALS`` are needed.
+    """
+
+    def shown_by(n_events: int) -> int | None:
+        n_trials = fewest_trials(n_events, limit, 1 - confidence)
+        return n_trials if binomial_cdf(n_events, n_trials, rate) >= power else None
+
+    low, high = -1, 0
+    while shown_by(high) is None:
+        low, high = high, 2 * high + 1
+        if high > MOST_TRIALS * limit:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if shown_by(middle) is None else (low, middle)
+    tried = map(shown_by, range(max(0, high - STEPS_BACK), high + 1))
+    return next(n_trials for n_trials in tried if n_trials is not None)
 
 
 def drop_p_value(drops: np.ndarray, limit: float, significance: float = 0.05) -> float:

@@ -141,6 +141,8 @@ def _check_calibration(predictor: Predictor, n_exits: int) -> None:
     _expect(_are_below(calibration.exit_index, n_exits), "calibration")
     _expect(_are_below(calibration.codes, predictor.schema.n_classes), "calibration")
     _expect(_are_finite(calibration.confidence), "calibration")
+    _expect(calibration.correct.shape in (calibration.codes.shape, (0,)), "calibration")
+    _expect(calibration.correct.dtype == bool, "calibration")
     sets = calibration.sets
     if sets is not None:
         shapes = {array.shape for array in (sets.scores, sets.groups, sets.upper)}

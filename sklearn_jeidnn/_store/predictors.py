@@ -67,6 +67,7 @@ def predictor_as_values(predictor: Predictor) -> dict[str, Any]:
             "exit_index": predictor.calibration.exit_index,
             "confidence": predictor.calibration.confidence,
             "codes": predictor.calibration.codes,
+            "correct": predictor.calibration.correct,
             "sets": None if sets is None else _sets_as_values(sets),
         },
         "leakage": predictor.leakage,
@@ -109,7 +110,7 @@ def predictor_of(
         point=values["point"],
         rule=rule,
         samples=values["samples"],
-        calibration=_calibration(values["calibration"], rule),
+        calibration=_calibration(values["calibration"], rule, values["samples"]),
         history=history,
         leakage=values["leakage"],
     )
@@ -119,7 +120,11 @@ def predictor_of(
     return predictor
 
 
-def _calibration(values: Mapping[str, Any], rule: SetRule) -> Calibration:
+def _calibration(
+    values: Mapping[str, Any], rule: SetRule, samples: CalibrationSamples | None
+) -> Calibration:
+    if "correct" not in values and samples is not None:
+        values = {**values, "correct": _are_correct(values["codes"], samples)}
     sets = values["sets"]
     if sets is not None:
         score = sets["score"]
@@ -131,6 +136,14 @@ def _calibration(values: Mapping[str, Any], rule: SetRule) -> Calibration:
             upper=sets["upper"],
         )
     return Calibration(**{**values, "sets": sets})
+
+
+def _are_correct(codes: np.ndarray, samples: CalibrationSamples) -> np.ndarray:
+    """Which labels are right, for files that do not tell; none if a part of the samples calibrates."""
+    if codes.shape != samples.answers.codes.shape or samples.answers.n_gaps:
+        return np.empty(0, dtype=bool)
+    correct: np.ndarray = codes == samples.answers.codes
+    return correct
 
 
 def _try(predictor: Predictor) -> None:
