@@ -66,6 +66,7 @@ benchmarks: $(READY)  ## every figure of docs/benchmarks.md (about twelve hours 
 	$(RUN) benchmarks/grid_search.py
 	$(RUN) benchmarks/coverage.py
 	$(RUN) benchmarks/deferral.py
+	$(RUN) benchmarks/long_tail.py
 	$(RUN) benchmarks/gates_and_calibration.py
 	$(RUN) benchmarks/set_speed.py
 	$(RUN) benchmarks/gate_descent.py

@@ -20,6 +20,7 @@ import deferral
 import engines
 import gpu
 import images
+import long_tail
 import low_cost_exits
 import main_job
 import numpy as np
@@ -728,6 +729,48 @@ def answers_and_deferrals():
     return table(["", "labelled", *names.values(), "if all were known"], cells)
 
 
+LONG_TAIL_NAMES = {
+    long_tail.NONE: "no class weights",
+    long_tail.BALANCED: '`class_weight="balanced"`',
+    long_tail.ROOTS: "square roots of these",
+}
+
+
+def rare_classes():
+    """Accuracy and cost with class weights and without, exits beside the plain network."""
+    rows = records.read(long_tail.QUESTION)
+    columns = [f"accuracy_{name}" for name in ("of_classes", "as_they_come", "of_rare")]
+    cells = [
+        [
+            f"{label}: {way}",
+            *(percent(long_tail.of(rows, way, weights, column)) for column in columns),
+            *(
+                f"{long_tail.of(rows, way, weights, f'cost_{name}'):.2f}"
+                for name in ("of_classes", "as_they_come", "of_rare")
+            ),
+        ]
+        for weights, label in LONG_TAIL_NAMES.items()
+        for way in (long_tail.PLAIN, long_tail.EXITS, long_tail.AT_BUDGET)
+    ]
+    names = ["balanced", "as they come", "rare"]
+    header = [f"{what}, {name}" for what in ("accuracy", "cost") for name in names]
+    return table(["", *header], cells)
+
+
+def sets_of_rare_classes():
+    """Coverage and size of prediction sets, pooled and by class."""
+    rows, cells = records.read(long_tail.QUESTION), []
+    for weights, label in LONG_TAIL_NAMES.items():
+        for kind in ("pooled", "by_class"):
+            own = [
+                f"{percent(long_tail.of(rows, long_tail.EXITS, weights, f'coverage_{kind}_{name}'))}"
+                f" ({long_tail.of(rows, long_tail.EXITS, weights, f'size_{kind}_{name}'):.1f})"
+                for name in ("as_they_come", "of_frequent", "of_rare")
+            ]
+            cells.append([f"{label}, {kind.replace('_', ' ')}", *own])
+    return table(["", "as they come", "three most frequent", "three rarest"], cells)
+
+
 TABLES = {
     "main_job": main_table,
     "cost_weights": cost_weights,
@@ -747,6 +790,8 @@ TABLES = {
     "watching": changes_noticed,
     "false_alarms": false_alarms,
     "deferral": answers_and_deferrals,
+    "long_tail": rare_classes,
+    "long_tail_sets": sets_of_rare_classes,
     "engines": engines_side_by_side,
     "single_file": one_file,
     "gpu": gpu_side_by_side,
