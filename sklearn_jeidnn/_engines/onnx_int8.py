@@ -13,7 +13,8 @@ from .onnx_package import package
 
 # Operators that ONNX Runtime computes in integers. In networks without convolutions those between matrix products
 # would be slower so than in float32, and lose more.
-WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
+PRODUCTS = ("Gemm", "MatMul")
+WITH_WEIGHTS = ("Conv", *PRODUCTS)
 BETWEEN = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
 # A convolution in the place of a mean.
 MEAN = "Mean"

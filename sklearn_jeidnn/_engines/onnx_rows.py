@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .onnx_graphs import CascadeGraph
-from .onnx_int8 import Feeds, nodes_of_stages, prepared
+from .onnx_int8 import PRODUCTS, Feeds, nodes_of_stages, prepared
 from .onnx_package import package
-from .onnx_shifts import PRODUCTS, move_heads_inputs_back
+from .onnx_shifts import move_heads_inputs_back, put_nodes
 
 # Activations are 1 to 255 around 128. Weights have 7 bits: products of 8 overflow where they are added in pairs (AVX2).
 ZERO, LARGEST, LARGEST_WEIGHT = 128, 127, 63
@@ -48,10 +48,12 @@ def products_by_row(
     float_stages : collection of int, default=()
         Stages that stay so.
     """
-    exact, model = prepared(graph.model), prepared(graph.model)
-    chosen = set(_with_weights(model, graph.n_exits, float_stages))
+    exact = prepared(graph.model)
+    chosen = set(_with_weights(exact, graph.n_exits, float_stages))
     if not chosen:
         return graph
+    model = type(exact)()
+    model.CopyFrom(exact)
     rewriting = _Rewriting(model)
     nodes = [
         new
@@ -163,9 +165,7 @@ def _of_rows(name: str) -> tuple[str, str]:
 def _put(model: Any, nodes: list[Any], constants: dict[str, np.ndarray]) -> None:
     """Give a model other nodes, and constants; weights that no node reads any more are left out."""
     onnx = package("onnx")
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    put_nodes(model, nodes)
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(value, name) for name, value in constants.items()
     )

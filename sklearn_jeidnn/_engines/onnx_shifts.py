@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from .onnx_graphs import HEAD, numbered
-from .onnx_int8 import Feeds, ends_of_stage, leading_to
+from .onnx_int8 import PRODUCTS, Feeds, ends_of_stage, leading_to
 from .onnx_package import package
 from .onnx_sessions import session
-
-PRODUCTS = ("Gemm", "MatMul")
 
 
 def move_heads_inputs_back(before: Any, after: Any, n_exits: int, feeds: Iterable[Feeds]) -> None:
@@ -84,6 +82,15 @@ def _subtract(model: Any, shifts: dict[str, np.ndarray]) -> None:
             nodes.append(onnx.helper.make_node("Sub", [name, shift], [back]))
             node.input[0] = back
         nodes.append(node)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    put_nodes(model, nodes)
+
+
+def put_nodes(model: Any, nodes: Sequence[Any]) -> None:
+    """Give a model other nodes, among which its own may be."""
+    copied = []
+    for node in nodes:
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copied.append(copy)
     del model.graph.node[:]
-    model.graph.node.extend(kept)
+    model.graph.node.extend(copied)

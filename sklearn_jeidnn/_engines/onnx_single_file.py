@@ -87,7 +87,7 @@ def as_single_file(model: ExitingModel, metadata: Mapping[str, str]) -> bytes:
     onnx = package("onnx")
     helper = onnx.helper
     graph = _whole_graph(onnx, model)
-    opsets = OPSETS if OWN_DOMAIN.encode() in graph.SerializeToString() else STANDARD_OPSETS
+    opsets = OPSETS if _has_own(graph) else STANDARD_OPSETS
     whole = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(*item) for item in opsets.items()],
@@ -98,6 +98,15 @@ def as_single_file(model: ExitingModel, metadata: Mapping[str, str]) -> bytes:
     onnx.checker.check_model(whole, full_check=True)
     data: bytes = whole.SerializeToString()
     return data
+
+
+def _has_own(graph: Any) -> bool:
+    """Whether an operator is ONNX Runtime's own, in graphs within graphs, too."""
+    return any(
+        node.domain == OWN_DOMAIN
+        or any(_has_own(item.g) for item in node.attribute if item.HasField("g"))
+        for node in graph.node
+    )
 
 
 def _whole_graph(onnx: Any, model: ExitingModel) -> Any:

@@ -11,6 +11,7 @@ from .._engines.onnx_engine import OnnxEngine
 from .._engines.onnx_graphs import ANSWER, INPUT, CascadeGraph, numbered
 from .._engines.onnx_int8 import (
     INT8,
+    PRODUCTS,
     Feeds,
     count_products,
     in_int8,
@@ -19,7 +20,6 @@ from .._engines.onnx_int8 import (
 )
 from .._engines.onnx_rows import count_products_by_row, products_by_row
 from .._engines.onnx_sessions import Sessions
-from .._engines.onnx_shifts import PRODUCTS
 from .._schema import Arrays
 
 # Samples whose activations set the scales, and those of a batch of them.
