@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from ._report import write_report
+from ._report.writing import write_report
 
 
 class ReportingMixin:

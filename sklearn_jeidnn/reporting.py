@@ -18,7 +18,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from ._report import write_report
+from ._report.writing import write_report
 
 __all__ = ["report"]
 

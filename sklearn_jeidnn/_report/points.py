@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
 
 from .. import metrics
 from .._operate.calibration import with_uniform_gaps
 from .._operate.frontier import COST_WEIGHT_GRID
+from .._plotting.intervals import wilson_interval
 from .._predictor import Predictor
 from ..conformal import RoutedSamples
 from .samples import LabelledAnswers
@@ -30,8 +30,8 @@ class Share(NamedTuple):
         """Of the samples for which flags (n_samples,) are True; NaN if there are no samples."""
         if not len(flags):
             return cls(math.nan, math.nan, math.nan, 0)
-        low, high = binomtest(int(flags.sum()), len(flags)).proportion_ci(method="wilson")
-        return cls(float(np.mean(flags)), float(low), float(high), len(flags))
+        low, high = wilson_interval(int(flags.sum()), len(flags))
+        return cls(float(np.mean(flags)), low, high, len(flags))
 
 
 class Figures(NamedTuple):
