@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import metrics
 from .._operate.exit_answers import ExitAnswers
 from .._operate.frontier import COST_WEIGHT_GRID, EXIT_POLICIES, oracle_exits, tabulate
+from .._predictor import Predictor
+from .._schema import Arrays
 from .intervals import CostCurve
 
 ORACLE = "best exit in hindsight (knows the labels)"
@@ -46,9 +49,16 @@ def oracle_curve(classifier: Any, answers: ExitAnswers) -> CostCurve:
 
 def point_curve(classifier: Any, X: Any, answers: ExitAnswers) -> tuple[CostCurve, np.ndarray]:
     """The operating point as a curve of one point, and which samples it gets right: bool (n_samples,)."""
-    right: np.ndarray = classifier.predict(X) == classifier.classes_[answers.codes]
-    mean_cost = np.array([classifier.mean_cost(X)])
+    found = classifier._over_chunks(X, _labels_and_exits)
+    labels, exit_index = (np.concatenate(part) for part in zip(*found, strict=True))
+    right: np.ndarray = labels == classifier.classes_[answers.codes]
+    mean_cost = np.array([metrics.mean_cost(exit_index, classifier.exit_costs_)])
     return CostCurve.of(mean_cost, right[None], _plain_right(answers)), right
+
+
+def _labels_and_exits(predictor: Predictor, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    labels, routed = predictor.answers(arrays)
+    return labels, routed.exit_index
 
 
 def _curve(answers: ExitAnswers, taken: np.ndarray, exit_costs: np.ndarray) -> CostCurve:
